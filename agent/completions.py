@@ -1,0 +1,134 @@
+"""Sampled text to an assistant message: thinking, content and tool calls; plain and as a stream.
+
+The format is the one of Hermes and Qwen models: `<think>…</think>`, content, `<tool_call>{"name": …, "arguments":
+{…}}</tool_call>`. A tool call that is no valid JSON is kept as sampled, so that it can be answered as a tool would.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+MALFORMED_TOOL_CALL = "malformed_tool_call"
+"""Name of a tool call whose own name could not be read."""
+
+_THINK = re.compile(r"\s*<think>(.*?)(?:</think>|$)", re.DOTALL)
+_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
+_NAME = re.compile(r'"name"\s*:\s*"([a-zA-Z0-9_-]{1,64})"')
+
+
+@dataclass(frozen=True)
+class ParsedCall:
+    """`arguments` is JSON text as sampled; not valid JSON where the policy wrote none."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class ParsedCompletion:
+    content: str
+    reasoning: str
+    calls: tuple[ParsedCall, ...] = ()
+
+
+def parse_completion(text: str) -> ParsedCompletion:
+    """Parses sampled text (special tokens kept, end of turn removed)."""
+    reasoning = ""
+    if match := _THINK.match(text):
+        reasoning, text = match.group(1), text[match.end() :]
+    calls = tuple(parse_call(body) for body in _CALL.findall(text))
+    return ParsedCompletion(_CALL.sub("", text).strip(), reasoning, calls)
+
+
+def parse_call(body: str) -> ParsedCall:
+    """Parses what stands between the tool-call tags; never raises."""
+    body = body.strip()
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    if isinstance(value, dict) and isinstance(value.get("name"), str) and _NAME.match(f'"name":"{value["name"]}"'):
+        arguments = value.get("arguments", {})
+        if isinstance(arguments, dict):
+            return ParsedCall(value["name"], json.dumps(arguments, ensure_ascii=False))
+    named = _NAME.search(body)
+    return ParsedCall(named.group(1) if named else MALFORMED_TOOL_CALL, body or "(empty)")
+
+
+@dataclass
+class StreamParser:
+    """Feeds on sampled text and yields OpenAI deltas as early as they are certain.
+
+    Tool calls are yielded whole, at their closing tag: a client can use nothing of a half call.
+    """
+
+    call_ids: Iterator[str]
+    text: str = ""
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    _position: int = 0
+    _mode: str = "start"
+
+    _TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+
+    def feed(self, chunk: str, *, final: bool = False) -> list[dict[str, Any]]:
+        """Deltas ({"content"} | {"reasoning_content"} | {"tool_calls"}) that `chunk` makes certain."""
+        self.text += chunk
+        deltas: list[dict[str, Any]] = []
+        while True:
+            rest = self.text[self._position :]
+            if self._mode == "start":
+                stripped = rest.lstrip()
+                if stripped.startswith("<think>"):
+                    self._advance(len(rest) - len(stripped) + len("<think>"), "think")
+                elif not final and (not stripped or "<think>".startswith(stripped)):
+                    return deltas
+                else:
+                    self._mode = "content"
+            elif self._mode == "think":
+                if not self._emit_until(rest, "</think>", "reasoning_content", "content", final, deltas):
+                    return deltas
+            elif self._mode == "content":
+                if not self._emit_until(rest, "<tool_call>", "content", "call", final, deltas):
+                    return deltas
+            else:
+                end = rest.find("</tool_call>")
+                if end < 0 and not final:
+                    return deltas
+                body = rest if end < 0 else rest[:end]
+                deltas.append({"tool_calls": [self._call(body)]})
+                self._advance(len(rest) if end < 0 else end + len("</tool_call>"), "content")
+                if end < 0:
+                    return deltas
+
+    def _emit_until(
+        self, rest: str, tag: str, channel: str, then: str, final: bool, deltas: list[dict[str, Any]]
+    ) -> bool:
+        """Emits up to `tag`; True if it was found and the mode changed."""
+        end = rest.find(tag)
+        if end >= 0:
+            ready, consumed, found = rest[:end], end + len(tag), True
+        else:
+            held = 0 if final else max((n for n in range(1, len(tag)) if rest.endswith(tag[:n])), default=0)
+            ready, found = rest[: len(rest) - held], False
+            consumed = len(ready)
+        if ready:
+            deltas.append({channel: ready})
+        self._advance(consumed, then if found else self._mode)
+        return found
+
+    def _advance(self, count: int, mode: str) -> None:
+        self._position += count
+        self._mode = mode
+
+    def _call(self, body: str) -> dict[str, Any]:
+        parsed = parse_call(body)
+        call = {
+            "index": len(self.calls),
+            "id": next(self.call_ids),
+            "type": "function",
+            "function": {"name": parsed.name, "arguments": parsed.arguments},
+        }
+        self.calls.append(call)
+        return call

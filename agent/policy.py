@@ -1,0 +1,80 @@
+"""The policy as a chat model: ChatOpenAI pointed at one session of the gateway; reads and writes nothing."""
+
+from typing import Any
+
+import openai
+from langchain_core.language_models import LanguageModelInput
+from langchain_openai import ChatOpenAI
+
+try:  # what the installed OpenAI client runs on
+    import httpx2 as httpx
+except ImportError:
+    import httpx  # type: ignore[no-redef]
+
+KEEPALIVE_S = 2.0
+"""Idle connections are dropped after this long: well before the gateway does, since a request that meets a connection
+which is just being closed fails in a way that cannot be told from one that was recorded."""
+
+
+class PolicyChat(ChatOpenAI):
+    """ChatOpenAI that hands its request to the SDK as `extra_body`.
+
+    The SDK walks every message and tool schema of each request to rename fields that need no renaming: a third of
+    the client's time in a rollout, and rollouts share their cores with the model.
+    """
+
+    def _get_request_payload(
+        self, input_: LanguageModelInput, *, stop: list[str] | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        payload: dict[str, Any] = super()._get_request_payload(input_, stop=stop, **kwargs)
+        if "response_format" in payload:
+            return payload  # goes another way through the SDK, which reads it
+        kept = {name: payload.pop(name) for name in ("stream", "extra_headers", "extra_query") if name in payload}
+        body = {**payload, **(payload.pop("extra_body", None) or {})}
+        return {"model": body["model"], "messages": [], **kept, "extra_body": body}
+
+
+def open_connections(timeout_s: float = 180.0) -> openai.DefaultAsyncHttpxClient:
+    """A connection pool to share between the sessions of an event loop; `await pool.aclose()` when done."""
+    limits = httpx.Limits(max_connections=1000, max_keepalive_connections=100, keepalive_expiry=KEEPALIVE_S)
+    return openai.DefaultAsyncHttpxClient(timeout=timeout_s, limits=limits)
+
+
+def connect_policy(
+    gateway_url: str,
+    session: str,
+    connections: openai.DefaultAsyncHttpxClient,
+    *,
+    model: str = "policy",
+    temperature: float,
+    max_tokens: int,
+    timeout_s: float = 180.0,
+) -> PolicyChat:
+    """The policy in `session` (a trajectory id); for `ainvoke` and `astream` only.
+
+    `model` is "policy" or names a version ("policy@v0007"). A failed request is not repeated: the gateway may have
+    recorded it.
+    """
+    return PolicyChat(
+        model=model,
+        base_url=f"{gateway_url.rstrip('/')}/sessions/{session}/v1",
+        api_key="none",  # type: ignore[arg-type]
+        temperature=temperature,
+        max_tokens=max_tokens,  # type: ignore[call-arg]
+        max_retries=0,
+        timeout=timeout_s,
+        http_async_client=connections,
+        # Clients of its own cost tens of ms (a TLS context) for every session; the synchronous one is never used.
+        client=_NO_CLIENT,
+        root_client=_NO_CLIENT,
+    )
+
+
+class _NoClient:
+    """In the place of the synchronous client."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise TypeError("the policy is asynchronous: use ainvoke or astream")
+
+
+_NO_CLIENT = _NoClient()

@@ -1,0 +1,38 @@
+"""The dashboard's entry: `streamlit run dashboard/app.py`. Sets the look, lists the pages, runs the one asked for."""
+
+import sys
+from pathlib import Path
+
+# Streamlit puts the script's folder on the path, not the project's.
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
+
+import streamlit as st  # noqa: E402
+
+from dashboard.boundary import show_sidebar  # noqa: E402
+from dashboard.links import PAGES  # noqa: E402
+from dashboard.theme import STYLE  # noqa: E402
+
+st.set_page_config(
+    page_title="checkloop",
+    page_icon=str(Path(__file__).with_name("icon.svg")),
+    layout="wide",
+    initial_sidebar_state=225,
+)
+st.html(STYLE)
+chosen = st.navigation(
+    [
+        st.Page(
+            page.target,
+            title=page.title,
+            icon=page.icon,
+            url_path=page.path,
+            default=page is PAGES[0],
+            help=page.help,
+        )
+        for page in PAGES
+    ]
+)
+show_sidebar()
+chosen.run()

@@ -1,0 +1,111 @@
+"""The edge of every page: opens the log once, and turns whatever goes wrong into a message that a person can act on.
+
+Reads the settings and opens the log at `settings.url`. It never creates a log: looking must not write. Stack traces go
+to the server's log, not to the page.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import streamlit as st
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from dashboard.text import escape, show, show_empty, soft, state_badge
+from store.database import Log, LogError, open_log
+from store.figures import log_state
+from store.settings import Settings, SettingsError, load_settings
+from store.versions import live_version
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class NoLogYetError(LogError):
+    """There is no database at the configured address."""
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _open(url: str, identity: tuple[int, int] | None) -> Log:
+    """`identity` changes when a log file is replaced by another one of the same name."""
+    return open_log(url)
+
+
+def connect(settings: Settings) -> Log:
+    """The log of the settings, opened once per server process. Raises NoLogYetError if there is none."""
+    try:
+        file = make_url(settings.url).database if settings.url.startswith("sqlite") else None
+    except SQLAlchemyError:
+        file = None  # open_log says what is wrong with the address
+    identity = None
+    if file and file != ":memory:":
+        try:
+            stat = os.stat(file)
+        except FileNotFoundError as error:
+            raise NoLogYetError(f"No file at {file}") from error
+        identity = (stat.st_dev, stat.st_ino)
+    return _open(settings.url, identity)
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _counted(_log: Log, _function: Callable[..., Any], name: str, url: str, state: tuple[Any, ...], args: Any) -> Any:
+    return _function(_log, **dict(args))
+
+
+def counted(log: Log, function: Callable[..., T], **arguments: Any) -> T:
+    """`function(log, **arguments)`, counted again only when the log has changed. The result is shared: never change it."""
+    name = f"{function.__module__}.{function.__qualname__}"
+    result: T = _counted(log, function, name, log.url, log_state(log), tuple(sorted(arguments.items())))
+    return result
+
+
+def run_page(title: str, body: Callable[[Log, Settings], None]) -> None:
+    """Runs a page's body under its title; what it raises becomes a message, never a stack trace."""
+    st.title(title, anchor=False)
+    guard(title, lambda: _with_log(body))
+
+
+def _with_log(body: Callable[[Log, Settings], None]) -> None:
+    settings = load_settings()
+    body(connect(settings), settings)
+
+
+def guard(title: str, body: Callable[[], None]) -> None:
+    """Runs `body`; an error becomes a message in its place. Also the edge of every fragment."""
+    try:
+        body()
+    except SettingsError as error:
+        _say("The settings are not valid", str(error), "Correct checkloop.toml or the environment, then reload.")
+    except NoLogYetError as error:
+        show_empty("There is no log yet", f"{error}. Play the demo once, then reload this page:", "make demo")
+    except LogError as error:
+        _say("The log cannot be read", str(error), "Check database_url in checkloop.toml, then reload this page.")
+    except SQLAlchemyError as error:
+        logger.exception("page %s: the database failed", title)
+        first = str(getattr(error, "orig", None) or error).splitlines()[0]
+        _say("The log cannot be read", first, "Is it a checkloop log, and is the disk or the database server well?")
+    except Exception as error:  # the named boundary of every page: recorded here, shown as a message
+        logger.exception("page %s failed", title)
+        detail = f"{type(error).__name__}: {error}"
+        _say("This could not be shown", detail, "The dashboard's log has the whole error; other pages still work.")
+
+
+def show_sidebar() -> None:
+    """Below the list of pages: which version is live. Says nothing where the log cannot be read: the page will."""
+    try:
+        settings = load_settings()
+        live = live_version(connect(settings))
+    except (SettingsError, LogError, SQLAlchemyError):
+        return
+    with st.sidebar:
+        if live is None:
+            show(soft("no live version yet"))
+        else:
+            show(f'<div class="cl-row">{state_badge("live")}<b>{escape(live.name)}</b></div>')
+
+
+def _say(title: str, detail: str, advice: str) -> None:
+    st.error(f"**{title}.** {advice}", icon=":material/error:")
+    st.code(detail, language=None, wrap_lines=True)

@@ -1,0 +1,123 @@
+"""Charts as pure functions from plain records to Altair charts.
+
+A rate is drawn as a point with its 95 % interval and, beside it, the number of verdicts it stands on and the share that
+could not be judged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import altair as alt
+
+from dashboard.theme import ACCENT, NEUTRAL
+
+
+@dataclass(frozen=True)
+class RatePoint:
+    """A rate in [0, 1] with its interval. `judged` counts PASS and FAIL; `coverage` is their share of all verdicts."""
+
+    label: str
+    rate: float
+    low: float
+    high: float
+    judged: int
+    coverage: float
+    series: str = ""
+
+
+@dataclass(frozen=True)
+class RewardPoint:
+    """A mean reward in [0, 1] of one evaluation batch, with its bootstrap interval over `dialogues`."""
+
+    label: str
+    domain: str
+    mean: float
+    low: float
+    high: float
+    dialogues: int
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One value of a metric at a training step."""
+
+    step: int
+    value: float
+    series: str
+
+
+def _rows(points: Sequence[RatePoint | RewardPoint | CurvePoint]) -> alt.Data:
+    return alt.Data(values=[asdict(point) for point in points])
+
+
+def _rate_tooltip(label: str) -> list[alt.Tooltip]:
+    return [
+        alt.Tooltip("label:N", title=label),
+        alt.Tooltip("rate:Q", title="pass rate", format=".1%"),
+        alt.Tooltip("low:Q", title="95 % interval from", format=".1%"),
+        alt.Tooltip("high:Q", title="to", format=".1%"),
+        alt.Tooltip("judged:Q", title="judged verdicts", format=","),
+        alt.Tooltip("coverage:Q", title="share judged", format=".1%"),
+    ]
+
+
+def rates_over_versions(points: Sequence[RatePoint]) -> alt.LayerChart:
+    """Pass rate against version, joined by a line, with 95 % intervals."""
+    order = list(dict.fromkeys(point.label for point in points))
+    base = alt.Chart(_rows(points)).encode(
+        x=alt.X("label:N", sort=order, title=None, axis=alt.Axis(labelAngle=0, grid=False)),
+        tooltip=_rate_tooltip("version"),
+    )
+    rate = alt.Y(
+        "rate:Q",
+        title=None,
+        scale=alt.Scale(domain=[0, 1]),
+        axis=alt.Axis(format="%", tickCount=5, grid=True),
+    )
+    line = base.mark_line(color=ACCENT, opacity=0.35, strokeWidth=2).encode(y=rate)
+    bars = base.mark_rule(color=ACCENT, strokeWidth=3, opacity=0.55).encode(y=alt.Y("low:Q"), y2="high:Q")
+    dots = base.mark_point(color=ACCENT, filled=True, size=95, opacity=1).encode(y=rate)
+    notes = base.transform_calculate(
+        rate_note="format(100 * datum.rate, '.0f') + ' %'",
+        count_note="'of ' + format(datum.judged, ',')"
+        " + (datum.coverage < 1 ? ' · ' + format(100 - 100 * datum.coverage, '.1f') + ' % unscored' : '')",
+    )
+    rates = notes.mark_text(dy=-21, fontSize=13, fontWeight=600, color=NEUTRAL).encode(y="high:Q", text="rate_note:N")
+    counts = notes.mark_text(dy=-8, fontSize=11, color=NEUTRAL).encode(y="high:Q", text="count_note:N")
+    return alt.layer(line, bars, dots, rates, counts).properties(height=360)
+
+
+def metric_curve(points: Sequence[CurvePoint], title: str, unit: str = "") -> alt.Chart | alt.LayerChart:
+    """A metric over the training steps of one or more runs."""
+    runs = list(dict.fromkeys(point.series for point in points))
+    color = alt.Color("series:N", sort=runs, legend=None) if len(runs) > 1 else alt.value(ACCENT)
+    return (
+        alt.Chart(_rows(points), title=alt.TitleParams(title, anchor="start", fontSize=13, fontWeight=600))
+        .mark_line(point=alt.OverlayMarkDef(size=28, filled=True), strokeWidth=2)
+        .encode(
+            x=alt.X("step:Q", title="training step", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
+            y=alt.Y("value:Q", title=unit or None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)),
+            color=color,
+            tooltip=[
+                alt.Tooltip("series:N", title="run"),
+                alt.Tooltip("step:Q", title="step"),
+                alt.Tooltip("value:Q", title=title, format=".4g"),
+            ],
+        )
+        .properties(height=170)
+    )
+
+
+def stage_bars(stages: Sequence[tuple[str, float]]) -> alt.LayerChart:
+    """Seconds of each stage of a loop, in the order of play."""
+    data = alt.Data(values=[{"stage": key, "seconds": seconds} for key, seconds in stages])
+    base = alt.Chart(data).encode(
+        y=alt.Y("stage:N", sort=[key for key, _ in stages], title=None, axis=alt.Axis(labelLimit=220, ticks=False)),
+        x=alt.X("seconds:Q", title="seconds", axis=alt.Axis(grid=True)),
+        tooltip=[alt.Tooltip("stage:N"), alt.Tooltip("seconds:Q", format=".1f")],
+    )
+    bars = base.mark_bar(color=ACCENT, height=14, cornerRadiusEnd=3)
+    texts = base.mark_text(align="left", dx=5, fontSize=12, color=NEUTRAL).encode(
+        text=alt.Text("seconds:Q", format=".1f")
+    )
+    return alt.layer(bars, texts).properties(height=max(1, len(stages)) * 24 + 50)

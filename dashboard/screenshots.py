@@ -1,0 +1,151 @@
+"""Pictures of every page, taken with headless Chromium: `python -m dashboard.screenshots OUT_DIR [DATABASE_URL]`.
+
+Reads the given log (or the configured one) through a dashboard that it starts on a free loopback port and ends again;
+writes OUT_DIR/NAME.png. Needs playwright (extra "dev") and a Chromium on the path.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from dashboard.boundary import connect
+from dashboard.links import CHAT, ITEMS, OVERVIEW, TRAINING, TRAJECTORIES, address
+from store.browsing import TrajectoryFilter, page_of_trajectories
+from store.settings import load_settings
+
+APP = Path(__file__).parent / "app.py"
+READY_TIMEOUT_S = 30.0
+
+
+class DashboardError(RuntimeError):
+    """The dashboard did not come up, or there is no browser to look at it with."""
+
+
+@contextmanager
+def running_dashboard(environment: dict[str, str]) -> Iterator[str]:
+    """The address of a dashboard started with these environment variables; ended when the block ends."""
+    port = _free_port()
+    command = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(APP),
+        "--server.port",
+        str(port),
+        "--server.headless",
+        "true",
+    ]
+    process = subprocess.Popen(
+        command,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_ready(process, url)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stderr:
+            process.stderr.close()
+
+
+@contextmanager
+def open_browser() -> Iterator[Browser]:
+    """Headless Chromium of this system. Raises DashboardError if there is none."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        raise DashboardError("no chromium on the path: install the package `chromium`")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def wait_until_shown(page: Page) -> None:
+    """Waits until Streamlit has run the page to its end and the charts have been drawn."""
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=20_000)
+    page.wait_for_load_state("networkidle", timeout=20_000)
+
+
+def take_screenshots(out_dir: Path, database_url: str = "", theme: Literal["light", "dark"] = "light") -> list[Path]:
+    """One PNG a page, 1440 pixels wide; returns the files."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    environment = {"CHECKLOOP_DATABASE_URL": database_url} if database_url else {}
+    taken = []
+    with running_dashboard(environment) as url, open_browser() as browser:
+        context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=theme)
+        for name, view in _views(database_url).items():
+            page = context.new_page()
+            page.goto(f"{url}/{view}")
+            wait_until_shown(page)
+            # The page scrolls inside a container, so a full picture needs a window as tall as its content.
+            height = page.evaluate(
+                "Math.max(...[...document.querySelectorAll('[data-testid=stMain]')].map(e => e.scrollHeight), 900)"
+            )
+            page.set_viewport_size({"width": 1440, "height": min(int(height), 4000)})
+            wait_until_shown(page)
+            page.wait_for_timeout(400)  # charts are redrawn for the new size
+            file = out_dir / f"{name}.png"
+            page.screenshot(path=file)
+            taken.append(file)
+            page.close()
+    return taken
+
+
+def _views(database_url: str) -> dict[str, str]:
+    overrides = {"database_url": database_url} if database_url else {}
+    log = connect(load_settings(**overrides))
+    failing = page_of_trajectories(log, TrajectoryFilter(origin="evaluation", low=0.2, high=0.8), limit=1, offset=0)
+    views = {page.path: page.path for page in (OVERVIEW, TRAJECTORIES, ITEMS, TRAINING, CHAT)}
+    if failing:
+        views["trajectory"] = address(TRAJECTORIES, trajectory=failing[0].id)
+    return views
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            said = (process.stderr.read() if process.stderr else "").strip()
+            raise DashboardError(f"the dashboard ended with status {process.returncode}: {said[-2000:]}")
+        try:
+            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise DashboardError(f"the dashboard at {url} was not ready within {READY_TIMEOUT_S:.0f} s")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit("usage: python -m dashboard.screenshots OUT_DIR [DATABASE_URL]")
+    for picture in take_screenshots(Path(sys.argv[1]), *sys.argv[2:3]):
+        print(picture)

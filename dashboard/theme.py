@@ -1,0 +1,110 @@
+"""The one look: verdict colours and symbols, and the style sheet of everything that Streamlit has no widget for.
+
+Colours are Okabe and Ito's, so that colour-blind people can tell them apart; no verdict is ever shown by colour alone.
+Surfaces are mixed from the text colour, so that they fit the light and the dark theme.
+"""
+
+from dataclasses import dataclass
+
+from store.vocabulary import Outcome, VersionState
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How an outcome looks: white text on `color` has a contrast of at least 4.5."""
+
+    color: str
+    symbol: str
+
+
+MARKS: dict[Outcome, Mark] = {
+    Outcome.PASS: Mark("#0072B2", "✓"),
+    Outcome.FAIL: Mark("#B85000", "✗"),
+    Outcome.UNSCORED: Mark("#6B7280", "?"),
+}
+
+STATE_COLORS: dict[VersionState, str] = {
+    VersionState.LIVE: "#00785A",
+    VersionState.CANDIDATE: "#8A5A00",
+    VersionState.RETIRED: "#6B7280",
+    VersionState.REFUSED: "#B85000",
+}
+
+STATUS_MARKS: dict[str, tuple[str, str]] = {
+    "queued": ("…", "#6B7280"),
+    "running": ("▶", "#8A5A00"),
+    "done": ("✓", "#00785A"),
+    "failed": ("✗", "#B85000"),
+    "passed": ("✓", "#00785A"),
+    "refused": ("✗", "#B85000"),
+}
+"""Symbol and colour of what jobs, runs and the gate came to."""
+
+ACCENT = "#0072B2"
+CONTRAST = "#D55E00"
+NEUTRAL = "#8A919B"
+
+STYLE = """
+<style>
+[data-testid="stMainBlockContainer"] { padding: 2.4rem 2.6rem 4rem; max-width: 1400px; }
+.cl { --line: color-mix(in srgb, currentColor 14%, transparent);
+      --wash: color-mix(in srgb, currentColor 4%, transparent);
+      --soft: color-mix(in srgb, currentColor 62%, transparent);
+      font-size: 0.93rem; line-height: 1.5; }
+.cl * { box-sizing: border-box; }
+.cl-text { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
+.cl-mono { font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.8rem; line-height: 1.45;
+           white-space: pre-wrap; overflow-wrap: anywhere; max-height: 19rem; overflow: auto; unicode-bidi: isolate; }
+.cl-soft { color: var(--soft); font-size: 0.8rem; }
+.cl-label { color: var(--soft); font-size: 0.7rem; font-weight: 650; letter-spacing: 0.06em;
+            text-transform: uppercase; margin-bottom: 0.2rem; }
+.cl-badge { display: inline-block; color: #fff; border-radius: 5px; padding: 0.02rem 0.45rem; font-size: 0.7rem;
+            font-weight: 680; letter-spacing: 0.03em; white-space: nowrap; line-height: 1.5; }
+.cl-chip { display: inline-block; border: 1px solid var(--line); border-radius: 5px; padding: 0 0.4rem;
+           font-size: 0.72rem; color: var(--soft); white-space: nowrap; line-height: 1.55; }
+.cl-row { display: flex; flex-wrap: wrap; gap: 0.4rem 0.5rem; align-items: center; }
+.cl-user { background: color-mix(in srgb, #0072B2 13%, transparent); border-radius: 12px 12px 12px 3px;
+           padding: 0.6rem 0.9rem; margin-bottom: 0.9rem; }
+.cl-step { border: 1px solid var(--line); border-radius: 10px; margin-bottom: 0.7rem; overflow: hidden; }
+.cl-step > header { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0.2rem 0.8rem;
+                    background: var(--wash); padding: 0.3rem 0.8rem; border-bottom: 1px solid var(--line); }
+.cl-step > header b { font-size: 0.8rem; font-weight: 620; }
+.cl-step > section { padding: 0.55rem 0.8rem; }
+.cl-step > section + section { border-top: 1px solid var(--line); }
+.cl details > summary { cursor: pointer; color: var(--soft); font-size: 0.8rem; }
+.cl details[open] > summary { margin-bottom: 0.35rem; }
+.cl-call { font-weight: 620; font-variant-ligatures: none; font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.83rem; }
+.cl-block { background: var(--wash); border-radius: 7px; padding: 0.4rem 0.6rem; margin-top: 0.35rem; }
+.cl-item { border: 1px solid var(--line); border-left-width: 4px; border-radius: 8px; padding: 0.5rem 0.75rem;
+           margin-bottom: 0.55rem; }
+.cl-item > .cl-question { font-weight: 560; margin: 0.25rem 0 0.15rem; }
+.cl-quote { border-left: 3px solid var(--line); padding-left: 0.6rem; margin: 0.3rem 0; }
+.cl-empty { border: 1px dashed var(--line); border-radius: 12px; padding: 2.2rem 1.5rem; text-align: center; }
+.cl-empty code { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; padding: 0.15rem 0.5rem;
+                 font-size: 0.95rem; }
+.cl-empty h4 { margin: 0 0 0.35rem; padding: 0; font-size: 1.05rem; }
+.cl table { border-collapse: collapse; width: 100%; font-size: 0.87rem; font-variant-numeric: tabular-nums; }
+.cl th { text-align: left; color: var(--soft); font-weight: 560; font-size: 0.76rem; padding: 0.35rem 0.7rem;
+         border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: bottom; }
+.cl td { padding: 0.42rem 0.7rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+.cl tr:last-child td { border-bottom: none; }
+.cl td.num, .cl th.num { text-align: right; white-space: nowrap; }
+.cl-scroll { overflow-x: auto; }
+.cl a { color: inherit; text-decoration: underline; text-underline-offset: 2px;
+        text-decoration-color: color-mix(in srgb, #0072B2 65%, transparent); }
+.cl a:hover { text-decoration-color: currentColor; }
+.cl-title { font-size: 1.15rem; font-weight: 640; margin-bottom: 0.3rem; overflow-wrap: anywhere; }
+.cl-forest { display: grid; grid-template-columns: fit-content(11rem) minmax(7rem, 1fr) auto auto;
+             gap: 0.42rem 0.8rem; align-items: center; }
+.cl-name { overflow-wrap: anywhere; font-size: 0.88rem; }
+.cl-value { text-align: right; font-weight: 620; font-variant-numeric: tabular-nums; font-size: 0.88rem; }
+.cl-forest .cl-soft { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.cl-track { position: relative; height: 1.15rem; border-radius: 4px;
+            background: linear-gradient(to right, var(--line) 1px, transparent 1px) 0 0 / 25% 100%, var(--wash);
+            border-right: 1px solid var(--line); }
+.cl-track i { position: absolute; top: calc(50% - 1.5px); height: 3px; border-radius: 2px; opacity: 0.55; }
+.cl-track b { position: absolute; top: calc(50% - 5px); width: 10px; height: 10px; margin-left: -5px;
+              border-radius: 50%; }
+.cl-axis { display: flex; justify-content: space-between; font-size: 0.68rem; color: var(--soft); margin-top: -0.3rem; }
+</style>
+"""

@@ -1,0 +1,104 @@
+"""Items: pass rates by kind of item and by question, worst first, with the way to the dialogues that fail them.
+
+Reads store.figures; every filter stands in the address.
+"""
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.boundary import counted, run_page
+from dashboard.estimates import rate_points
+from dashboard.forest import rate_rows
+from dashboard.links import ITEMS, TRAJECTORIES, parameters
+from dashboard.text import show, show_empty
+from store.database import Log
+from store.figures import ItemFigures, item_figures, sum_counts, verdict_cube
+from store.settings import Settings
+from store.vocabulary import Outcome
+
+ALL = "all"
+SHOWN = 200
+"""Items in the table; the worst ones come first."""
+
+
+def show_items(log: Log, settings: Settings) -> None:
+    cells = counted(log, verdict_cube)
+    if not cells:
+        show_empty("Nothing is judged yet", "Play the demo once: every dialogue in it is judged.", "make demo")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
+        origin = _pick("Origin", "origin", {cell.origin for cell in cells}, 130)
+        version = _pick("Version", "version", {cell.version for cell in cells}, 120)
+        domain = _pick("Domain", "domain", {cell.domain for cell in cells}, 160)
+        batch = _pick("Batch", "batch", {cell.batch for cell in cells if cell.batch}, 220)
+        kind = _pick("Kind", "kind", {cell.kind for cell in cells}, 190)
+    chosen = {"origin": origin, "version": version, "domain": domain, "batch": batch}
+    kept = [cell for cell in cells if all(value in (None, getattr(cell, name)) for name, value in chosen.items())]
+    if not kept:
+        show_empty("No verdicts match", "Widen the filters above.")
+        return
+    st.subheader("By kind", anchor=False, help="PASS ÷ (PASS + FAIL), with 95 % Wilson intervals, worst first.")
+    show(rate_rows(rate_points(sum_counts(kept, "kind"), worst_first=True)))
+    items = counted(log, item_figures, **chosen, kind=kind, limit=SHOWN)
+    st.subheader("By question", anchor=False)
+    if not items:
+        show_empty("No item matches", "Widen the filters above.")
+        return
+    more = f"The {SHOWN} worst" if len(items) == SHOWN else f"{len(items)} items"
+    st.caption(f"{more}, by pass rate. Click a row to see the dialogues that fail it.")
+    picked = st.dataframe(
+        _frame(items),
+        column_config=_columns(),
+        hide_index=True,
+        height=min(38 + 35 * len(items), 740),
+        on_select="rerun",
+        selection_mode="single-cell",
+        key="items",
+    )
+    if picked.selection.cells:
+        item = items[int(picked.selection.cells[0][0])]
+        st.switch_page(
+            TRAJECTORIES.target,
+            query_params=parameters(**chosen, item=item.item_id, outcome=Outcome.FAIL.value),
+        )
+
+
+def _pick(label: str, key: str, values: set[str], width: int) -> str | None:
+    value = st.selectbox(label, [ALL, *sorted(values)], key=key, bind="query-params", width=width)
+    return None if value == ALL else value
+
+
+def _frame(items: list[ItemFigures]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "rate": [item.counts.rate for item in items],
+            "passed": [item.counts.passed for item in items],
+            "failed": [item.counts.failed for item in items],
+            "unscored": [item.counts.unscored for item in items],
+            "question": [item.question for item in items],
+            "kind": [item.kind for item in items],
+            "scenario": [f"{item.scenario}, turn {item.turn_index + 1}" for item in items],
+            "domain": [item.domain for item in items],
+            "strict": [item.strict for item in items],
+            "weight": [item.weight for item in items],
+        }
+    )
+
+
+def _columns() -> dict[str, object]:
+    column = st.column_config
+    return {
+        "rate": column.ProgressColumn("Pass rate", min_value=0.0, max_value=1.0, format="percent", width=120),
+        "passed": column.NumberColumn("✓ Pass", width=62),
+        "failed": column.NumberColumn("✗ Fail", width=62),
+        "unscored": column.NumberColumn("? Unscored", width=90),
+        "question": column.TextColumn("Question", width=380),
+        "kind": column.TextColumn("Kind", width=135),
+        "scenario": column.TextColumn("Scenario", width=190),
+        "domain": column.TextColumn("Domain", width=90),
+        "strict": column.CheckboxColumn("Strict", width=60, help="The dialogue ends where it fails."),
+        "weight": column.NumberColumn("Weight", format="%.2f", width=65),
+    }
+
+
+run_page(ITEMS.title, show_items)

@@ -1,0 +1,180 @@
+"""Training: what is running, the curves of runs, the gate's decisions, the versions and the stages of the loops.
+
+Reads runs, metrics, versions and jobs; the curves and the stages follow the log while something runs.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import streamlit as st
+
+from dashboard.boundary import counted, guard, run_page
+from dashboard.charts import CurvePoint, metric_curve, stage_bars
+from dashboard.format import ago, figures, moment, percent, plural, seconds
+from dashboard.links import TRAINING, TRAJECTORIES, address
+from dashboard.text import escape, link, show, show_empty, soft, state_badge, status_badge, table
+from store.database import Log
+from store.figures import VersionFigures, run_summaries, version_figures
+from store.jobs import JobRecord, list_jobs, list_loops
+from store.runs import RunRecord, list_runs, metrics_of
+from store.settings import Settings
+from store.versions import GateDecision, list_gate_decisions
+from store.vocabulary import JobStatus
+
+POLL = "4s"
+CURVES: tuple[tuple[str, str, str], ...] = (
+    ("reward", "Mean reward", ""),
+    ("loss", "Loss", ""),
+    ("entropy", "Entropy", "nats"),
+    ("mismatch_kl", "Mismatch KL, sampler to trainer", "nats"),
+    ("ess", "Effective sample size", "share"),
+    ("clip_share", "Clipped tokens", "share"),
+    ("tokens_per_s", "Training speed", "tokens/s"),
+)
+"""Metrics that are drawn first, with title and unit; the others follow by name."""
+
+
+def show_training(log: Log, settings: Settings) -> None:
+    runs = list_runs(log)
+    loops = list_loops(log)
+    versions = counted(log, version_figures)
+    if not runs and not loops and not versions:
+        show_empty("Nothing has been trained yet", "Play the demo once: cold start, rounds, gate.", "make demo")
+        return
+    busy = any(run.status == JobStatus.RUNNING for run in runs)
+    follow = st.fragment(run_every=POLL)(lambda: guard("Training", lambda: show_live_part(log)))
+    if busy or any(job.status == JobStatus.RUNNING for loop in loops for job in list_jobs(log, loop.name)):
+        follow()
+    else:
+        show_live_part(log)
+    decisions = list_gate_decisions(log)
+    if versions:
+        show_versions(versions)
+    if decisions:
+        show_decisions(decisions)
+
+
+def show_live_part(log: Log) -> None:
+    """Runs, curves and stages: what changes while a loop runs."""
+    runs = list_runs(log)
+    if runs:
+        show_runs(log, runs)
+    for loop in list_loops(log):
+        show_stages(loop.name, list_jobs(log, loop.name))
+
+
+def show_runs(log: Log, runs: Sequence[RunRecord]) -> None:
+    st.subheader("Runs", anchor=False)
+    used = counted(log, run_summaries)
+    rows = [
+        (
+            status_badge(run.status),
+            escape(run.name),
+            escape(run.kind),
+            escape(run.base_version or "–"),
+            _used(run, used),
+            seconds((run.ended_at - run.created_at).total_seconds()) if run.ended_at else "–",
+            f'<span title="{escape(figures(run.settings))}">{escape(_short(figures(run.settings)))}</span>',
+            escape(run.error or ""),
+        )
+        for run in reversed(runs)
+    ]
+    show(table(("status", "run", "kind", "from", "trained on", "took", "settings", "error"), rows, numeric=(5,)))
+    names = [run.name for run in reversed(runs)]
+    chosen = st.multiselect("Curves of", names, names[:1], key="runs", bind="query-params", width=460)
+    show_curves({run.name: metrics_of(log, run.id) for run in runs if run.name in chosen})
+
+
+def _used(run: RunRecord, used: dict[int, tuple[int, float]]) -> str:
+    if run.id not in used:
+        return "–"
+    count, nonzero = used[run.id]
+    note = soft(f" {percent(nonzero)} with an advantage other than 0")
+    return link(plural(count, "dialogue"), address(TRAJECTORIES, run=run.id)) + note
+
+
+def _short(text: str, length: int = 70) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def show_curves(metrics: dict[str, dict[str, list[tuple[int, float]]]]) -> None:
+    present = {name for of_run in metrics.values() for name in of_run}
+    if not present:
+        if metrics:
+            show(soft("These runs have no metrics yet: the first ones come with the first training step."))
+        return
+    first = [curve for curve in CURVES if curve[0] in present]
+    known = {name for name, _, _ in CURVES}
+    rest = [(name, name.replace("_", " ").replace("/", " · "), "") for name in sorted(present - known)]
+    _draw(metrics, first or rest)
+    if first and rest:
+        with st.expander(f"{len(rest)} more curves"):
+            _draw(metrics, rest)
+
+
+def _draw(metrics: dict[str, dict[str, list[tuple[int, float]]]], curves: Sequence[tuple[str, str, str]]) -> None:
+    with st.grid(columns=4, min_column_width=250, gap="small"):
+        for name, title, unit in curves:
+            points = [
+                CurvePoint(step, value, run) for run, of_run in metrics.items() for step, value in of_run.get(name, [])
+            ]
+            st.altair_chart(metric_curve(points, title, unit))
+
+
+def show_stages(loop: str, jobs: Sequence[JobRecord]) -> None:
+    if not jobs:
+        return
+    done = [job for job in jobs if job.seconds is not None]
+    st.subheader(f"Stages of the loop “{loop}”", anchor=False)
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        rows = [
+            (
+                status_badge(job.status),
+                escape(job.key),
+                seconds(job.seconds),
+                escape(job.error or _short(figures(job.result or {}))),
+            )
+            for job in jobs
+        ]
+        show(table(("status", "stage", "took", "result"), rows, numeric=(2,)))
+    with right:
+        if done:
+            st.altair_chart(stage_bars([(job.key, job.seconds or 0.0) for job in done]))
+        show(soft(f"{seconds(sum(job.seconds or 0.0 for job in done))} in all"))
+
+
+def show_versions(versions: Sequence[VersionFigures]) -> None:
+    st.subheader("Versions", anchor=False)
+    now = datetime.now(UTC)
+    rows = [
+        (
+            state_badge(version.state),
+            f"<b>{escape(version.name)}</b>",
+            escape(version.parent or "–"),
+            escape(version.run or "–"),
+            escape(f"{moment(version.since)} ({ago(version.since, now)})"),
+            escape(version.reason),
+            escape(figures(version.figures) or "–"),
+        )
+        for version in reversed(versions)
+    ]
+    show(table(("state", "version", "parent", "run", "since (UTC)", "reason", "figures"), rows))
+
+
+def show_decisions(decisions: Sequence[GateDecision]) -> None:
+    st.subheader("Gate decisions", anchor=False, help="A candidate goes live only if it passes against the live one.")
+    rows = [
+        (
+            status_badge("passed" if decision.passed else "refused"),
+            f"<b>{escape(decision.candidate)}</b> against {escape(decision.live)}",
+            escape(decision.reason),
+            escape(figures(decision.figures)),
+            escape(moment(decision.created_at)),
+        )
+        for decision in reversed(decisions)
+    ]
+    show(table(("decision", "candidate", "reason", "figures", "when (UTC)"), rows))
+
+
+run_page(TRAINING.title, show_training)

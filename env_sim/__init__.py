@@ -1,0 +1,1 @@
+"""The simulated world: scenarios, bundled worlds, tool simulator, rollouts."""

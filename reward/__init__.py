@@ -1,0 +1,1 @@
+"""Checklists, checks, judges, verdicts, rewards, advantages, intervals."""

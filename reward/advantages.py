@@ -1,0 +1,148 @@
+"""Equations 5 and 7 to 10 of CM2: advantages within one group, at trajectory, turn and step level. Pure.
+
+Axes in names: G rollouts of the group, T turns, S steps of a turn, N items of a turn. Every token of an assistant step
+gets its step's (turn's, trajectory's) advantage; tokens of tools and users get none.
+
+An excluded rollout (None: something in it could not be judged, or the server failed) is left out of every baseline and
+gets no advantage (None). F is 1 (CM2's final runs) or the population standard deviation of what the baseline is taken
+over; where that is at most `EPSILON` all rewards are equal and every advantage is 0.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from reward.rewards import ItemState, backfilled_rewards, eligible_items
+
+EPSILON = 1e-6
+"""A standard deviation at or below this is rounding noise of equal rewards; it is never divided by."""
+
+
+class TurnBaseline(StrEnum):
+    """Which rollouts a turn's baseline is taken over."""
+
+    REACHED = "reached"
+    """Those that reached the turn. Compares like with like, but is biased where the policy decides at which turn a
+    rollout stops: only the good ones are left to compare with (verl issue 7244)."""
+    ALL = "all"
+    """The whole group; a rollout that did not reach the turn counts 0 there."""
+
+
+@dataclass(frozen=True)
+class TurnStates:
+    """One rollout in one turn: its items and how many steps it took; `step_count` 0 if it did not reach the turn."""
+
+    items: tuple[ItemState, ...]
+    step_count: int
+
+    @property
+    def reached(self) -> bool:
+        return self.step_count > 0
+
+
+def trajectory_advantages(rewards_G: Sequence[float | None], *, divide_by_std: bool = False) -> list[float | None]:
+    """Equation 5: (R − mean) / F. A group with one scored member has nothing to compare with: advantage 0."""
+    return _centred(rewards_G, rewards_G, divide_by_std)
+
+
+def turn_advantages(
+    rewards_G_T: Sequence[Sequence[float | None] | None],
+    *,
+    baseline: TurnBaseline = TurnBaseline.REACHED,
+    divide_by_std: bool = False,
+) -> list[list[float | None] | None]:
+    """Equation 7: for every rollout the advantages of the turns it reached.
+
+    `rewards_G_T[g]` holds the rewards of the turns that rollout g reached (equation 6), None at a turn that could not
+    be scored, or is None itself for an excluded rollout.
+    """
+    turn_count = max((len(rewards_T) for rewards_T in rewards_G_T if rewards_T is not None), default=0)
+    advantages_G_T: list[list[float | None] | None] = [None if rewards is None else [] for rewards in rewards_G_T]
+    for turn in range(turn_count):
+        own_G = [None if r is None or turn >= len(r) else r[turn] for r in rewards_G_T]
+        compared_G = own_G
+        if baseline is TurnBaseline.ALL:
+            missed = [r is not None and turn >= len(r) for r in rewards_G_T]
+            compared_G = [0.0 if miss else own for miss, own in zip(missed, own_G, strict=True)]
+        for rewards, row, advantage in zip(
+            rewards_G_T, advantages_G_T, _centred(own_G, compared_G, divide_by_std), strict=True
+        ):
+            if rewards is not None and row is not None and turn < len(rewards):
+                row.append(advantage)
+    return advantages_G_T
+
+
+def satisfied_shares(
+    turn_G: Sequence[TurnStates | None], *, baseline: TurnBaseline = TurnBaseline.REACHED
+) -> list[float | None]:
+    """Equation 8: b_N, the share of the rollouts in which the item is ever satisfied in this turn.
+
+    None where no rollout has the item scored.
+    """
+    return [_mean(outcomes) if outcomes else None for outcomes in _outcomes_N_G(turn_G, baseline)]
+
+
+def step_advantages(
+    turn_G: Sequence[TurnStates | None],
+    *,
+    baseline: TurnBaseline = TurnBaseline.REACHED,
+    divide_by_std: bool = False,
+) -> list[list[float] | None]:
+    """Equations 9 and 10 for one turn: for every rollout the advantage of each of its steps.
+
+    A_{s,c} = (r̃_{s,c} − b_c) / F(0/1 outcomes of c); a step's advantage is the mean over its eligible items E weighted
+    by w. A step at which nothing is eligible (or nothing that weighs) gets 0. Excluded rollouts get None, those that
+    did not reach the turn an empty list. Raises ValueError if the rollouts' checklists differ.
+    """
+    outcomes_N_G = _outcomes_N_G(turn_G, baseline)
+    shares_N = [_mean(outcomes) if outcomes else 0.0 for outcomes in outcomes_N_G]
+    scales_N = [_scale(outcomes, divide_by_std) if outcomes else 1.0 for outcomes in outcomes_N_G]
+    return [None if states is None else _steps_of(states, shares_N, scales_N) for states in turn_G]
+
+
+def _steps_of(states: TurnStates, shares_N: list[float], scales_N: list[float]) -> list[float]:
+    backfilled_S_N = backfilled_rewards(states.items, states.step_count)
+    eligible_S_N = eligible_items(states.items, states.step_count)
+    advantages_S = []
+    for rewards_N, eligible_N in zip(backfilled_S_N, eligible_S_N, strict=True):
+        chosen = [n for n, eligible in enumerate(eligible_N) if eligible]
+        weight = math.fsum(states.items[n].weight for n in chosen)
+        weighted = math.fsum(states.items[n].weight * (rewards_N[n] - shares_N[n]) / scales_N[n] for n in chosen)
+        advantages_S.append(weighted / weight if weight > 0 else 0.0)
+    return advantages_S
+
+
+def _outcomes_N_G(turn_G: Sequence[TurnStates | None], baseline: TurnBaseline) -> list[list[float]]:
+    """For every item the 0/1 outcomes of the rollouts that its baseline is taken over."""
+    members = [states for states in turn_G if states is not None]
+    if len({tuple((item.key, item.weight, item.depends_on) for item in states.items) for states in members}) > 1:
+        raise ValueError("the rollouts of a group have different checklists in this turn: they are not one scenario's")
+    compared = [states for states in members if states.reached or baseline is TurnBaseline.ALL]
+    return [
+        [float(item.first_satisfied is not None) for states in compared if (item := states.items[n]).scored]
+        for n in range(len(members[0].items) if members else 0)
+    ]
+
+
+def _centred(
+    own_G: Sequence[float | None], compared_G: Sequence[float | None], divide_by_std: bool
+) -> list[float | None]:
+    compared = [value for value in compared_G if value is not None]
+    if not compared:
+        return [None] * len(own_G)
+    mean, scale = _mean(compared), _scale(compared, divide_by_std)
+    return [None if value is None else (value - mean) / scale for value in own_G]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _scale(values: Sequence[float], divide_by_std: bool) -> float:
+    if not divide_by_std:
+        return 1.0
+    mean = _mean(values)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
+    # Infinity makes the advantages of an all-equal group exactly 0 instead of blowing rounding noise up.
+    return deviation if deviation > EPSILON else math.inf

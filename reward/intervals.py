@@ -1,0 +1,84 @@
+"""Confidence intervals of shares, means and paired differences. Pure; seeds are arguments."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CELLS_AT_ONCE = 2_000_000
+"""Resampled values that are held in memory at once."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PairedInterval:
+    mean_difference: float
+    """Mean of after − before."""
+    low: float
+    high: float
+
+
+def wilson(passed: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a share. Nothing known (n = 0): share nan, interval from 0 to 1.
+
+    Raises ValueError if `passed` is not between 0 and `n`. Source: E. B. Wilson, JASA 22 (1927).
+    """
+    if not 0 <= passed <= n:
+        raise ValueError(f"{passed} of {n} passed: the count must lie between 0 and {n}")
+    if n == 0:
+        return Interval(float("nan"), 0.0, 1.0)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = passed / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
+
+
+def bootstrap_mean(values: Sequence[float], seed: int, draws: int = 10_000, confidence: float = 0.95) -> Interval:
+    """Percentile bootstrap of the mean. Raises ValueError for no values or one that is not finite."""
+    sample_N = _finite(values, "values")
+    low, high = _percentiles(sample_N, seed, draws, confidence)
+    return Interval(float(sample_N.mean()), low, high)
+
+
+def paired_bootstrap(
+    before: Sequence[float], after: Sequence[float], seed: int, draws: int = 10_000, confidence: float = 0.95
+) -> PairedInterval:
+    """Percentile bootstrap of the mean of after − before, resampling pairs (the same scenario before and after).
+
+    Raises ValueError for different lengths, no pairs, or a value that is not finite: leave out both values of a pair of
+    which one could not be judged.
+    """
+    if len(before) != len(after):
+        raise ValueError(f"{len(before)} values before and {len(after)} after: pairs need as many of each")
+    difference_N = _finite(after, "after") - _finite(before, "before")
+    low, high = _percentiles(difference_N, seed, draws, confidence)
+    return PairedInterval(float(difference_N.mean()), low, high)
+
+
+def _finite(values: Sequence[float], name: str) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    if array.size == 0:
+        raise ValueError(f"there are no values ({name}) to take an interval of")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds a value that is no finite number: {array[~np.isfinite(array)][0]}")
+    return array
+
+
+def _percentiles(sample_N: NDArray[np.float64], seed: int, draws: int, confidence: float) -> tuple[float, float]:
+    generator = np.random.default_rng(seed)
+    rows = max(1, _CELLS_AT_ONCE // sample_N.size)
+    means = [
+        sample_N[generator.integers(0, sample_N.size, size=(min(rows, draws - done), sample_N.size))].mean(axis=1)
+        for done in range(0, draws, rows)
+    ]
+    low, high = np.quantile(np.concatenate(means), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)

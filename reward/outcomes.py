@@ -1,0 +1,95 @@
+"""From verdicts to rewards: what first held when, what a trajectory earned, whether strict items hold. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from reward.rewards import ItemState, is_paid, trajectory_reward, turn_reward
+from store.records import Item, Scenario, ScenarioTurn
+from store.verdicts import Reward, Verdict
+from store.vocabulary import Outcome
+
+
+def item_states(turn: ScenarioTurn, verdicts: Mapping[str, Verdict], step_count: int) -> tuple[ItemState, ...]:
+    """The turn's items in checklist order, from the winning verdict of each item key. No verdict counts as UNSCORED.
+
+    A PASS without a step (a person's) holds from the first step that its dependencies allow.
+    """
+    states: dict[str, ItemState] = {}
+    for item in dependencies_first(turn.checklist):
+        verdict = verdicts.get(item.id)
+        since = None
+        if verdict is not None and verdict.outcome is Outcome.PASS:
+            since = verdict.step_index
+            if since is None:
+                held = [first for key in item.depends_on if (first := states[key].first_satisfied) is not None]
+                since = min(max(held, default=-1) + 1, step_count - 1)
+        scored = verdict is not None and verdict.outcome is not Outcome.UNSCORED
+        states[item.id] = ItemState(item.id, item.weight, since, item.depends_on, scored)
+    return tuple(states[item.id] for item in turn.checklist)
+
+
+def dependencies_first(items: Sequence[Item]) -> list[Item]:
+    """The items in an order in which each comes after what it depends on (records.ScenarioTurn refuses cycles)."""
+    ordered: dict[str, Item] = {}
+    while len(ordered) < len(items):
+        for item in items:
+            if item.id not in ordered and all(key in ordered for key in item.depends_on):
+                ordered[item.id] = item
+    return list(ordered.values())
+
+
+def reward_of(
+    trajectory_id: str,
+    scenario: Scenario,
+    verdicts: Iterable[Verdict],
+    step_counts: Sequence[int],
+    excluded_reason: str | None = None,
+) -> Reward:
+    """Equations 2, 4 and 6 on the winning verdicts of one trajectory.
+
+    `step_counts[t]` is the number of steps of turn t, one entry for each turn that was reached; `turn_values` has the
+    same length. Turns that were never reached count 0. Any UNSCORED item of a reached turn leaves `value` None and says
+    so in `excluded_reason` (invariant 3); so does an `excluded_reason` given here (the trajectory itself failed).
+    `fully_passed` means that every item of every turn of the scenario pays.
+    """
+    by_turn: dict[int, dict[str, Verdict]] = {}
+    for verdict in verdicts:
+        by_turn.setdefault(verdict.turn_index, {})[verdict.item_key] = verdict
+    states_T = [
+        item_states(scenario.turns[turn], by_turn.get(turn, {}), count) for turn, count in enumerate(step_counts)
+    ]
+    turn_values = tuple(turn_reward(states) for states in states_T)
+    value = trajectory_reward(turn_values, len(scenario.turns))
+    open_items = [(turn, state.key) for turn, states in enumerate(states_T) for state in states if not state.scored]
+    if excluded_reason is None and open_items:
+        turn, key = open_items[0]
+        known = by_turn.get(turn, {}).get(key)
+        more = f" (and {len(open_items) - 1} more)" if len(open_items) > 1 else ""
+        why = known.reason if known is not None else "it has no verdict"
+        excluded_reason = f"turn {turn}, item {key!r} is UNSCORED: {why}{more}"
+    if excluded_reason is not None:
+        value = None
+    paid_all = all(is_paid(state, states) for states in states_T for state in states)
+    return Reward(
+        trajectory_id=trajectory_id,
+        value=value,
+        turn_values=turn_values,
+        fully_passed=None if value is None else len(states_T) == len(scenario.turns) and paid_all,
+        unscored=len(open_items),
+        excluded_reason=excluded_reason,
+    )
+
+
+def strict_items_hold(turn: ScenarioTurn, verdicts: Mapping[str, Verdict]) -> bool | None:
+    """Whether the next user turn may be issued: every strict item, and all that it depends on, holds.
+
+    False as soon as one of them does not; None where that cannot be said because one is UNSCORED.
+    """
+    outcomes = {
+        verdicts[key].outcome if key in verdicts else Outcome.UNSCORED
+        for item in turn.checklist
+        if item.required_for_next_turn
+        for key in (item.id, *item.depends_on)
+    }
+    if Outcome.FAIL in outcomes:
+        return False
+    return None if Outcome.UNSCORED in outcomes else True

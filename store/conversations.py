@@ -1,0 +1,49 @@
+"""What the gateway needs to find a conversation again after a restart: the steps of a session with their messages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from store.database import Log
+from store.schema import StepRow
+from store.tokens import unpack_ids
+
+
+@dataclass(frozen=True)
+class StoredStep:
+    id: int
+    parent_id: int | None
+    new_messages: Sequence[dict[str, Any]]
+    message: dict[str, Any]
+    tools_hash: str | None
+    delta_ids: list[int]
+    sampled_ids: list[int]
+
+
+def stored_steps(log: Log, trajectory_id: str) -> list[StoredStep]:
+    """The steps of a session in the order they were recorded, parents before children."""
+    columns = (
+        StepRow.id,
+        StepRow.parent_id,
+        StepRow.new_messages,
+        StepRow.message,
+        StepRow.tools_hash,
+        StepRow.delta_ids,
+        StepRow.sampled_ids,
+    )
+    with log.session() as session:
+        rows = session.execute(select(*columns).where(StepRow.trajectory_id == trajectory_id).order_by(StepRow.id))
+        return [
+            StoredStep(
+                row.id,
+                row.parent_id,
+                row.new_messages,
+                row.message,
+                row.tools_hash,
+                unpack_ids(row.delta_ids),
+                unpack_ids(row.sampled_ids),
+            )
+            for row in rows
+        ]

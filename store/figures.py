@@ -1,0 +1,381 @@
+"""What the dashboard and the demo's table count: read-only aggregates over the log, few queries each.
+
+Reads every table, writes none. A verdict counts once for each (trajectory, turn, item): a person's newest verdict if
+there is one, otherwise the newest (invariant 2). Rates leave UNSCORED verdicts out and give their number beside
+(invariant 3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Subquery, case, func, select
+from sqlalchemy.orm import aliased
+
+from store.database import Log
+from store.schema import (
+    GateRow,
+    ItemRow,
+    JobRow,
+    MetricRow,
+    RewardRow,
+    RunRow,
+    RunTrajectoryRow,
+    ScenarioRow,
+    StepRow,
+    ToolCallRow,
+    TrajectoryRow,
+    TurnRow,
+    VerdictRow,
+    VersionRow,
+    VersionStateRow,
+)
+from store.vocabulary import Origin, Outcome, VerdictSource, VersionState
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Verdicts by outcome."""
+
+    passed: int = 0
+    failed: int = 0
+    unscored: int = 0
+
+    @property
+    def judged(self) -> int:
+        return self.passed + self.failed
+
+    @property
+    def total(self) -> int:
+        return self.judged + self.unscored
+
+    @property
+    def rate(self) -> float | None:
+        """Share of the judged that passed; None if nothing was judged."""
+        return self.passed / self.judged if self.judged else None
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of all verdicts that are PASS or FAIL; None without verdicts."""
+        return self.judged / self.total if self.total else None
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.passed + other.passed, self.failed + other.failed, self.unscored + other.unscored)
+
+
+@dataclass(frozen=True)
+class VerdictCell:
+    """One cell of the verdict cube: counts for one combination of everything the overview slices by."""
+
+    version: str
+    origin: str
+    batch: str
+    domain: str
+    seen: bool
+    kind: str
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class EvaluationReward:
+    """The newest reward of one evaluation dialogue; `value` is None where it was excluded."""
+
+    trajectory_id: str
+    batch: str
+    version: str
+    scenario_hash: str
+    member: int
+    domain: str
+    seen: bool
+    split: str
+    value: float | None
+    fully_passed: bool | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ItemFigures:
+    """How one item of one scenario fares."""
+
+    item_id: int
+    scenario: str
+    domain: str
+    turn_index: int
+    key: str
+    kind: str
+    focus_on: str
+    question: str
+    strict: bool
+    weight: float
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class VersionFigures:
+    """A policy version with its state now and since when it is in it."""
+
+    name: str
+    parent: str | None
+    run: str | None
+    state: str
+    since: datetime
+    reason: str
+    figures: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Facets:
+    """What there is to filter by, each in a fixed order."""
+
+    origins: tuple[str, ...]
+    batches: tuple[str, ...]
+    domains: tuple[str, ...]
+    versions: tuple[str, ...]
+    stop_reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LogCounts:
+    trajectories: int
+    turns: int
+    steps: int
+    tool_calls: int
+    sampled_tokens: int
+    verdicts: int
+
+
+def as_utc(moment: datetime) -> datetime:
+    """SQLite gives datetimes back without their zone; they were written in UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def winning_verdicts(*conditions: ColumnElement[bool]) -> Subquery:
+    """Subquery of the verdicts that count: one row for each (trajectory, turn, item)."""
+    by_person = case((VerdictRow.source == VerdictSource.HUMAN.value, 1), else_=0)
+    ranked = (
+        select(
+            VerdictRow.id,
+            VerdictRow.trajectory_id,
+            VerdictRow.item_id,
+            VerdictRow.outcome,
+            func.row_number()
+            .over(
+                partition_by=(VerdictRow.trajectory_id, VerdictRow.turn_index, VerdictRow.item_id),
+                order_by=(by_person.desc(), VerdictRow.id.desc()),
+            )
+            .label("place"),
+        )
+        .where(*conditions)
+        .subquery()
+    )
+    return (
+        select(ranked.c.id, ranked.c.trajectory_id, ranked.c.item_id, ranked.c.outcome)
+        .where(ranked.c.place == 1)
+        .subquery("winning")
+    )
+
+
+def outcome_sums(outcome: ColumnElement[str]) -> tuple[ColumnElement[int], ...]:
+    """Columns passed, failed, unscored for a grouped query."""
+    order = (Outcome.PASS, Outcome.FAIL, Outcome.UNSCORED)
+    return tuple(func.sum(case((outcome == o.value, 1), else_=0)) for o in order)
+
+
+def log_state(log: Log) -> tuple[Any, ...]:
+    """A cheap fingerprint that changes whenever judged figures can have changed; the key of cached aggregates."""
+    tables = (VerdictRow.id, RewardRow.id, StepRow.id, VersionStateRow.id, GateRow.id, MetricRow.id, ItemRow.id)
+    columns = [select(func.max(column)).scalar_subquery() for column in tables]
+    columns.append(select(func.max(TrajectoryRow.created_at)).scalar_subquery())
+    columns.append(select(func.count()).select_from(JobRow).scalar_subquery())
+    with log.reading() as session:
+        return tuple(session.execute(select(*columns)).one())
+
+
+def log_counts(log: Log) -> LogCounts:
+    """Sizes of the log, in rows and sampled tokens."""
+    with log.reading() as session:
+        sizes = [
+            session.scalar(select(func.count()).select_from(table)) or 0
+            for table in (TrajectoryRow, TurnRow, StepRow, ToolCallRow)
+        ]
+        tokens = session.scalar(select(func.sum(StepRow.sampled_tokens))) or 0
+        verdicts = session.scalar(select(func.count()).select_from(VerdictRow)) or 0
+    return LogCounts(*sizes, sampled_tokens=int(tokens), verdicts=verdicts)
+
+
+def facets(log: Log) -> Facets:
+    """The values that filters offer; batches in the order in which they were first played."""
+    with log.reading() as session:
+        origins = session.scalars(select(TrajectoryRow.origin).distinct().order_by(TrajectoryRow.origin)).all()
+        batches = session.scalars(
+            select(TrajectoryRow.batch)
+            .where(TrajectoryRow.batch.is_not(None))
+            .group_by(TrajectoryRow.batch)
+            .order_by(func.min(TrajectoryRow.created_at))
+        ).all()
+        domains = session.scalars(select(ScenarioRow.domain).distinct().order_by(ScenarioRow.domain)).all()
+        versions = session.scalars(
+            select(TrajectoryRow.version)
+            .where(TrajectoryRow.version.is_not(None))
+            .distinct()
+            .order_by(TrajectoryRow.version)
+        ).all()
+        stops = session.scalars(
+            select(TrajectoryRow.stop_reason).where(TrajectoryRow.stop_reason.is_not(None)).distinct()
+        ).all()
+    return Facets(
+        tuple(origins),
+        tuple(b for b in batches if b),
+        tuple(domains),
+        tuple(v for v in versions if v),
+        tuple(sorted(s for s in stops if s)),
+    )
+
+
+def verdict_cube(log: Log) -> list[VerdictCell]:
+    """Every winning verdict, counted by version, origin, batch, domain and item kind in one query."""
+    winning = winning_verdicts()
+    keys = (
+        func.coalesce(TrajectoryRow.version, "unknown"),
+        TrajectoryRow.origin,
+        func.coalesce(TrajectoryRow.batch, ""),
+        ScenarioRow.domain,
+        ScenarioRow.seen,
+        ItemRow.kind,
+    )
+    query = (
+        select(*keys, *outcome_sums(winning.c.outcome))
+        .select_from(winning)
+        .join(TrajectoryRow, TrajectoryRow.id == winning.c.trajectory_id)
+        .join(ItemRow, ItemRow.id == winning.c.item_id)
+        .join(ScenarioRow, ScenarioRow.hash == ItemRow.scenario_hash)
+        .group_by(*keys)
+    )
+    with log.reading() as session:
+        return [VerdictCell(*row[:6], counts=Counts(*map(int, row[6:]))) for row in session.execute(query)]
+
+
+def evaluation_rewards(log: Log) -> list[EvaluationReward]:
+    """The newest reward of every evaluation dialogue that has one, in the order of play."""
+    later = aliased(RewardRow)
+    newest = (
+        select(func.max(later.id)).where(later.trajectory_id == TrajectoryRow.id).correlate(TrajectoryRow)
+    ).scalar_subquery()
+    query = (
+        select(
+            TrajectoryRow.id,
+            func.coalesce(TrajectoryRow.batch, ""),
+            func.coalesce(TrajectoryRow.version, "unknown"),
+            ScenarioRow.hash,
+            TrajectoryRow.member,
+            ScenarioRow.domain,
+            ScenarioRow.seen,
+            ScenarioRow.split,
+            RewardRow.value,
+            RewardRow.fully_passed,
+            TrajectoryRow.created_at,
+        )
+        .select_from(TrajectoryRow)
+        .join(RewardRow, RewardRow.id == newest)
+        .join(ScenarioRow, ScenarioRow.hash == TrajectoryRow.scenario_hash)
+        .where(TrajectoryRow.origin == Origin.EVALUATION.value)
+        .order_by(TrajectoryRow.created_at, TrajectoryRow.id)
+    )
+    with log.reading() as session:
+        return [EvaluationReward(*row[:10], created_at=as_utc(row[10])) for row in session.execute(query)]
+
+
+def item_figures(
+    log: Log,
+    *,
+    origin: str | None = None,
+    version: str | None = None,
+    batch: str | None = None,
+    domain: str | None = None,
+    kind: str | None = None,
+    limit: int = 200,
+) -> list[ItemFigures]:
+    """Items by pass rate, worst first (ties: the more often judged first); items never judged are left out."""
+    winning = winning_verdicts()
+    passed, failed, unscored = outcome_sums(winning.c.outcome)
+    item = (
+        ItemRow.id,
+        ScenarioRow.name,
+        ScenarioRow.domain,
+        ItemRow.turn_index,
+        ItemRow.key,
+        ItemRow.kind,
+        ItemRow.focus_on,
+        ItemRow.question,
+        ItemRow.strict,
+        ItemRow.weight,
+    )
+    chosen = (
+        (TrajectoryRow.origin, origin),
+        (TrajectoryRow.version, version),
+        (TrajectoryRow.batch, batch),
+        (ScenarioRow.domain, domain),
+        (ItemRow.kind, kind),
+    )
+    query = (
+        select(*item, passed, failed, unscored)
+        .select_from(winning)
+        .join(TrajectoryRow, TrajectoryRow.id == winning.c.trajectory_id)
+        .join(ItemRow, ItemRow.id == winning.c.item_id)
+        .join(ScenarioRow, ScenarioRow.hash == ItemRow.scenario_hash)
+        .where(*(column == value for column, value in chosen if value is not None))
+        .group_by(*item)
+        .having(passed + failed > 0)
+        .order_by(passed * 1.0 / (passed + failed), (passed + failed).desc(), ItemRow.id)
+        .limit(limit)
+    )
+    with log.reading() as session:
+        return [ItemFigures(*row[:10], counts=Counts(*map(int, row[10:]))) for row in session.execute(query)]
+
+
+def version_figures(log: Log) -> list[VersionFigures]:
+    """Every policy version, oldest first, with its newest state."""
+    later = aliased(VersionStateRow)
+    newest = (
+        select(func.max(later.id)).where(later.version == VersionRow.name).correlate(VersionRow)
+    ).scalar_subquery()
+    query = (
+        select(VersionRow, VersionStateRow.state, VersionStateRow.created_at, VersionStateRow.reason, RunRow.name)
+        .select_from(VersionRow)
+        .outerjoin(VersionStateRow, VersionStateRow.id == newest)
+        .outerjoin(RunRow, RunRow.id == VersionRow.run_id)
+        .order_by(VersionRow.name)
+    )
+    with log.reading() as session:
+        return [
+            VersionFigures(
+                name=row.name,
+                parent=row.parent,
+                run=run,
+                state=state or VersionState.CANDIDATE.value,
+                since=as_utc(since or row.created_at),
+                reason=reason or "",
+                figures=dict(row.figures or {}),
+                created_at=as_utc(row.created_at),
+            )
+            for row, state, since, reason, run in session.execute(query)
+        ]
+
+
+def run_summaries(log: Log) -> dict[int, tuple[int, float]]:
+    """Run id to how many trajectories it trained on and the share of them whose advantage is not 0."""
+    trained = func.sum(case((RunTrajectoryRow.advantage != 0, 1), else_=0))
+    query = select(RunTrajectoryRow.run_id, func.count(), trained).group_by(RunTrajectoryRow.run_id)
+    with log.reading() as session:
+        return {row[0]: (row[1], row[2] / row[1]) for row in session.execute(query)}
+
+
+def sum_counts(cells: Sequence[VerdictCell], by: str) -> dict[Any, Counts]:
+    """Counts of the cells, added up by one field of `VerdictCell`, in sorted order."""
+    sums: dict[Any, Counts] = {}
+    for cell in cells:
+        value = getattr(cell, by)
+        sums[value] = sums.get(value, Counts()) + cell.counts
+    return dict(sorted(sums.items()))

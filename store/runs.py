@@ -1,0 +1,134 @@
+"""Training runs: their settings, what they trained on, their metrics. Writes run, metric and run_trajectory rows."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from store.database import AnyRow, Log, LogError, insert_new
+from store.records import canonical_json
+from store.schema import MetricRow, RunRow, RunTrajectoryRow, now
+from store.vocabulary import JobStatus, RunKind
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    id: int
+    name: str
+    kind: RunKind
+    base_version: str | None
+    seed: int
+    settings: dict[str, Any]
+    status: JobStatus
+    error: str | None
+    created_at: datetime
+    ended_at: datetime | None
+
+
+def start_run(
+    log: Log, name: str, kind: RunKind | str, base_version: str | None, seed: int, settings: dict[str, Any]
+) -> int:
+    """Starts a run and returns its id. One of that name that did not finish (killed or failed) is gone on with.
+
+    Raises LogError if the run of that name is done, or was started with another kind, base version, seed or settings.
+    """
+    wanted = {
+        "kind": RunKind(kind).value,
+        "base_version": base_version,
+        "seed": seed,
+        "settings": settings,
+    }
+    table = RunRow.__table__
+    with log.writing() as connection:
+        connection.execute(insert_new(log, table), wanted | {"name": name, "status": JobStatus.RUNNING.value})
+        row = connection.execute(select(table).where(table.c.name == name).with_for_update()).one()
+        if row.status == JobStatus.DONE:
+            raise LogError(f"run {name!r} is done: use another name")
+        differing = [key for key in wanted if canonical_json(getattr(row, key)) != canonical_json(wanted[key])]
+        if differing:
+            raise LogError(f"run {name!r} was started with another {', '.join(differing)}: use another name")
+        restart = {"status": JobStatus.RUNNING.value, "error": None, "ended_at": None}
+        connection.execute(update(table).where(table.c.id == row.id).values(**restart))
+    return int(row.id)
+
+
+def finish_run(log: Log, run_id: int, status: JobStatus | str, error: str | None = None) -> None:
+    """Ends a running run as done or failed. Raises LogError for any other status, and if it is not running."""
+    status = JobStatus(status)
+    if status not in (JobStatus.DONE, JobStatus.FAILED):
+        raise LogError(f"a run ends as done or failed, not as {status}")
+    table = RunRow.__table__
+    with log.writing() as connection:
+        ended = connection.execute(
+            update(table)
+            .where(table.c.id == run_id, table.c.status == JobStatus.RUNNING.value)
+            .values(status=status.value, error=error, ended_at=now())
+        )
+    if not ended.rowcount:
+        raise LogError(f"run {run_id} is not running")
+
+
+def add_metrics(log: Log, run_id: int, step: int, metrics: dict[str, float]) -> None:
+    """A NaN is no measurement and leaves no row. A step measured again (after a restart) counts as last measured."""
+    rows = [
+        {"run_id": run_id, "step": step, "name": name, "value": float(value)}
+        for name, value in metrics.items()
+        if not math.isnan(value)
+    ]
+    if rows:
+        with log.writing() as connection:
+            connection.execute(insert(MetricRow.__table__), rows)
+
+
+def metrics_of(log: Log, run_id: int) -> dict[str, list[tuple[int, float]]]:
+    """Metric name to its (step, value) pairs in order of step."""
+    query = select(MetricRow.name, MetricRow.step, MetricRow.value).where(MetricRow.run_id == run_id)
+    newest: dict[str, dict[int, float]] = {}
+    with log.lookup() as connection:
+        for name, step, value in connection.execute(query.order_by(MetricRow.id)):
+            newest.setdefault(name, {})[step] = value
+    return {name: sorted(values.items()) for name, values in sorted(newest.items())}
+
+
+def add_run_trajectories(log: Log, run_id: int, advantages: dict[str, float]) -> None:
+    """Trajectory id to its advantage (equation 5). Saying it again for the same run replaces what was said."""
+    table = RunTrajectoryRow.__table__
+    rows = [{"run_id": run_id, "trajectory_id": name, "advantage": value} for name, value in advantages.items()]
+    if not rows:
+        return
+    with log.writing() as connection:
+        connection.execute(delete(table).where(table.c.run_id == run_id, table.c.trajectory_id.in_(list(advantages))))
+        connection.execute(insert(table), rows)
+
+
+def run_trajectories(log: Log, run_id: int) -> dict[str, float]:
+    """Trajectory id to the advantage it was trained on with."""
+    table = RunTrajectoryRow.__table__
+    query = select(table.c.trajectory_id, table.c.advantage).where(table.c.run_id == run_id)
+    with log.lookup() as connection:
+        return {name: advantage for name, advantage in connection.execute(query.order_by(table.c.trajectory_id))}
+
+
+def list_runs(log: Log) -> list[RunRecord]:
+    """Oldest first."""
+    with log.lookup() as connection:
+        return [_record(row) for row in connection.execute(select(RunRow.__table__).order_by(RunRow.id))]
+
+
+def get_run(log: Log, name: str) -> RunRecord:
+    """Raises LogError if there is none."""
+    with log.lookup() as connection:
+        row = _find(connection, name)
+    if row is None:
+        raise LogError(f"there is no run {name!r} in the log")
+    return _record(row)
+
+
+def _find(connection: Connection, name: str) -> AnyRow | None:
+    return connection.execute(select(RunRow.__table__).where(RunRow.name == name)).first()
+
+
+def _record(row: AnyRow) -> RunRecord:
+    return RunRecord(**row._asdict() | {"kind": RunKind(row.kind), "status": JobStatus(row.status)})

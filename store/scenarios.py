@@ -1,0 +1,185 @@
+"""Scenarios in the log and in files. Writes scenario and item rows once, by content hash; files are JSON Lines."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+from sqlalchemy import collate, select
+
+from store.database import Log, LogError, in_chunks, insert_new
+from store.records import Scenario
+from store.schema import ItemRow, ScenarioRow
+from store.vocabulary import Split
+
+
+class ScenarioFileError(LogError):
+    """A scenario file is corrupt: the file, the line, the field, and what is wrong with it."""
+
+
+def add_scenarios(log: Log, scenarios: Iterable[Scenario]) -> int:
+    """Adds the scenarios that are not there yet, with their items; returns how many were new.
+
+    Raises LogError, with nothing added, for a name that does not fit its column.
+    """
+    by_hash = {scenario.hash: scenario for scenario in scenarios}
+    for scenario in by_hash.values():
+        _check_lengths(scenario)
+    with log.writing() as connection:
+        known: set[str] = set()
+        for chunk in in_chunks(list(by_hash)):
+            known.update(connection.scalars(select(ScenarioRow.hash).where(ScenarioRow.hash.in_(chunk))))
+        new = {digest: scenario for digest, scenario in by_hash.items() if digest not in known}
+        if new:
+            connection.execute(insert_new(log, ScenarioRow.__table__), [_row(d, s) for d, s in new.items()])
+            items = [row for digest, scenario in new.items() for row in _item_rows(digest, scenario)]
+            if items:
+                connection.execute(insert_new(log, ItemRow.__table__), items)
+    return len(new)
+
+
+def get_scenario(log: Log, digest: str) -> Scenario:
+    """Raises LogError if there is none with this hash."""
+    with log.lookup() as connection:
+        document = connection.scalar(select(ScenarioRow.document).where(ScenarioRow.hash == digest))
+    if document is None:
+        raise LogError(f"there is no scenario {digest!r} in the log")
+    return Scenario.model_validate(document)
+
+
+def load_scenarios(
+    log: Log,
+    *,
+    split: Split | str | None = None,
+    domain: str | None = None,
+    source: str | None = None,
+    seen: bool | None = None,
+    limit: int | None = None,
+) -> list[Scenario]:
+    """The scenarios that meet every condition given, ordered by name (byte order, the same on both databases)."""
+    query = select(ScenarioRow.document)
+    if split is not None:
+        query = query.where(ScenarioRow.split == Split(split).value)
+    if domain is not None:
+        query = query.where(ScenarioRow.domain == domain)
+    if source is not None:
+        query = query.where(ScenarioRow.source == source)
+    if seen is not None:
+        query = query.where(ScenarioRow.seen == seen)
+    byte_order = "BINARY" if log.engine.dialect.name == "sqlite" else "C"
+    query = query.order_by(collate(ScenarioRow.name, byte_order), ScenarioRow.hash).limit(limit)
+    with log.lookup() as connection:
+        return [Scenario.model_validate(document) for document in connection.scalars(query)]
+
+
+def item_ids(log: Log, scenario_hash: str) -> dict[tuple[int, str], int]:
+    """(turn index, item key) to the id that verdicts name; empty for an unknown scenario."""
+    query = select(ItemRow.turn_index, ItemRow.key, ItemRow.id).where(ItemRow.scenario_hash == scenario_hash)
+    with log.lookup() as connection:
+        return {(turn, key): item_id for turn, key, item_id in connection.execute(query)}
+
+
+def read_scenario_file(path: Path | str) -> list[Scenario]:
+    """All scenarios of a JSON Lines file. Raises ScenarioFileError at the first bad line: all of it or nothing."""
+    path = Path(path)
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise ScenarioFileError(f"cannot read the scenario file {path}: {error.strerror or error}") from error
+    scenarios = [_read_line(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not scenarios:
+        raise ScenarioFileError(f"{path} holds no scenario")
+    return scenarios
+
+
+def write_scenario_file(path: Path | str, scenarios: Iterable[Scenario]) -> None:
+    """One scenario a line, canonical JSON; the file is there whole or as it was before. Raises LogError."""
+    path = Path(path)
+    text = "".join(scenario.canonical_json() + "\n" for scenario in scenarios)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8"
+        ) as file:
+            temporary = Path(file.name)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise LogError(f"cannot write the scenario file {path}: {error.strerror or error}") from error
+
+
+def _read_line(path: Path, number: int, line: bytes) -> Scenario:
+    where = f"{path}, line {number}"
+    try:
+        document = json.loads(line.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise ScenarioFileError(f"{where}: not UTF-8 at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise ScenarioFileError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+    except (ValueError, RecursionError) as error:
+        raise ScenarioFileError(f"{where}: not JSON: {error}") from error
+    try:
+        return Scenario.model_validate(document)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, e['loc'])) or 'scenario'}: {e['msg']}" for e in error.errors()]
+        raise ScenarioFileError(f"{where}: " + "; ".join(problems)) from error
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+    return document
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _check_lengths(scenario: Scenario) -> None:
+    """SQLite would take any length; the same scenario must fit both databases."""
+    values = [("domain", scenario.domain, 64), ("source", scenario.source, 64)]
+    values += [("item id", item.id, 128) for turn in scenario.turns for item in turn.checklist]
+    for what, value, limit in values:
+        if len(value) > limit:
+            raise LogError(f"scenario {scenario.name!r}: {what} {value!r} is longer than {limit} characters")
+
+
+def _row(digest: str, scenario: Scenario) -> dict[str, Any]:
+    return {
+        "hash": digest,
+        "name": scenario.name,
+        "domain": scenario.domain,
+        "source": scenario.source,
+        "split": scenario.split.value,
+        "seen": scenario.seen,
+        "turn_count": len(scenario.turns),
+        "document": scenario.model_dump(mode="json"),
+    }
+
+
+def _item_rows(digest: str, scenario: Scenario) -> list[dict[str, Any]]:
+    return [
+        {
+            "scenario_hash": digest,
+            "turn_index": turn_index,
+            "key": item.id,
+            "kind": item.check.kind if item.check else "llm",
+            "focus_on": item.focus_on.value,
+            "question": item.question,
+            "strict": item.required_for_next_turn,
+            "weight": item.weight,
+        }
+        for turn_index, turn in enumerate(scenario.turns)
+        for item in turn.checklist
+    ]

@@ -1,0 +1,337 @@
+"""The tables of the log. Append-only where people or judges speak; ORM rows never leave `store/`.
+
+Tokens are stored once: a step holds only the ids that it adds to its parent's context (`delta_ids`, rendered from the
+messages that are new) and the ids that were sampled. A context is its chain of parents; a fork is a step whose parent
+already has another child (docs/architecture.md, "Tokens"). Ids are packed little-endian uint32, logprobs float32.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+BigKey = BigInteger().with_variant(Integer, "sqlite")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC, aware on both databases (SQLite forgets the zone, PostgreSQL answers in the session's)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"{value.isoformat()} has no time zone; the log keeps aware datetimes")
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class StoredText(TypeDecorator[str]):
+    """Text as both databases can hold it: NUL and lone surrogates, which a policy may well sample, become U+FFFD.
+
+    Nothing is lost by it: what was sampled is kept exactly as ids.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else storable(value)
+
+
+def storable(value: str) -> str:
+    if value.isascii():
+        return value.replace("\0", "\ufffd")
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\ufffd")
+
+
+class Base(DeclarativeBase):
+    __table__: ClassVar[Table]
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        dict[str, Any]: JSON(none_as_null=True),
+        list[Any]: JSON(none_as_null=True),
+        bytes: LargeBinary,
+        datetime: UtcDateTime(),
+        str: StoredText(),
+    }
+
+
+class ScenarioRow(Base):
+    __tablename__ = "scenario"
+    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str]
+    domain: Mapped[str] = mapped_column(String(64), index=True)
+    source: Mapped[str] = mapped_column(String(64))
+    split: Mapped[str] = mapped_column(String(16), index=True)
+    seen: Mapped[bool]
+    turn_count: Mapped[int]
+    document: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ItemRow(Base):
+    """An item of a scenario turn's checklist, broken out of the document so that verdicts can be counted by it."""
+
+    __tablename__ = "item"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scenario_hash: Mapped[str] = mapped_column(String(64), ForeignKey("scenario.hash"))
+    turn_index: Mapped[int]
+    key: Mapped[str] = mapped_column(String(128))
+    kind: Mapped[str] = mapped_column(String(32))
+    """The check's kind, or "llm" for an item without a check."""
+    focus_on: Mapped[str] = mapped_column(String(32))
+    question: Mapped[str]
+    strict: Mapped[bool]
+    weight: Mapped[float]
+    __table_args__ = (UniqueConstraint("scenario_hash", "turn_index", "key"),)
+
+
+class GroupRow(Base):
+    """The G trajectories of one scenario that share one GRPO baseline."""
+
+    __tablename__ = "rollout_group"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scenario_hash: Mapped[str] = mapped_column(String(64), ForeignKey("scenario.hash"))
+    batch: Mapped[str] = mapped_column(String(128), index=True)
+    """What it was played for, e.g. "demo/round-2/train"."""
+    version: Mapped[str] = mapped_column(String(16))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class TrajectoryRow(Base):
+    __tablename__ = "trajectory"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """Also the gateway's session."""
+    origin: Mapped[str] = mapped_column(String(16))
+    scenario_hash: Mapped[str | None] = mapped_column(String(64), ForeignKey("scenario.hash"), index=True)
+    group_id: Mapped[int | None] = mapped_column(ForeignKey("rollout_group.id"), index=True)
+    batch: Mapped[str | None] = mapped_column(String(128), index=True)
+    member: Mapped[int] = mapped_column(default=0)
+    """Index within the group or evaluation."""
+    version: Mapped[str | None] = mapped_column(String(16), index=True)
+    """The version that was asked for; each step names the one that sampled it."""
+    seed: Mapped[int | None] = mapped_column(BigInteger)
+    sampling: Mapped[dict[str, Any] | None]
+    stop_reason: Mapped[str | None] = mapped_column(String(32))
+    """NULL while it is running."""
+    error: Mapped[str | None]
+    title: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    ended_at: Mapped[datetime | None]
+
+
+class TurnRow(Base):
+    __tablename__ = "turn"
+    trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"), primary_key=True)
+    index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    user: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class StepRow(Base):
+    __tablename__ = "step"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"))
+    turn_index: Mapped[int]
+    index: Mapped[int]
+    """Within its turn."""
+    parent_id: Mapped[int | None] = mapped_column(BigKey, ForeignKey("step.id"), index=True)
+    version: Mapped[str] = mapped_column(String(16), index=True)
+    new_messages: Mapped[list[Any]]
+    """The request's messages that are new to the parent's context, in OpenAI form."""
+    tools_hash: Mapped[str | None] = mapped_column(String(64))
+    message: Mapped[dict[str, Any]]
+    """What was sampled, parsed: content, reasoning, tool_calls."""
+    delta_ids: Mapped[bytes]
+    sampled_ids: Mapped[bytes]
+    logprobs: Mapped[bytes]
+    context_tokens: Mapped[int]
+    """Length of the whole prompt, the parent's context included."""
+    sampled_tokens: Mapped[int]
+    finish_reason: Mapped[str | None] = mapped_column(String(16))
+    latency_ms: Mapped[float]
+    sampling: Mapped[dict[str, Any]]
+    trainable: Mapped[bool]
+    untrainable_reason: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    __table_args__ = (Index("step_by_turn", "trajectory_id", "turn_index", "index"),)
+
+
+class ToolCallRow(Base):
+    __tablename__ = "tool_call"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"))
+    step_id: Mapped[int] = mapped_column(BigKey, ForeignKey("step.id"), index=True)
+    index: Mapped[int]
+    call_id: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(128), index=True)
+    arguments: Mapped[str]
+    """As sampled; JSON if the policy wrote JSON."""
+    __table_args__ = (Index("tool_call_by_call", "trajectory_id", "call_id"),)
+
+
+class ToolResponseRow(Base):
+    """The answer to a tool call, written by whoever gave it, once."""
+
+    __tablename__ = "tool_response"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"))
+    call_id: Mapped[str] = mapped_column(String(64))
+    response: Mapped[str]
+    is_error: Mapped[bool]
+    source: Mapped[str] = mapped_column(String(16))
+    latency_ms: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    __table_args__ = (UniqueConstraint("trajectory_id", "call_id"),)
+
+
+class VerdictRow(Base):
+    __tablename__ = "verdict"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"))
+    turn_index: Mapped[int]
+    item_id: Mapped[int] = mapped_column(ForeignKey("item.id"), index=True)
+    outcome: Mapped[str] = mapped_column(String(8))
+    step_index: Mapped[int | None]
+    """The step of the turn at which it first held; NULL unless PASS."""
+    source: Mapped[str] = mapped_column(String(8))
+    judge: Mapped[str] = mapped_column(String(128))
+    prompt_hash: Mapped[str | None] = mapped_column(String(64))
+    reason: Mapped[str]
+    quote: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    __table_args__ = (Index("verdict_by_turn", "trajectory_id", "turn_index"),)
+
+
+class RewardRow(Base):
+    """Trajectory and turn rewards (equations 4 and 6) as computed at one moment; the newest row counts."""
+
+    __tablename__ = "reward"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"), index=True)
+    value: Mapped[float | None]
+    """NULL where it could not be judged: excluded, never zero (invariant 3)."""
+    turn_values: Mapped[list[Any]]
+    fully_passed: Mapped[bool | None]
+    unscored: Mapped[int]
+    excluded_reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class VersionRow(Base):
+    __tablename__ = "policy_version"
+    name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    parent: Mapped[str | None] = mapped_column(String(16))
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("run.id"))
+    path: Mapped[str]
+    files: Mapped[dict[str, Any]]
+    """File name to SHA-256."""
+    figures: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class VersionStateRow(Base):
+    """State changes of a version, append-only; the newest row is its state."""
+
+    __tablename__ = "policy_version_state"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(String(16), ForeignKey("policy_version.name"), index=True)
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class GateRow(Base):
+    __tablename__ = "gate_decision"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    candidate: Mapped[str] = mapped_column(String(16), ForeignKey("policy_version.name"))
+    live: Mapped[str] = mapped_column(String(16))
+    passed: Mapped[bool]
+    figures: Mapped[dict[str, Any]]
+    reason: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class RunRow(Base):
+    __tablename__ = "run"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(128), unique=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    base_version: Mapped[str | None] = mapped_column(String(16))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    settings: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(String(16))
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    ended_at: Mapped[datetime | None]
+
+
+class RunTrajectoryRow(Base):
+    """Exactly which trajectories a run trained on, and with which advantage (equation 5)."""
+
+    __tablename__ = "run_trajectory"
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id"), primary_key=True)
+    trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"), primary_key=True, index=True)
+    advantage: Mapped[float]
+
+
+class MetricRow(Base):
+    __tablename__ = "metric"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id"))
+    step: Mapped[int]
+    name: Mapped[str] = mapped_column(String(128))
+    value: Mapped[float] = mapped_column(Float)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    __table_args__ = (Index("metric_by_run", "run_id", "name", "step"),)
+
+
+class LoopRow(Base):
+    """A named loop (the demo is one): its settings, fixed at the start so that a resumed loop is the same loop."""
+
+    __tablename__ = "loop"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    settings: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class JobRow(Base):
+    """One stage of a loop, done once: its result is what later stages read after a restart."""
+
+    __tablename__ = "job"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    loop: Mapped[str] = mapped_column(String(64), ForeignKey("loop.name"))
+    key: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))
+    result: Mapped[dict[str, Any] | None]
+    error: Mapped[str | None]
+    seconds: Mapped[float | None]
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    ended_at: Mapped[datetime | None]
+    __table_args__ = (UniqueConstraint("loop", "key"),)

@@ -1,0 +1,140 @@
+"""Verdicts and rewards: appended, never changed. Which verdict counts is decided when they are read."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import insert, select
+
+from store.database import AnyRow, Log, LogError, in_chunks
+from store.schema import ItemRow, RewardRow, VerdictRow, now
+from store.vocabulary import Outcome, VerdictSource
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One item's outcome in one turn, and who says so."""
+
+    trajectory_id: str
+    turn_index: int
+    item_id: int
+    item_key: str
+    outcome: Outcome
+    step_index: int | None
+    """The step of the turn at which it first held; None unless PASS."""
+    source: VerdictSource
+    judge: str
+    """Which code, model or person."""
+    prompt_hash: str | None
+    reason: str
+    quote: str
+    created_at: datetime | None = None
+    """None: now, when it is added."""
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Equations 4 and 6 as computed at one moment."""
+
+    trajectory_id: str
+    value: float | None
+    """None where it could not be judged: excluded, never zero (invariant 3)."""
+    turn_values: tuple[float | None, ...]
+    fully_passed: bool | None
+    unscored: int
+    excluded_reason: str | None = None
+
+
+def add_verdicts(log: Log, verdicts: Iterable[Verdict]) -> None:
+    """Appends all of them or, on LogError, none: a verdict that names a step without being a PASS, an unknown item."""
+    rows = []
+    for verdict in verdicts:
+        if verdict.step_index is not None and verdict.outcome != Outcome.PASS:
+            raise LogError(
+                f"item {verdict.item_key!r} of trajectory {verdict.trajectory_id!r} is {verdict.outcome}, yet held "
+                f"first at step {verdict.step_index}: only a PASS has a step"
+            )
+        row = asdict(verdict) | {"outcome": Outcome(verdict.outcome).value, "created_at": verdict.created_at or now()}
+        row["source"] = VerdictSource(verdict.source).value
+        del row["item_key"]
+        rows.append(row)
+    if not rows:
+        return
+    with log.writing() as connection:
+        connection.execute(insert(VerdictRow.__table__), rows)
+
+
+def verdicts_of(log: Log, trajectory_ids: Iterable[str], *, all_rows: bool = False) -> dict[str, list[Verdict]]:
+    """The verdict that counts for each (turn, item): a person's newest, else the newest; in order of turn and item.
+
+    With `all_rows`, every verdict in the order it was said. Trajectories without a verdict are left out.
+    """
+    query = select(VerdictRow.__table__, ItemRow.key.label("item_key")).join(ItemRow, ItemRow.id == VerdictRow.item_id)
+    said: dict[str, list[Verdict]] = {}
+    with log.lookup() as connection:
+        for chunk in in_chunks(list(dict.fromkeys(trajectory_ids))):
+            of_chunk = query.where(VerdictRow.trajectory_id.in_(chunk)).order_by(VerdictRow.id)
+            for row in connection.execute(of_chunk):
+                said.setdefault(row.trajectory_id, []).append(_verdict(row))
+    return said if all_rows else {name: winning(verdicts) for name, verdicts in said.items()}
+
+
+def winning(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """Of verdicts in the order they were said, the one that counts for each trajectory, turn and item."""
+    counts: dict[tuple[str, int, int], Verdict] = {}
+    for verdict in verdicts:
+        key = (verdict.trajectory_id, verdict.turn_index, verdict.item_id)
+        before = counts.get(key)
+        if before is None or before.source != VerdictSource.HUMAN or verdict.source == VerdictSource.HUMAN:
+            counts[key] = verdict
+    return [counts[key] for key in sorted(counts)]
+
+
+def add_rewards(log: Log, rewards: Iterable[Reward]) -> None:
+    """Appends all of them or, on LogError (a reward that is no number), none."""
+    rows = []
+    for reward in rewards:
+        values = [v for v in (reward.value, *reward.turn_values) if v is not None]
+        if not all(math.isfinite(v) for v in values):
+            raise LogError(f"the reward of trajectory {reward.trajectory_id!r} is no finite number: {values}")
+        rows.append(asdict(reward) | {"turn_values": list(reward.turn_values)})
+    if not rows:
+        return
+    with log.writing() as connection:
+        connection.execute(insert(RewardRow.__table__), rows)
+
+
+def rewards_of(log: Log, trajectory_ids: Iterable[str]) -> dict[str, Reward]:
+    """The newest reward of each trajectory; those without one are left out."""
+    rewards: dict[str, Reward] = {}
+    with log.lookup() as connection:
+        for chunk in in_chunks(list(dict.fromkeys(trajectory_ids))):
+            query = select(RewardRow.__table__).where(RewardRow.trajectory_id.in_(chunk)).order_by(RewardRow.id)
+            for row in connection.execute(query):
+                rewards[row.trajectory_id] = Reward(
+                    trajectory_id=row.trajectory_id,
+                    value=row.value,
+                    turn_values=tuple(row.turn_values),
+                    fully_passed=row.fully_passed,
+                    unscored=row.unscored,
+                    excluded_reason=row.excluded_reason,
+                )
+    return rewards
+
+
+def _verdict(row: AnyRow) -> Verdict:
+    return Verdict(
+        trajectory_id=row.trajectory_id,
+        turn_index=row.turn_index,
+        item_id=row.item_id,
+        item_key=row.item_key,
+        outcome=Outcome(row.outcome),
+        step_index=row.step_index,
+        source=VerdictSource(row.source),
+        judge=row.judge,
+        prompt_hash=row.prompt_hash,
+        reason=row.reason,
+        quote=row.quote,
+        created_at=row.created_at,
+    )

@@ -1,0 +1,97 @@
+"""The closed sets of checkloop, one enum each; the same words stand in SQL, the CLI and the dashboard."""
+
+from enum import StrEnum
+
+
+class Split(StrEnum):
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Origin(StrEnum):
+    """Where a trajectory comes from."""
+
+    CHAT = "chat"
+    ROLLOUT = "rollout"
+    EVALUATION = "evaluation"
+    IMPORT = "import"
+
+
+class FocusOn(StrEnum):
+    """The channel an item looks at (CM2 `focus_on`)."""
+
+    TOOL_CALLS = "assistant_tool_calls"
+    THINKING = "assistant_thinking"
+    REPLY = "user_visible_reply"
+    TOOL_RESPONSE = "tool_response"
+
+
+class Outcome(StrEnum):
+    """A verdict's outcome. UNSCORED is a value of its own: a failure to judge is never a FAIL (invariant 3)."""
+
+    PASS = "PASS"
+    FAIL = "FAIL"
+    UNSCORED = "UNSCORED"
+
+
+class VerdictSource(StrEnum):
+    """Who says so; a later source in this order wins over an earlier one for rewards."""
+
+    CODE = "code"
+    LLM = "llm"
+    HUMAN = "human"
+
+
+class ToolSource(StrEnum):
+    """Where a tool response came from."""
+
+    RECORDED = "recorded"
+    WORLD = "world"
+    LLM = "llm"
+    REAL = "real"
+    VALIDATION = "validation"
+    """The arguments violate the tool's schema, or the call could not be parsed: answered with an error."""
+    CLIENT = "client"
+    """The response was only seen in the client's next request to the gateway."""
+
+
+class StopReason(StrEnum):
+    """Why a trajectory ended. The first five are the policy's own doing and count; FAILED ones are excluded."""
+
+    COMPLETED = "completed"
+    STRICT_ITEM = "strict_item"
+    """A strict item of the turn failed, so the next user turn was not issued (CM2 pipeline, step 7)."""
+    MAX_STEPS = "max_steps"
+    MAX_TOKENS = "max_tokens"
+    CONTEXT_FULL = "context_full"
+    FAILED = "failed"
+    """Server, simulator or judge trouble: excluded from baselines (invariant 3)."""
+
+
+class VersionState(StrEnum):
+    CANDIDATE = "candidate"
+    LIVE = "live"
+    RETIRED = "retired"
+    REFUSED = "refused"
+
+
+VERSION_TRANSITIONS: dict[VersionState, frozenset[VersionState]] = {
+    VersionState.CANDIDATE: frozenset({VersionState.LIVE, VersionState.REFUSED}),
+    VersionState.LIVE: frozenset({VersionState.RETIRED}),
+    VersionState.RETIRED: frozenset({VersionState.LIVE}),
+    VersionState.REFUSED: frozenset({VersionState.CANDIDATE}),
+}
+"""Legal state changes of a policy version; anything else is refused."""
+
+
+class JobStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class RunKind(StrEnum):
+    SFT = "sft"
+    GRPO = "grpo"

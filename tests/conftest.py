@@ -1,0 +1,79 @@
+"""Fixtures that many tests share: `log` is an open, empty log, on SQLite and again on PostgreSQL."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from store.database import Log, open_log
+from tests.databases import PostgresqlDatabases, postgresql_server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresqlDatabases]:
+    with postgresql_server() as url:
+        yield PostgresqlDatabases(url)
+
+
+@pytest.fixture(scope="session")
+def postgresql_template(postgresql: PostgresqlDatabases) -> str:
+    """Name of a database with an empty log, to copy."""
+    url = postgresql.create()
+    open_log(url).close()
+    return str(make_url(url).database)
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with an empty log, to copy."""
+    file = tmp_path_factory.mktemp("sqlite") / "empty.db"
+    open_log(f"sqlite:///{file}").close()
+    return file
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
+    file = tmp_path / "log.db"
+    shutil.copyfile(sqlite_template, file)
+    return f"sqlite:///{file}"
+
+
+@pytest.fixture
+def sqlite_log(sqlite_url: str) -> Iterator[Log]:
+    """For tests of what lies above the store: an empty log on SQLite alone."""
+    log = open_log(sqlite_url)
+    yield log
+    log.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def log_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty log that is up to date."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("sqlite_url")
+        return
+    databases: PostgresqlDatabases = request.getfixturevalue("postgresql")
+    url = databases.create(template=request.getfixturevalue("postgresql_template"))
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database that holds nothing yet; on SQLite not even its folder is there."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/new/folder/log.db"
+        return
+    databases: PostgresqlDatabases = request.getfixturevalue("postgresql")
+    url = databases.create()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def log(log_url: str) -> Iterator[Log]:
+    log = open_log(log_url)
+    yield log
+    log.close()

@@ -1,0 +1,103 @@
+"""A loop is one loop however often it is started, and each of its stages is done once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from store.database import Log, LogError
+from store.jobs import fail_job, finish_job, job_result, list_jobs, list_loops, open_loop, start_job
+from store.vocabulary import JobStatus
+
+SETTINGS = {"rounds": 4, "grpo": {"kl": 0.0, "learning_rate": 2e-5}}
+
+
+def test_a_loop_is_opened_again_as_it_was(log: Log) -> None:
+    first = open_loop(log, "demo", 1, SETTINGS)
+    assert (first.name, first.seed, first.settings) == ("demo", 1, SETTINGS)
+    assert open_loop(log, "demo", 1, dict(reversed(SETTINGS.items()))) == first
+    other = open_loop(log, "other", 2, {})
+    assert list_loops(log) == [first, other]
+
+
+@pytest.mark.parametrize(
+    ("seed", "settings", "message"),
+    [
+        (2, SETTINGS, r"seed: 1 then, 2 now\): set them back"),
+        (1, {**SETTINGS, "rounds": 5}, r"\(rounds: 4 then, 5 now\)"),
+        (1, {"rounds": 4, "grpo": {"kl": 0.1, "learning_rate": 2e-5}}, r"\(grpo\.kl: 0\.0 then, 0\.1 now\)"),
+        (1, {**SETTINGS, "extra": None, "more": 1}, r"more: null then, 1 now.*use another name"),
+    ],
+)
+def test_a_loop_with_other_settings_is_refused(log: Log, seed: int, settings: dict[str, object], message: str) -> None:
+    before = open_loop(log, "demo", 1, SETTINGS)
+    with pytest.raises(LogError, match=f"'demo' was started with other settings.*{message}"):
+        open_loop(log, "demo", seed, settings)
+    assert list_loops(log) == [before]
+
+
+def test_a_job_is_done_once(log: Log) -> None:
+    open_loop(log, "demo", 1, {})
+    open_loop(log, "other", 1, {})
+    assert job_result(log, "demo", "sft") is None
+    start_job(log, "demo", "sft")
+    start_job(log, "other", "sft")
+    assert job_result(log, "demo", "sft") is None
+    finish_job(log, "demo", "sft", {"version": "v0001"}, 12.5)
+    assert job_result(log, "demo", "sft") == {"version": "v0001"}
+    assert job_result(log, "other", "sft") is None
+    with pytest.raises(LogError, match="job 'sft' of loop 'demo' is done"):
+        start_job(log, "demo", "sft")
+    with pytest.raises(LogError, match="job 'sft' of loop 'demo' is not running"):
+        finish_job(log, "demo", "sft", {"version": "v0002"}, 1.0)
+    with pytest.raises(LogError, match="is not running"):
+        fail_job(log, "demo", "sft", "too late")
+    (job,) = list_jobs(log, "demo")
+    assert (job.status, job.result, job.seconds, job.error) == (JobStatus.DONE, {"version": "v0001"}, 12.5, None)
+
+
+def test_an_empty_result_is_a_result(log: Log) -> None:
+    open_loop(log, "demo", 1, {})
+    start_job(log, "demo", "model")
+    finish_job(log, "demo", "model", {}, 0.1)
+    assert job_result(log, "demo", "model") == {}
+
+
+def test_a_killed_or_failed_job_starts_again_in_its_row(log: Log) -> None:
+    open_loop(log, "demo", 1, {})
+    start_job(log, "demo", "before")
+    (killed,) = list_jobs(log, "demo")
+    start_job(log, "demo", "before")
+    start_job(log, "demo", "train")
+    fail_job(log, "demo", "before", "vLLM died", 3.0)
+    failed, _ = list_jobs(log, "demo")
+    assert (failed.id, failed.status, failed.error, failed.seconds) == (killed.id, JobStatus.FAILED, "vLLM died", 3.0)
+    start_job(log, "demo", "before")
+    again, _ = list_jobs(log, "demo")
+    assert (again.id, again.status, again.error, again.seconds) == (killed.id, JobStatus.RUNNING, None, None)
+    assert again.ended_at is None
+    assert again.started_at > killed.started_at
+
+
+def test_a_job_needs_its_loop(log: Log) -> None:
+    with pytest.raises(LogError, match=r"(?i)foreign key"):
+        start_job(log, "nobody", "sft")
+
+
+def test_only_one_of_many_ends_a_job(log: Log) -> None:
+    open_loop(log, "demo", 1, {})
+    start_job(log, "demo", "sft")
+    barrier = threading.Barrier(8)
+
+    def finish(number: int) -> bool:
+        barrier.wait()
+        try:
+            finish_job(log, "demo", "sft", {"by": number}, 1.0)
+        except LogError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        ended = list(threads.map(finish, range(8)))
+    assert ended.count(True) == 1
+    assert job_result(log, "demo", "sft") == {"by": ended.index(True)}

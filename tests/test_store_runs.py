@@ -1,0 +1,79 @@
+"""A run is gone on with after a kill, never mixed with another one; its metrics read as last measured."""
+
+import pytest
+
+from store.database import Log, LogError
+from store.runs import (
+    add_metrics,
+    add_run_trajectories,
+    finish_run,
+    get_run,
+    list_runs,
+    metrics_of,
+    run_trajectories,
+    start_run,
+)
+from store.vocabulary import JobStatus, RunKind
+from tests.store_examples import start
+
+SETTINGS = {"learning_rate": 2e-5, "clip": [0.2, 0.28]}
+
+
+def test_a_run_comes_back_as_it_was_started_and_ended(log: Log) -> None:
+    run = start_run(log, "demo/grpo-1", RunKind.GRPO, "v0001", 7, SETTINGS)
+    found = get_run(log, "demo/grpo-1")
+    assert (found.id, found.kind, found.base_version, found.seed) == (run, RunKind.GRPO, "v0001", 7)
+    assert (found.settings, found.status, found.ended_at) == (SETTINGS, JobStatus.RUNNING, None)
+    finish_run(log, run, JobStatus.DONE)
+    ended = get_run(log, "demo/grpo-1")
+    assert (ended.status, ended.error) == (JobStatus.DONE, None)
+    assert ended.ended_at is not None
+    assert ended.ended_at >= ended.created_at
+    start_run(log, "demo/sft", "sft", None, 7, {})
+    assert [r.name for r in list_runs(log)] == ["demo/grpo-1", "demo/sft"]
+    with pytest.raises(LogError, match="no run 'demo/grpo-9'"):
+        get_run(log, "demo/grpo-9")
+
+
+def test_a_killed_or_failed_run_is_gone_on_with(log: Log) -> None:
+    run = start_run(log, "r", RunKind.GRPO, "v0001", 7, {"clip": (0.2, 0.28)})
+    assert start_run(log, "r", RunKind.GRPO, "v0001", 7, {"clip": [0.2, 0.28]}) == run
+    finish_run(log, run, JobStatus.FAILED, "no memory")
+    assert get_run(log, "r").error == "no memory"
+    assert start_run(log, "r", RunKind.GRPO, "v0001", 7, {"clip": [0.2, 0.28]}) == run
+    again = get_run(log, "r")
+    assert (again.status, again.error, again.ended_at) == (JobStatus.RUNNING, None, None)
+
+
+def test_a_name_stands_for_one_run(log: Log) -> None:
+    run = start_run(log, "r", RunKind.GRPO, "v0001", 7, SETTINGS)
+    with pytest.raises(LogError, match="'r' was started with another base_version, seed: use another name"):
+        start_run(log, "r", RunKind.GRPO, "v0002", 8, SETTINGS)
+    finish_run(log, run, JobStatus.DONE)
+    with pytest.raises(LogError, match="'r' is done"):
+        start_run(log, "r", RunKind.GRPO, "v0001", 7, SETTINGS)
+    with pytest.raises(LogError, match=f"run {run} is not running"):
+        finish_run(log, run, JobStatus.FAILED, "too late")
+    with pytest.raises(LogError, match="done or failed, not as queued"):
+        finish_run(log, run, JobStatus.QUEUED)
+
+
+def test_metrics_read_as_last_measured(log: Log) -> None:
+    run = start_run(log, "r", RunKind.GRPO, None, 7, {})
+    other = start_run(log, "other", RunKind.GRPO, None, 7, {})
+    add_metrics(log, other, 1, {"loss": 9.0})
+    add_metrics(log, run, 1, {"loss": 1.0, "reward": 0.25})
+    add_metrics(log, run, 2, {"loss": 0.5, "kl": float("nan")})
+    add_metrics(log, run, 1, {"loss": 0.75})
+    assert metrics_of(log, run) == {"loss": [(1, 0.75), (2, 0.5)], "reward": [(1, 0.25)]}
+
+
+def test_what_a_run_trained_on_is_kept(log: Log) -> None:
+    start(log, "t1", "t2", "t3")
+    run = start_run(log, "r", RunKind.GRPO, None, 7, {})
+    add_run_trajectories(log, run, {"t1": 0.5, "t2": -0.5})
+    add_run_trajectories(log, run, {"t2": -0.25, "t3": 0.0})
+    assert run_trajectories(log, run) == {"t1": 0.5, "t2": -0.25, "t3": 0.0}
+    with pytest.raises(LogError, match=r"(?i)foreign key"):
+        add_run_trajectories(log, run, {"t1": 1.0, "nobody": 1.0})
+    assert run_trajectories(log, run)["t1"] == 0.5

@@ -1,0 +1,1 @@
+"""Cold start, groups from the log, GRPO, versions, gate, the loop."""
