@@ -9,7 +9,7 @@ import contextlib
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from langchain_core.messages import (
     AIMessageChunk,
     AnyMessage,
     HumanMessage,
-    InvalidToolCall,
     SystemMessage,
     ToolMessage,
 )
@@ -29,19 +28,14 @@ from langgraph.graph.state import CompiledStateGraph
 from rich.console import Console
 from rich.markup import escape
 
+from agent.chat_history import messages_of
 from agent.graph import build_graph
 from agent.policy import connect_policy, open_connections
 from agent.tools import Answer, ToolOutage, make_tools
+from store.conversations import stored_steps
 from store.database import Log
-from store.records import ToolSpec, TurnRecord
-from store.trajectories import (
-    NewTrajectory,
-    ToolAnswer,
-    create_trajectories,
-    get_trajectory,
-    record_tool_answers,
-)
-from store.turns import get_turns
+from store.records import ToolSpec
+from store.trajectories import NewTrajectory, ToolAnswer, create_trajectories, get_trajectory, record_tool_answers
 from store.vocabulary import Origin, StopReason
 
 HELP = "/new starts a session, /tools lists the tools, /quit leaves; Ctrl-C stops an answer"
@@ -108,8 +102,9 @@ class ChatSession:
             create_trajectories(log, [NewTrajectory(id=self.id, origin=Origin.CHAT, version=version)])
         else:
             get_trajectory(log, session)
-            self._messages += messages_of(get_turns(log, session))
+            self._messages = messages_of(stored_steps(log, session)) or self._messages
         self._connections = http_client or open_connections()
+        self._owns_connections = http_client is None
         policy = connect_policy(
             gateway_url, self.id, self._connections, model=model, temperature=temperature, max_tokens=max_tokens
         )
@@ -117,16 +112,17 @@ class ChatSession:
         self._graph: CompiledStateGraph[Any, Any, Any, Any] = build_graph(policy, tools, on_refusal=self._record)
         self._config: RunnableConfig = {"configurable": {"max_steps": max_steps}}
 
-    async def say(self, text: str) -> AsyncIterator[ChatEvent]:
+    async def say(self, text: str) -> AsyncGenerator[ChatEvent, None]:
         """One user turn. Raises openai.APIError (the gateway) and ToolOutage (the tools); the turn can be said again.
 
         After an error or a cancellation the session stands where it stood before the turn; the log keeps its steps.
         """
         messages: list[AnyMessage] = [*self._messages, HumanMessage(text)]
         stop_reason: str | None = None
-        async for mode, event in self._graph.astream(
+        stream: AsyncIterator[Any] = self._graph.astream(
             {"messages": messages}, self._config, stream_mode=["messages", "updates"]
-        ):
+        )
+        async for mode, event in stream:
             if mode == "messages":
                 chunk, _ = event
                 if isinstance(chunk, AIMessageChunk) and chunk.text:
@@ -141,7 +137,8 @@ class ChatSession:
         yield TurnEnded(StopReason(stop_reason) if stop_reason else None)
 
     async def close(self) -> None:
-        await self._connections.aclose()
+        if self._owns_connections:
+            await self._connections.aclose()
 
     async def _answer_recorded(self, name: str, arguments: dict[str, Any], call_id: str) -> ToolAnswer:
         answer = await self._answer(name, arguments, call_id)
@@ -211,38 +208,6 @@ async def run_chat(
                 await _show_turn(chat, line, out)
     finally:
         await chat.close()
-
-
-def messages_of(turns: Sequence[TurnRecord]) -> list[AnyMessage]:
-    """The messages of turns in the log, as the graph would have them (less the text of calls that are no JSON)."""
-    messages: list[AnyMessage] = []
-    for turn in turns:
-        messages.append(HumanMessage(turn.user))
-        for step in turn.steps:
-            parsed = [call for call in step.calls if call.arguments is not None]
-            broken = [call for call in step.calls if call.arguments is None]
-            messages.append(
-                AIMessage(
-                    content=step.content,
-                    tool_calls=[
-                        {"name": call.name, "args": dict(call.arguments or {}), "id": call.call_id} for call in parsed
-                    ],
-                    invalid_tool_calls=[
-                        InvalidToolCall(type="invalid_tool_call", name=call.name, args="", id=call.call_id, error=None)
-                        for call in broken
-                    ],
-                )
-            )
-            messages.extend(
-                ToolMessage(
-                    content=call.response or "",
-                    name=call.name,
-                    tool_call_id=call.call_id,
-                    status="error" if call.is_error else "success",
-                )
-                for call in [*parsed, *broken]
-            )
-    return messages
 
 
 def _events_of(messages: Sequence[AnyMessage]) -> Iterator[ChatEvent]:

@@ -47,14 +47,24 @@ def parse_call(body: str) -> ParsedCall:
     body = body.strip()
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if isinstance(value, dict) and isinstance(value.get("name"), str) and _NAME.match(f'"name":"{value["name"]}"'):
         arguments = value.get("arguments", {})
         if isinstance(arguments, dict):
-            return ParsedCall(value["name"], json.dumps(arguments, ensure_ascii=False))
+            return ParsedCall(value["name"], _encodable(arguments))
     named = _NAME.search(body)
     return ParsedCall(named.group(1) if named else MALFORMED_TOOL_CALL, body or "(empty)")
+
+
+def _encodable(arguments: dict[str, Any]) -> str:
+    """JSON text; escaped where it holds what UTF-8 cannot carry (half a surrogate pair)."""
+    text = json.dumps(arguments, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(arguments)
+    return text
 
 
 @dataclass

@@ -8,10 +8,12 @@ import ast
 import operator
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
+import openai
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import tool
 from langgraph.graph.state import CompiledStateGraph
@@ -48,11 +50,17 @@ def graph(config: RunnableConfig) -> CompiledStateGraph[Any, Any, Any, Any]:
     policy = connect_policy(
         settings.gateway_url,
         f"thread-{thread}",
-        open_connections(settings.gateway.request_timeout_s),
+        _connections(settings.gateway.request_timeout_s),
         temperature=0.0,
         max_tokens=settings.rollout.max_tokens_per_step,
     )
     return build_graph(policy, [current_time, calculate])
+
+
+@cache
+def _connections(timeout_s: float) -> openai.DefaultAsyncHttpxClient:
+    """One pool for the server's event loop, which calls `graph` for every run."""
+    return open_connections(timeout_s)
 
 
 def _value(node: ast.AST) -> float:

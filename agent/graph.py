@@ -78,7 +78,8 @@ def build_graph(
         )
         by_call = {answer.tool_call_id: answer for answer in [*answered, *refused]}
         # In the order in which the calls stand in the message, the unparsed ones last, as a client sends them back.
-        answers = [by_call[call["id"]] for call in [*message.tool_calls, *message.invalid_tool_calls]]
+        call_ids = [call["id"] for call in message.tool_calls] + [call["id"] for call in message.invalid_tool_calls]
+        answers: list[AnyMessage] = [by_call[call_id or ""] for call_id in call_ids]
         limit = config.get("configurable", {}).get("max_steps", DEFAULT_MAX_STEPS)
         stop = StopReason.MAX_STEPS if _steps_of_turn(state["messages"]) >= limit else None
         return {"messages": answers, "stop_reason": stop}

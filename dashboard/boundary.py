@@ -55,7 +55,7 @@ def _counted(_log: Log, _function: Callable[..., Any], name: str, url: str, stat
 
 
 def counted(log: Log, function: Callable[..., T], **arguments: Any) -> T:
-    """`function(log, **arguments)`, counted again only when the log has changed. The result is shared: never change it."""
+    """`function(log, **arguments)`, counted again only when the log changed. The result is shared: never change it."""
     name = f"{function.__module__}.{function.__qualname__}"
     result: T = _counted(log, function, name, log.url, log_state(log), tuple(sorted(arguments.items())))
     return result

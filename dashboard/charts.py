@@ -87,7 +87,7 @@ def rates_over_versions(points: Sequence[RatePoint]) -> alt.LayerChart:
     return alt.layer(line, bars, dots, rates, counts).properties(height=360)
 
 
-def metric_curve(points: Sequence[CurvePoint], title: str, unit: str = "") -> alt.Chart | alt.LayerChart:
+def metric_curve(points: Sequence[CurvePoint], title: str, unit: str = "") -> alt.Chart:
     """A metric over the training steps of one or more runs."""
     runs = list(dict.fromkeys(point.series for point in points))
     color = alt.Color("series:N", sort=runs, legend=None) if len(runs) > 1 else alt.value(ACCENT)
@@ -95,7 +95,9 @@ def metric_curve(points: Sequence[CurvePoint], title: str, unit: str = "") -> al
         alt.Chart(_rows(points), title=alt.TitleParams(title, anchor="start", fontSize=13, fontWeight=600))
         .mark_line(point=alt.OverlayMarkDef(size=28, filled=True), strokeWidth=2)
         .encode(
-            x=alt.X("step:Q", title="training step", axis=alt.Axis(tickMinStep=1, format="d", grid=False)),
+            x=alt.X(
+                "step:Q", title="training step", axis=alt.Axis(tickMinStep=1, format="d", grid=False, titleFontSize=11)
+            ),
             y=alt.Y("value:Q", title=unit or None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)),
             color=color,
             tooltip=[
@@ -106,18 +108,3 @@ def metric_curve(points: Sequence[CurvePoint], title: str, unit: str = "") -> al
         )
         .properties(height=170)
     )
-
-
-def stage_bars(stages: Sequence[tuple[str, float]]) -> alt.LayerChart:
-    """Seconds of each stage of a loop, in the order of play."""
-    data = alt.Data(values=[{"stage": key, "seconds": seconds} for key, seconds in stages])
-    base = alt.Chart(data).encode(
-        y=alt.Y("stage:N", sort=[key for key, _ in stages], title=None, axis=alt.Axis(labelLimit=220, ticks=False)),
-        x=alt.X("seconds:Q", title="seconds", axis=alt.Axis(grid=True)),
-        tooltip=[alt.Tooltip("stage:N"), alt.Tooltip("seconds:Q", format=".1f")],
-    )
-    bars = base.mark_bar(color=ACCENT, height=14, cornerRadiusEnd=3)
-    texts = base.mark_text(align="left", dx=5, fontSize=12, color=NEUTRAL).encode(
-        text=alt.Text("seconds:Q", format=".1f")
-    )
-    return alt.layer(bars, texts).properties(height=max(1, len(stages)) * 24 + 50)

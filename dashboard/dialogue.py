@@ -87,12 +87,12 @@ def call_html(call: CallRecord, sampled: str | None = None) -> str:
         return called + f'<div class="cl-block">{soft("no response yet")}</div>'
     source = TOOL_SOURCE.get(call.source or "", call.source or "unknown source")
     took = f" · {call.latency_ms:,.0f} ms" if call.latency_ms is not None else ""
-    failed = _error_badge() if call.is_error else ""
+    failed = error_badge() if call.is_error else ""
     label = f'<div class="cl-row">{failed}{soft("answered by " + source + took)}</div>'
     return f'{called}<div class="cl-block">{label}{mono(tidy_json(call.response))}</div>'
 
 
-def _error_badge() -> str:
+def error_badge() -> str:
     return f'<span class="cl-badge" style="background:{MARKS[Outcome.FAIL].color}">! error</span>'
 
 

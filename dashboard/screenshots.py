@@ -115,8 +115,7 @@ def take_screenshots(out_dir: Path, database_url: str = "", theme: Literal["ligh
 
 
 def _views(database_url: str) -> dict[str, str]:
-    overrides = {"database_url": database_url} if database_url else {}
-    log = connect(load_settings(**overrides))
+    log = connect(load_settings(None, database_url=database_url) if database_url else load_settings())
     failing = page_of_trajectories(log, TrajectoryFilter(origin="evaluation", low=0.2, high=0.8), limit=1, offset=0)
     views = {page.path: page.path for page in (OVERVIEW, TRAJECTORIES, ITEMS, TRAINING, CHAT)}
     if failing:
@@ -147,5 +146,5 @@ def _wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         raise SystemExit("usage: python -m dashboard.screenshots OUT_DIR [DATABASE_URL]")
-    for picture in take_screenshots(Path(sys.argv[1]), *sys.argv[2:3]):
+    for picture in take_screenshots(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""):
         print(picture)

@@ -47,6 +47,7 @@ NEUTRAL = "#8A919B"
 STYLE = """
 <style>
 [data-testid="stMainBlockContainer"] { padding: 2.4rem 2.6rem 4rem; max-width: 1400px; }
+[data-testid="stBottomBlockContainer"] { padding: 1rem 2.6rem 2rem; max-width: 1400px; }
 .cl { --line: color-mix(in srgb, currentColor 14%, transparent);
       --wash: color-mix(in srgb, currentColor 4%, transparent);
       --soft: color-mix(in srgb, currentColor 62%, transparent);
@@ -73,7 +74,8 @@ STYLE = """
 .cl-step > section + section { border-top: 1px solid var(--line); }
 .cl details > summary { cursor: pointer; color: var(--soft); font-size: 0.8rem; }
 .cl details[open] > summary { margin-bottom: 0.35rem; }
-.cl-call { font-weight: 620; font-variant-ligatures: none; font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.83rem; }
+.cl-call { font-weight: 620; font-variant-ligatures: none;
+           font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.83rem; }
 .cl-block { background: var(--wash); border-radius: 7px; padding: 0.4rem 0.6rem; margin-top: 0.35rem; }
 .cl-item { border: 1px solid var(--line); border-left-width: 4px; border-radius: 8px; padding: 0.5rem 0.75rem;
            margin-bottom: 0.55rem; }
@@ -105,6 +107,9 @@ STYLE = """
 .cl-track i { position: absolute; top: calc(50% - 1.5px); height: 3px; border-radius: 2px; opacity: 0.55; }
 .cl-track b { position: absolute; top: calc(50% - 5px); width: 10px; height: 10px; margin-left: -5px;
               border-radius: 50%; }
+.cl-recent { padding: 0.4rem 0; border-bottom: 1px solid var(--line); font-size: 0.87rem; overflow-wrap: anywhere; }
+.cl-bar { display: inline-block; height: 0.55rem; border-radius: 3px; background: #0072B2; opacity: 0.75;
+          min-width: 2px; vertical-align: middle; }
 .cl-axis { display: flex; justify-content: space-between; font-size: 0.68rem; color: var(--soft); margin-top: -0.3rem; }
 </style>
 """

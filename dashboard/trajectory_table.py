@@ -96,17 +96,17 @@ def listing_frame(rows: Sequence[TrajectoryListing]) -> dict[str, Any]:
     return {
         "data": frame,
         "column_config": {
-            "started": column.DatetimeColumn("Started", format="MMM D, HH:mm:ss", width=118),
-            "scenario": column.TextColumn("Scenario", width=145),
+            "started": column.DatetimeColumn("Started", format="MMM D, HH:mm:ss", width=112),
+            "scenario": column.TextColumn("Scenario", width=140),
             "domain": column.TextColumn("Domain", width=120),
-            "opening": column.TextColumn("First message", width=215),
-            "origin": column.TextColumn("Origin", width=85),
-            "version": column.TextColumn("Version", width=70),
+            "opening": column.TextColumn("First message", width=190),
+            "origin": column.TextColumn("Origin", width=80),
+            "version": column.TextColumn("Version", width=65),
             "reward": column.ProgressColumn("Reward", min_value=0.0, max_value=1.0, format="%.2f", width=105),
             "items": column.TextColumn("Items", width=95, help="passed, failed and unscored items"),
             "turns": column.NumberColumn("Turns", width=55),
             "tokens": column.NumberColumn("Tokens", width=65, help="sampled tokens"),
-            "ended": column.TextColumn("Ended", width=100),
+            "ended": column.TextColumn("Ended", width=95),
             "batch": column.TextColumn("Batch", width=160),
         },
     }

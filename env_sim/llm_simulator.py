@@ -80,10 +80,10 @@ class LlmSimulator:
     async def _draw(self, spec: ToolSpec, messages: list[dict[str, str]], seed: int) -> str:
         said = ""
         for draw in range(DRAWS):
-            completion = await self._client.chat.completions.create(
+            completion = await self._client.chat.completions.create(  # type: ignore[call-overload]
                 model=self._endpoint.model,
-                messages=messages,  # type: ignore[arg-type]
-                response_format=_response_format(spec),  # type: ignore[arg-type]
+                messages=messages,
+                response_format=_response_format(spec),
                 max_tokens=self._max_tokens,
                 # The likeliest answer first; only a draw that was no JSON object is worth sampling again.
                 temperature=0.0 if draw == 0 else 0.7,

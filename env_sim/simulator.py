@@ -102,7 +102,11 @@ class Simulator:
         canonical = canonical_arguments(spec.parameters, arguments)
         recorded = self._recorded(name, canonical)
         if self._world is not None and name in self._world_tools:
-            said = self._world.call(name, canonical)
+            try:
+                said = self._world.call(name, canonical)
+            except Exception as error:  # the tool's boundary: a world's mistake is not the policy's
+                call = f"{name}({canonical_json(canonical)})"
+                raise SimulatorError(f"the world raised {type(error).__name__} on {call}: {error}") from error
             on_path = recorded is not None and _same_answer(recorded, said.text, said.is_error)
             return said.text, said.is_error, ToolSource.RECORDED if on_path else ToolSource.WORLD
         if recorded is not None:

@@ -219,28 +219,39 @@ def neighbours(log: Log, wanted: TrajectoryFilter, trajectory_id: str) -> tuple[
 
 def step_figures(log: Log, trajectory_id: str) -> dict[tuple[int, int], StepFigures]:
     """Figures of every step, by (turn index, step index); where history forked, those of the newest branch."""
-    with log.reading() as session:
-        rows = session.execute(
-            select(
-                StepRow.parent_id,
-                StepRow.turn_index,
-                StepRow.index,
-                StepRow.version,
-                StepRow.context_tokens,
-                StepRow.sampled_tokens,
-                StepRow.latency_ms,
-                StepRow.finish_reason,
-                StepRow.trainable,
-                StepRow.untrainable_reason,
-            )
-            .where(StepRow.trajectory_id == trajectory_id)
-            .order_by(StepRow.id)
-        ).all()
+    query = (
+        select(
+            StepRow.parent_id,
+            StepRow.turn_index,
+            StepRow.index.label("step_index"),
+            StepRow.version,
+            StepRow.context_tokens,
+            StepRow.sampled_tokens,
+            StepRow.latency_ms,
+            StepRow.finish_reason,
+            StepRow.trainable,
+            StepRow.untrainable_reason,
+        )
+        .where(StepRow.trajectory_id == trajectory_id)
+        .order_by(StepRow.id)
+    )
     parents: set[int | None] = set()
     figures: dict[tuple[int, int], StepFigures] = {}
-    for parent_id, *rest in rows:
-        figures[rest[0], rest[1]] = StepFigures(*rest, fork=parent_id in parents)
-        parents.add(parent_id)
+    with log.reading() as session:
+        for row in session.execute(query):
+            figures[row.turn_index, row.step_index] = StepFigures(
+                turn_index=row.turn_index,
+                index=row.step_index,
+                version=row.version,
+                context_tokens=row.context_tokens,
+                sampled_tokens=row.sampled_tokens,
+                latency_ms=row.latency_ms,
+                finish_reason=row.finish_reason,
+                trainable=row.trainable,
+                untrainable_reason=row.untrainable_reason,
+                fork=row.parent_id in parents,
+            )
+            parents.add(row.parent_id)
     return figures
 
 

@@ -202,7 +202,8 @@ def log_counts(log: Log) -> LogCounts:
         ]
         tokens = session.scalar(select(func.sum(StepRow.sampled_tokens))) or 0
         verdicts = session.scalar(select(func.count()).select_from(VerdictRow)) or 0
-    return LogCounts(*sizes, sampled_tokens=int(tokens), verdicts=verdicts)
+    trajectories, turns, steps, tool_calls = sizes
+    return LogCounts(trajectories, turns, steps, tool_calls, int(tokens), verdicts)
 
 
 def facets(log: Log) -> Facets:
@@ -238,9 +239,9 @@ def verdict_cube(log: Log) -> list[VerdictCell]:
     """Every winning verdict, counted by version, origin, batch, domain and item kind in one query."""
     winning = winning_verdicts()
     keys = (
-        func.coalesce(TrajectoryRow.version, "unknown"),
+        TrajectoryRow.version,
         TrajectoryRow.origin,
-        func.coalesce(TrajectoryRow.batch, ""),
+        TrajectoryRow.batch,
         ScenarioRow.domain,
         ScenarioRow.seen,
         ItemRow.kind,
@@ -254,7 +255,18 @@ def verdict_cube(log: Log) -> list[VerdictCell]:
         .group_by(*keys)
     )
     with log.reading() as session:
-        return [VerdictCell(*row[:6], counts=Counts(*map(int, row[6:]))) for row in session.execute(query)]
+        return [
+            VerdictCell(
+                version=row[0] or "unknown",
+                origin=row[1],
+                batch=row[2] or "",
+                domain=row[3],
+                seen=row[4],
+                kind=row[5],
+                counts=Counts(*map(int, row[6:])),
+            )
+            for row in session.execute(query)
+        ]
 
 
 def evaluation_rewards(log: Log) -> list[EvaluationReward]:

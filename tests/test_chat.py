@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+
 from agent.chat import ChatSession, TokenSaid, ToolAnswered, ToolCalled, TurnEnded, run_chat
 from agent.tools import ToolOutage
-from rich.console import Console
-from scripted_gateway import Policy, Refuses, Says, ScriptedGateway, call
 from store.database import Log, LogError, open_log
 from store.records import ToolSpec
 from store.trajectories import ToolAnswer, list_trajectories
 from store.turns import get_turns
 from store.vocabulary import Origin, StopReason, ToolSource
+from tests.scripted_gateway import Policy, Refuses, Says, ScriptedGateway, call
 
 CLOCK = ToolSpec(name="clock", description="The time", parameters={"type": "object", "properties": {}})
 

@@ -3,17 +3,21 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
-from agent.graph import build_graph
-from agent.tools import ToolOutage, make_tools
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, InvalidToolCall
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import PrivateAttr
+
+from agent import example_graph
+from agent.graph import AgentState, build_graph
+from agent.tools import ToolOutage, make_tools
 from store.records import ToolSpec
 from store.trajectories import ToolAnswer
 from store.vocabulary import StopReason, ToolSource
@@ -68,8 +72,8 @@ async def echo(name: str, arguments: dict[str, Any], call_id: str) -> ToolAnswer
 
 def run(model: ScriptedModel, tools: list[BaseTool], config: dict[str, Any] | None = None, **options: Any) -> Any:
     graph = build_graph(model, tools, **options)
-    state = {"messages": [HumanMessage("hello")]}
-    return asyncio.run(graph.ainvoke(state, {"configurable": config or {}}))  # type: ignore[arg-type]
+    state: AgentState = {"messages": [HumanMessage("hello")]}
+    return asyncio.run(graph.ainvoke(state, RunnableConfig(configurable=config or {})))
 
 
 def test_calls_are_answered_and_the_reply_ends_the_turn() -> None:
@@ -154,11 +158,11 @@ def test_steps_of_earlier_turns_do_not_count() -> None:
     tools = make_tools([SPEC], echo)
     model = ScriptedModel(script=[make() for _ in range(2) for make in (ask, lambda: reply("ok"))])
     graph = build_graph(model, tools, InMemorySaver())
-    config = {"configurable": {"thread_id": "t", "max_steps": 2}}
+    config = RunnableConfig(configurable={"thread_id": "t", "max_steps": 2})
 
     async def two_turns() -> Any:
-        await graph.ainvoke({"messages": [HumanMessage("first")]}, config)  # type: ignore[arg-type]
-        return await graph.ainvoke({"messages": [HumanMessage("second")]}, config)  # type: ignore[arg-type]
+        await graph.ainvoke({"messages": [HumanMessage("first")]}, config)
+        return await graph.ainvoke({"messages": [HumanMessage("second")]}, config)
 
     state = asyncio.run(two_turns())
     assert state["stop_reason"] is None
@@ -197,12 +201,16 @@ def test_two_tools_of_one_name_are_refused() -> None:
         make_tools([SPEC, SPEC], echo)
 
 
-def test_the_exported_graph_has_no_checkpointer_and_knows_its_tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    from agent import example_graph
-
-    served = example_graph.graph({"configurable": {"thread_id": "t1"}})
+def test_the_exported_graph_has_no_checkpointer_and_knows_its_tools() -> None:
+    root = Path(__file__).parent.parent
+    place, name = json.loads((root / "langgraph.json").read_text())["graphs"]["agent"].split(":")
+    assert (root / place).samefile(example_graph.__file__)
+    served = getattr(example_graph, name)({"configurable": {"thread_id": "t1"}})
     assert served.checkpointer is None
     assert set(served.get_graph().nodes) == {"__start__", "model", "tools", "__end__"}
+
+
+def test_the_example_s_calculator_calculates_and_nothing_else() -> None:
     assert asyncio.run(example_graph.calculate.ainvoke({"expression": "2 * (3 + 4) / -7"})) == "-2"
     with pytest.raises(ValueError, match="not an arithmetic expression"):
         asyncio.run(example_graph.calculate.ainvoke({"expression": "__import__('os')"}))

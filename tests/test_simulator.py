@@ -8,13 +8,14 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from env_sim.llm_simulator import LlmSimulator
-from env_sim.simulator import Simulator, SimulatorError, canonical_arguments
-from env_sim.worlds import build_world
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from hypothesis import given
 from hypothesis import strategies as st
+
+from env_sim.llm_simulator import LlmSimulator
+from env_sim.simulator import Simulator, SimulatorError, canonical_arguments
+from env_sim.worlds import build_world
 from store.records import (
     Item,
     RecordedCall,

@@ -1,5 +1,7 @@
 """Trajectories are recorded as they happen and come back as turns; nothing recorded is overwritten."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import func, select
 
@@ -78,7 +80,7 @@ def test_a_trajectory_ends_once(log: Log) -> None:
 def test_a_dialogue_comes_back_turn_by_turn(log: Log) -> None:
     start(log, "t1")
     calls = [a_call("c1"), a_call("c2", '{"city": "Bergen"')]
-    message = {"content": "", "reasoning": "Look it up.", "tool_calls": calls}
+    message: dict[str, Any] = {"content": "", "reasoning": "Look it up.", "tool_calls": calls}
     first = record_step(log, a_step(message=message, finish_reason="tool_calls", user="Umbrella in Oslo?"))
     answers = [
         ToolAnswer("c1", '{"rain": true}', False, ToolSource.WORLD, 3.5),
@@ -118,6 +120,9 @@ def test_a_dialogue_comes_back_turn_by_turn(log: Log) -> None:
     assert (bad.arguments, bad.is_error, bad.source) == (None, True, "validation")
     assert (two.index, two.user, two.complete, two.reply) == (1, "Thanks", False, "")
     assert turns_of(log, ["t1", "nobody"]) == {"t1": [one, two]}
+    with log.reading() as session:
+        kept = session.execute(select(TurnRow.index.label("turn"), TurnRow.user).order_by("turn")).all()
+    assert [tuple(row) for row in kept] == [(0, "Umbrella in Oslo?"), (1, "Thanks")]
 
 
 @pytest.mark.parametrize("arguments", ["[1]", "null", '"Oslo"', "", "[" * 100_000])
@@ -180,7 +185,7 @@ def test_a_step_of_an_unknown_trajectory_leaves_nothing(log: Log) -> None:
 def test_a_fork_reads_as_its_last_branch(log: Log) -> None:
     start(log, "t1")
     first, _, _ = record_chain(log, "t1", [([1, 2, 3], [10, 11]), ([4], [12]), ([5], [13])])
-    edited = {
+    edited: dict[str, Any] = {
         "turn_index": 1,
         "parent_id": first,
         "delta_ids": [4],

@@ -3,6 +3,8 @@
 Reads store.figures; every filter stands in the address.
 """
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -17,8 +19,7 @@ from store.settings import Settings
 from store.vocabulary import Outcome
 
 ALL = "all"
-SHOWN = 200
-"""Items in the table; the worst ones come first."""
+SHOWN = 200  # items in the table; the worst ones come first
 
 
 def show_items(log: Log, settings: Settings) -> None:
@@ -27,11 +28,11 @@ def show_items(log: Log, settings: Settings) -> None:
         show_empty("Nothing is judged yet", "Play the demo once: every dialogue in it is judged.", "make demo")
         return
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        origin = _pick("Origin", "origin", {cell.origin for cell in cells}, 130)
-        version = _pick("Version", "version", {cell.version for cell in cells}, 120)
-        domain = _pick("Domain", "domain", {cell.domain for cell in cells}, 160)
-        batch = _pick("Batch", "batch", {cell.batch for cell in cells if cell.batch}, 220)
-        kind = _pick("Kind", "kind", {cell.kind for cell in cells}, 190)
+        origin = _pick("Origin", "i_origin", {cell.origin for cell in cells}, 130)
+        version = _pick("Version", "i_version", {cell.version for cell in cells}, 120)
+        domain = _pick("Domain", "i_domain", {cell.domain for cell in cells}, 160)
+        batch = _pick("Batch", "i_batch", {cell.batch for cell in cells if cell.batch}, 220)
+        kind = _pick("Kind", "i_kind", {cell.kind for cell in cells}, 190)
     chosen = {"origin": origin, "version": version, "domain": domain, "batch": batch}
     kept = [cell for cell in cells if all(value in (None, getattr(cell, name)) for name, value in chosen.items())]
     if not kept:
@@ -50,7 +51,7 @@ def show_items(log: Log, settings: Settings) -> None:
         _frame(items),
         column_config=_columns(),
         hide_index=True,
-        height=min(38 + 35 * len(items), 740),
+        height="content" if len(items) <= 20 else 740,
         on_select="rerun",
         selection_mode="single-cell",
         key="items",
@@ -85,7 +86,7 @@ def _frame(items: list[ItemFigures]) -> pd.DataFrame:
     )
 
 
-def _columns() -> dict[str, object]:
+def _columns() -> dict[str, Any]:
     column = st.column_config
     return {
         "rate": column.ProgressColumn("Pass rate", min_value=0.0, max_value=1.0, format="percent", width=120),

@@ -114,13 +114,13 @@ def show_rates(log: Log, cells: Sequence[VerdictCell]) -> None:
         origins = [ALL, *sorted({cell.origin for cell in cells})]
         start = "evaluation" if "evaluation" in origins else ALL
         origin = st.segmented_control(
-            "Origin", origins, default=start, required=True, key="origin", bind="query-params"
+            "Origin", origins, default=start, required=True, key="o_origin", bind="query-params"
         )
         present = {cell.batch for cell in cells}
         batches = [ALL, *(batch for batch in known.batches if batch in present)]
-        batch = st.selectbox("Batch", batches, key="batch", bind="query-params", width=230)
+        batch = st.selectbox("Batch", batches, key="o_batch", bind="query-params", width=230)
         domains = [ALL, *sorted({cell.domain for cell in cells})]
-        domain = st.selectbox("Domain", domains, key="domain", bind="query-params", width=190)
+        domain = st.selectbox("Domain", domains, key="o_domain", bind="query-params", width=190)
     kept = [
         cell
         for cell in cells

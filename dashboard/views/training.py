@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from dashboard.boundary import counted, guard, run_page
-from dashboard.charts import CurvePoint, metric_curve, stage_bars
+from dashboard.charts import CurvePoint, metric_curve
 from dashboard.format import ago, figures, moment, percent, plural, seconds
 from dashboard.links import TRAINING, TRAJECTORIES, address
 from dashboard.text import escape, link, show, show_empty, soft, state_badge, status_badge, table
@@ -22,6 +22,7 @@ from store.versions import GateDecision, list_gate_decisions
 from store.vocabulary import JobStatus
 
 POLL = "4s"
+# Metrics that are drawn first, with title and unit; the others follow by name.
 CURVES: tuple[tuple[str, str, str], ...] = (
     ("reward", "Mean reward", ""),
     ("loss", "Loss", ""),
@@ -31,7 +32,6 @@ CURVES: tuple[tuple[str, str, str], ...] = (
     ("clip_share", "Clipped tokens", "share"),
     ("tokens_per_s", "Training speed", "tokens/s"),
 )
-"""Metrics that are drawn first, with title and unit; the others follow by name."""
 
 
 def show_training(log: Log, settings: Settings) -> None:
@@ -42,9 +42,8 @@ def show_training(log: Log, settings: Settings) -> None:
         show_empty("Nothing has been trained yet", "Play the demo once: cold start, rounds, gate.", "make demo")
         return
     busy = any(run.status == JobStatus.RUNNING for run in runs)
-    follow = st.fragment(run_every=POLL)(lambda: guard("Training", lambda: show_live_part(log)))
     if busy or any(job.status == JobStatus.RUNNING for loop in loops for job in list_jobs(log, loop.name)):
-        follow()
+        follow_live_part(log)
     else:
         show_live_part(log)
     decisions = list_gate_decisions(log)
@@ -52,6 +51,12 @@ def show_training(log: Log, settings: Settings) -> None:
         show_versions(versions)
     if decisions:
         show_decisions(decisions)
+
+
+@st.fragment(run_every=POLL)
+def follow_live_part(log: Log) -> None:
+    """The same, drawn again every few seconds."""
+    guard(TRAINING.title, lambda: show_live_part(log))
 
 
 def show_live_part(log: Log) -> None:
@@ -124,24 +129,20 @@ def _draw(metrics: dict[str, dict[str, list[tuple[int, float]]]], curves: Sequen
 def show_stages(loop: str, jobs: Sequence[JobRecord]) -> None:
     if not jobs:
         return
-    done = [job for job in jobs if job.seconds is not None]
-    st.subheader(f"Stages of the loop “{loop}”", anchor=False)
-    left, right = st.columns([3, 2], gap="large")
-    with left:
-        rows = [
-            (
-                status_badge(job.status),
-                escape(job.key),
-                seconds(job.seconds),
-                escape(job.error or _short(figures(job.result or {}))),
-            )
-            for job in jobs
-        ]
-        show(table(("status", "stage", "took", "result"), rows, numeric=(2,)))
-    with right:
-        if done:
-            st.altair_chart(stage_bars([(job.key, job.seconds or 0.0) for job in done]))
-        show(soft(f"{seconds(sum(job.seconds or 0.0 for job in done))} in all"))
+    total = sum(job.seconds or 0.0 for job in jobs)
+    st.subheader(f"Stages of the loop “{loop}”", anchor=False, help=f"{seconds(total)} in all stages that ended.")
+    longest = max((job.seconds or 0.0 for job in jobs), default=0.0) or 1.0
+    rows = [
+        (
+            status_badge(job.status),
+            escape(job.key),
+            seconds(job.seconds),
+            f'<span class="cl-bar" style="width:{7 * (job.seconds or 0.0) / longest:.2f}rem"></span>',
+            escape(job.error or _short(figures(job.result or {}), 110)),
+        )
+        for job in jobs
+    ]
+    show(table(("status", "stage", "took", "", "result"), rows, numeric=(2,)))
 
 
 def show_versions(versions: Sequence[VersionFigures]) -> None:

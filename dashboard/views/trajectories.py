@@ -67,7 +67,7 @@ def show_list(log: Log, wanted: TrajectoryFilter) -> None:
     picked = st.dataframe(
         **listing_frame(rows),
         hide_index=True,
-        height=min(38 + 35 * len(rows), 920),
+        height="content",
         on_select="rerun",
         selection_mode="single-cell",
         key=f"list-{opened}",

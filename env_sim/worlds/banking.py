@@ -303,7 +303,7 @@ DOMAIN = Domain(
             ),
             Pool(
                 ("send ${amount} there", "Transfer ${amount} to that payee.", "pay {amount} dollars to that id"),
-                ("that payee gets ${amount}, go ahead",),
+                ("That payee gets ${amount}, go ahead.",),
             ),
         ),
         Chain(

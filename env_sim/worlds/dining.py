@@ -51,7 +51,7 @@ class Dining(World):
         return {"dish": self.pick(self.values(DISHES), restaurant), "price": self.number(7, 38, restaurant)}
 
     def left(self, dish: str) -> int:
-        return self.number(1, 8, "left", dish)
+        return self.number(2, 8, "left", dish)
 
     def order_dish(self, dish: str, portions: int) -> dict[str, Any]:
         if portions > self.left(dish):
@@ -89,7 +89,7 @@ def restaurant(world: Dining, random: Random) -> Arguments:
 def meal(world: Dining, random: Random, too_many: bool = False) -> Arguments:
     dish = random.choice(world.values(DISHES))
     left = world.left(dish)
-    return {"dish": dish, "portions": left + random.randint(1, 9) if too_many else random.randint(1, left)}
+    return {"dish": dish, "portions": left + random.randint(1, 9) if too_many else random.randint(2, left)}
 
 
 def reserved(world: Dining, random: Random) -> Arguments:

@@ -9,7 +9,7 @@ from env_sim.worlds.world import Pool, ToolError, World, same, tool, words
 
 ITEMS = words(
     "desk lamp, rain jacket, coffee mug, tennis racket, yoga mat, wall clock, backpack, garden hose, frying pan, "
-    "bath towel, office chair, running shoes, hair dryer, water bottle, board game, wool scarf, tool box, headphones",
+    "bath towel, office chair, sports bag, hair dryer, water bottle, board game, wool scarf, tool box, flower pot",
     "bread knife, sleeping bag, bike helmet, picture frame, toaster, leather belt, phone case, beach umbrella, kettle",
 )
 STATES = words("packed, shipped, delivered, on hold", "in customs, waiting, dispatched")
@@ -89,7 +89,7 @@ def item(world: Shop, random: Random) -> Arguments:
 def purchase(world: Shop, random: Random, too_many: bool = False) -> Arguments:
     name, product = random.choice(list(world.products.items()))
     stock = world.stock(name)
-    quantity = stock + random.randint(1, 40) if too_many else random.randint(1, min(stock, 12))
+    quantity = stock + random.randint(1, 40) if too_many else random.randint(2, min(stock, 12))
     return {"product": product, "quantity": quantity, "item": name}
 
 

@@ -12,7 +12,7 @@ TOPICS = words(
     "blurry picture, full mailbox, dead battery, failed update, weak signal",
     "locked account, cracked cable, double charge, frozen app, paper jam, no sound",
 )
-PLANS = words("basic, plus, premium, student, team", "starter, family, business")
+PLANS = words("basic, plus, premium, student, team", "starter, deluxe, school")
 TICKET_STATES = words("open, waiting, solved, escalated", "reopened, pending, reviewed")
 GUIDES = words("Quick Fix, First Steps, Deep Clean, Safe Start", "Fresh Setup, Second Look")
 

@@ -1,0 +1,106 @@
+"""The gateway as a child process: started, waited for, told to load versions, stopped.
+
+It ends with its parent: it reads its standard input, which closes when the parent goes, however it goes.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from agent.vllm_server import ServerError
+from store.settings import Settings
+
+
+class GatewayProcess:
+    """`checkloop serve --staging` of these settings. Use it as a context manager."""
+
+    def __init__(self, settings: Settings, *, staging: bool = True) -> None:
+        self._settings = settings
+        self._staging = staging
+        self._log_file = settings.home / "servers" / "gateway.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = settings.gateway_url
+
+    def __enter__(self) -> "GatewayProcess":
+        self.launch()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def launch(self) -> None:
+        self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "checkloop", "serve", "--until-stdin-closes"]
+        if self._staging:
+            command.append("--staging")
+        environment = os.environ | _as_environment(self._settings)
+        with self._log_file.open("wb") as sink:
+            # A session of its own: Ctrl-C is for the parent, which stops it in order.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=sink, stderr=sink, env=environment, start_new_session=True
+            )
+
+    def wait_ready(self) -> None:
+        """Returns when gateway and servers answer. Raises ServerError with what the gateway said."""
+        deadline = time.monotonic() + self._settings.server.start_timeout_s + 30
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                raise ServerError(f"the gateway ended while starting: {self._last_words()}")
+            try:
+                if httpx.get(f"{self.url}/health", timeout=2.0).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.25)
+        raise ServerError(f"the gateway did not come up in time: {self._last_words()}")
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        if self._process.stdin:
+            self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def stage(self, version: str) -> dict[str, Any]:
+        """Loads a version into the staging server; the swap's figures. Raises ServerError."""
+        return self._admin(f"/admin/stage/{version}", {})
+
+    def promote(self, version: str, reason: str) -> dict[str, Any]:
+        """Makes a version live; the swap's figures. Raises ServerError."""
+        return self._admin(f"/admin/promote/{version}", {"reason": reason})
+
+    def _admin(self, path: str, params: dict[str, str]) -> dict[str, Any]:
+        try:
+            answer = httpx.post(f"{self.url}{path}", params=params, timeout=300.0)
+        except httpx.TransportError as error:
+            raise ServerError(f"the gateway does not answer ({type(error).__name__}): {self._last_words()}") from error
+        if answer.status_code != 200:
+            raise ServerError(f"the gateway answered {answer.status_code} on {path}: {answer.text[:300]}")
+        return dict(answer.json())
+
+    def _last_words(self) -> str:
+        lines = [line for line in self._log_file.read_text(errors="replace").splitlines() if line.strip()]
+        return f"{lines[-1].strip() if lines else 'it wrote nothing'} (log: {self._log_file})"
+
+
+def _as_environment(settings: Settings) -> dict[str, str]:
+    """The parts of the settings that the gateway reads, so that it agrees with its parent on every one."""
+    values = {"CHECKLOOP_HOME": str(Path(settings.home).resolve()), "CHECKLOOP_DATABASE_URL": settings.url}
+    for section in ("server", "gateway", "model"):
+        values[f"CHECKLOOP_{section.upper()}"] = getattr(settings, section).model_dump_json()
+    return values

@@ -1,0 +1,430 @@
+"""Every page as a person meets it: on an empty log, on a full one, on a broken one, and with hostile text in it."""
+
+import shutil
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from streamlit.testing.v1 import AppTest
+from tests.sample_log import CHAT_ID, build_sample_log, scenario_of
+from tests.sample_log import DOMAINS as SAMPLE_DOMAINS
+from tests.scripted_gateway import Policy, Refuses, Says, ScriptedGateway, call
+
+from dashboard.links import CHAT, ITEMS, OVERVIEW, PAGES, TRAINING, TRAJECTORIES, PageSpec
+from env_sim.worlds import WORLDS
+from store.browsing import TrajectoryFilter, neighbours
+from store.database import Log, open_log
+from store.figures import Counts, verdict_cube
+from store.scenarios import add_scenarios, item_ids
+from store.trajectories import (
+    NewTrajectory,
+    StepToRecord,
+    ToolAnswer,
+    create_trajectories,
+    list_trajectories,
+    record_step,
+    record_tool_answers,
+)
+from store.turns import get_turns
+from store.verdicts import Verdict, add_verdicts, rewards_of, verdicts_of
+from store.vocabulary import Origin, Outcome, Split, ToolSource, VerdictSource
+
+APP = Path(__file__).parent.parent / "dashboard" / "app.py"
+HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> ![p](http://evil.test/p.png) [l](http://evil.test) # h'
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def nobody_at_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(free_port()))
+
+
+@pytest.fixture(scope="module")
+def sample_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("sample") / "log.db"
+    build_sample_log(f"sqlite:///{file}").close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return file
+
+
+@pytest.fixture
+def sample(sample_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    file = tmp_path / "sample.db"
+    shutil.copyfile(sample_file, file)
+    monkeypatch.setenv("CHECKLOOP_DATABASE_URL", f"sqlite:///{file}")
+    log = open_log(f"sqlite:///{file}")
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def empty(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    monkeypatch.setenv("CHECKLOOP_DATABASE_URL", sqlite_url)
+    log = open_log(sqlite_url)
+    yield log
+    log.close()
+
+
+def open_page(page: PageSpec, **query: str) -> AppTest:
+    app = AppTest.from_file(str(APP), default_timeout=60)
+    if page is not OVERVIEW:
+        app.run()
+        app.switch_page(page.target)
+    app.query_params.update(query)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def html(app: AppTest) -> str:
+    """What the pages' own HTML says, without the style sheet."""
+    return "\n".join(element.value for element in app.html if "<style>" not in element.value)
+
+
+def shown(app: AppTest) -> str:
+    """Everything a reader can read."""
+    parts = [html(app)]
+    for kind in ("title", "subheader", "markdown", "caption", "text", "code", "error", "info", "warning"):
+        parts += [str(element.value) for element in app.get(kind)]
+    parts += [f"{metric.label}: {metric.value} {metric.delta}" for metric in app.metric]
+    parts += [frame.value.to_string() for frame in app.dataframe]
+    return "\n".join(parts)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
+def test_an_empty_log_says_what_to_do_first(page: PageSpec, empty: Log) -> None:
+    said = shown(open_page(page))
+    assert ("checkloop up" if page is CHAT else "make demo") in said
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
+def test_a_missing_log_is_said_and_not_created(
+    page: PageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHECKLOOP_DATABASE_URL", f"sqlite:///{tmp_path}/none/log.db")
+    said = shown(open_page(page))
+    assert "There is no log yet" in said
+    assert "make demo" in said
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
+def test_a_file_that_is_no_log_is_said(page: PageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "log.db"
+    file.write_bytes(b"this is no database" * 200)
+    monkeypatch.setenv("CHECKLOOP_DATABASE_URL", f"sqlite:///{file}")
+    app = open_page(page)
+    assert "The log cannot be read" in app.error[0].value
+    assert "Traceback" not in shown(app)
+
+
+def test_a_log_of_a_newer_checkloop_is_said(sample: Log) -> None:
+    with sqlite3.connect(sample.engine.url.database) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    app = open_page(OVERVIEW)
+    assert "newer" in app.code[0].value
+
+
+def test_a_table_that_is_gone_is_a_message_on_its_page_only(sample: Log) -> None:
+    with sqlite3.connect(sample.engine.url.database) as connection:
+        connection.execute("DROP TABLE metric")
+    assert "cannot be read" in open_page(TRAINING).error[0].value
+    assert "Traceback" not in shown(open_page(TRAINING))
+
+
+def test_wrong_settings_are_said(sample: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", "not a port")
+    app = open_page(OVERVIEW)
+    assert "settings are not valid" in app.error[0].value
+    assert "gateway.port" in app.code[0].value
+
+
+def test_the_overview_shows_the_live_version_and_the_log_s_own_numbers(sample: Log) -> None:
+    app = open_page(OVERVIEW)
+    said = shown(app)
+    assert "v0003" in said and "since" in said
+    total = sum((cell.counts for cell in verdict_cube(sample)), start=Counts())
+    metrics = {metric.label: metric for metric in app.metric}
+    assert metrics["Verdicts"].value == f"{total.total:,}"
+    assert metrics["Verdicts"].delta == f"{100 * total.judged / total.total:.1f} % judged"
+    after = [r for r in rewards_of(sample, ids(sample, batch="demo/after")).values() if r.value is not None]
+    assert f"{sum(r.value or 0 for r in after) / len(after):.3f} [" in html(app)
+    assert "demo/before" in html(app) and "banking (unseen)" in html(app)
+
+
+def test_the_overview_filters_by_what_the_address_says(sample: Log) -> None:
+    app = open_page(OVERVIEW, o_origin="rollout", o_domain="shop")
+    assert app.selectbox(key="o_domain").value == "shop"
+    rollouts = sum(
+        (c.counts for c in verdict_cube(sample) if c.origin == "rollout" and c.domain == "shop"), start=Counts()
+    )
+    assert f"of {rollouts.judged:,}" in html(app)
+    assert "banking" not in html(app).split("By kind")[0].split("Items that fail")[0].split("demo/before")[0]
+
+
+def ids(log: Log, **wanted: str) -> list[str]:
+    return [summary.id for summary in list_trajectories(log, limit=10_000, **wanted)]
+
+
+def test_the_list_shows_every_trajectory_of_the_filter(sample: Log) -> None:
+    app = open_page(TRAJECTORIES, origin="evaluation", batch="demo/after")
+    frame = app.dataframe[0].value
+    assert len(frame) == len(ids(sample, batch="demo/after"))
+    assert set(frame["batch"]) == {"demo/after"}
+    app.selectbox(key="version").set_value("v0001").run()
+    assert not app.dataframe
+    assert "No trajectory matches" in html(app)
+
+
+def test_the_list_narrows_to_the_dialogues_that_fail_an_item(sample: Log) -> None:
+    verdicts = [v for of_one in verdicts_of(sample, ids(sample)).values() for v in of_one]
+    failed = next(v for v in verdicts if v.outcome == Outcome.FAIL)
+    expected = {v.trajectory_id for v in verdicts if v.item_id == failed.item_id and v.outcome == Outcome.FAIL}
+    app = open_page(TRAJECTORIES, item=str(failed.item_id), outcome="FAIL")
+    assert f"{len(expected)} found" in shown(app)
+    app.button(key="clear-item").click().run()
+    assert f"{len(ids(sample))} found" in shown(app)
+
+
+def test_a_trajectory_opens_by_its_link_with_its_verdicts_and_evidence(sample: Log) -> None:
+    trajectory = next(
+        name
+        for name, verdicts in verdicts_of(sample, ids(sample, batch="demo/before")).items()
+        if {v.outcome for v in verdicts} >= {Outcome.PASS, Outcome.FAIL}
+    )
+    said = html(open_page(TRAJECTORIES, trajectory=trajectory))
+    turn = get_turns(sample, trajectory)[0]
+    assert turn.user in said and turn.steps[0].calls[0].name in said
+    assert "✓ PASS" in said and "✗ FAIL" in said
+    for verdict in verdicts_of(sample, [trajectory])[trajectory]:
+        assert verdict.reason.replace("'", "&#x27;") in said
+    assert "180 → 38 tokens" in said and "ms" in said and "v0001" in said
+    assert "first held at step" in said and "code: check:" in said
+
+
+def test_previous_and_next_walk_the_filtered_list(sample: Log) -> None:
+    middle = ids(sample, batch="demo/after")[2]
+    wanted = TrajectoryFilter(batch="demo/after")
+    app = open_page(TRAJECTORIES, batch="demo/after", trajectory=middle)
+    buttons = {button.label: button for button in app.button}
+    buttons["Next"].click().run()
+    assert app.query_params["trajectory"] == neighbours(sample, wanted, middle)[1]
+    {button.label: button for button in app.button}["List"].click().run()
+    assert "trajectory" not in app.query_params
+    assert len(app.dataframe[0].value) == len(ids(sample, batch="demo/after"))
+
+
+def test_an_unknown_trajectory_is_said(sample: Log) -> None:
+    assert "There is no such trajectory" in html(open_page(TRAJECTORIES, trajectory="no-such-one"))
+
+
+def test_a_failed_trajectory_says_why_and_that_it_is_excluded(sample: Log) -> None:
+    create_trajectories(sample, [NewTrajectory(id="broken", origin=Origin.ROLLOUT, version="v0003")])
+    from store.trajectories import end_trajectory
+
+    end_trajectory(sample, "broken", "failed", "the server went away")
+    app = open_page(TRAJECTORIES, trajectory="broken")
+    assert "excluded" in app.warning[0].value
+    assert app.code[0].value == "the server went away"
+
+
+def test_items_stand_worst_first(sample: Log) -> None:
+    app = open_page(ITEMS, i_origin="evaluation")
+    rates = list(app.dataframe[0].value["rate"])
+    assert rates == sorted(rates)
+    app.selectbox(key="i_kind").set_value("called").run()
+    assert set(app.dataframe[0].value["kind"]) == {"called"}
+
+
+def test_training_shows_runs_curves_versions_and_the_gate(sample: Log) -> None:
+    app = open_page(TRAINING)
+    said = html(app)
+    assert "demo-round-1" in said and "demo-round-2" in said and "✓ done" in said
+    assert "mean validation reward rose by" in said and "✓ passed" in said
+    assert "evaluate-before" in said and "41.8 s" in said
+    assert len(app.get("vega_lite_chart")) == 7
+    app.multiselect(key="runs").set_value([]).run()
+    assert len(app.get("vega_lite_chart")) == 0
+
+
+def hostile_trajectory(log: Log) -> str:
+    """A dialogue in which everything that a model, tool, user or judge can write is hostile."""
+    scenario = scenario_of(SAMPLE_DOMAINS[0], 4711, Split.TRAIN)
+    scenario = scenario.model_copy(
+        update={
+            "turns": (
+                scenario.turns[0].model_copy(
+                    update={
+                        "checklist": tuple(
+                            item.model_copy(update={"question": HOSTILE}) for item in scenario.turns[0].checklist
+                        )
+                    }
+                ),
+            )
+        }
+    )
+    add_scenarios(log, [scenario])
+    new = NewTrajectory(id="hostile", origin=Origin.CHAT, scenario_hash=scenario.hash, version="v0003", title=HOSTILE)
+    create_trajectories(log, [new])
+    call_text = {"id": "c1", "name": "search_trains", "arguments": HOSTILE}
+    for index, message in enumerate(
+        (
+            {"content": "", "reasoning": HOSTILE, "tool_calls": [call_text]},
+            {"content": HOSTILE, "reasoning": HOSTILE, "tool_calls": []},
+        )
+    ):
+        step = StepToRecord(
+            trajectory_id="hostile",
+            turn_index=0,
+            index=index,
+            parent_id=None,
+            user=HOSTILE,
+            version="v0003",
+            new_messages=[],
+            tools_hash=None,
+            message=message,
+            delta_ids=[1, 2, 3],
+            sampled_ids=[4],
+            logprobs=[-0.1],
+            context_tokens=3,
+            finish_reason="stop" if index else "tool_calls",
+            latency_ms=1.0,
+            sampling={},
+        )
+        record_step(log, step)
+    record_tool_answers(log, "hostile", [ToolAnswer("c1", HOSTILE, True, ToolSource.WORLD, 1.0)])
+    verdicts = [
+        Verdict("hostile", 0, item, key, Outcome.FAIL, None, VerdictSource.LLM, HOSTILE, None, HOSTILE, HOSTILE)
+        for (turn, key), item in item_ids(log, scenario.hash).items()
+    ]
+    add_verdicts(log, verdicts)
+    return "hostile"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
+def test_hostile_text_is_shown_as_text(page: PageSpec, sample: Log) -> None:
+    query = {TRAJECTORIES: {"trajectory": "hostile"}, CHAT: {"session": "hostile"}}.get(page, {})
+    hostile_trajectory(sample)
+    app = open_page(page, **query)
+    said = html(app)
+    assert "<script" not in said and "<img" not in said
+    for kind in ("markdown", "title", "subheader", "caption", "error", "info", "warning"):
+        assert not any("evil.test" in str(element.value) for element in app.get(kind))
+    assert not any("evil.test" in button.label for button in app.button)
+    if page in (TRAJECTORIES, CHAT, OVERVIEW):
+        assert "&lt;script&gt;" in said and "![p](http://evil.test/p.png)" in said
+
+
+def test_hostile_text_in_the_list_stands_in_cells(sample: Log) -> None:
+    hostile_trajectory(sample)
+    app = open_page(TRAJECTORIES, origin="chat")
+    assert HOSTILE in set(app.dataframe[0].value["opening"])
+    assert "<script" not in html(app)
+
+
+class RunningGateway:
+    """The scripted gateway behind a real port, with the health route that the page asks."""
+
+    def __init__(self, log: Log, policy: Policy, port: int) -> None:
+        app = FastAPI()
+        scripted = ScriptedGateway(log, policy)
+        app.post("/sessions/{session}/v1/chat/completions")(scripted.complete)
+        app.get("/health")(lambda: {"servers": {"live": True}})
+        self.scripted = scripted
+        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> "RunningGateway":
+        self._thread.start()
+        deadline = time.monotonic() + 20
+        while not self._server.started:
+            assert time.monotonic() < deadline, "the scripted gateway did not start"
+            time.sleep(0.02)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=20)
+
+
+def asks_a_tool_then_replies(body: dict) -> Says:
+    last = body["messages"][-1]
+    if last["role"] == "tool":
+        return Says(f"The tool says {last['content'][:20]}")
+    return call(body["tools"][0]["function"]["name"], nonsense=1)
+
+
+def test_a_chat_is_answered_shown_and_logged(empty: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(port))
+    with RunningGateway(empty, asks_a_tool_then_replies, port) as gateway:
+        app = open_page(CHAT, tools="travel")
+        app.chat_input(key="say").set_value("Which trains run to Porto?").run()
+        assert not app.exception and not app.error
+        session = app.query_params["session"]
+        said = html(app)
+        tool = gateway.scripted.requests[0]["tools"][0]["function"]["name"]
+        assert "Which trains run to Porto?" in said and tool in said and "The tool says" in said
+        turn = get_turns(empty, session)[0]
+        assert turn.steps[0].calls[0].source == ToolSource.VALIDATION  # nonsense is no argument of any tool
+        assert turn.reply in said.replace("&quot;", '"')
+        system = gateway.scripted.requests[0]["messages"][0]
+
+        again = open_page(CHAT, session=session)
+        assert "Which trains run to Porto?" in html(again)
+        again.chat_input(key="say").set_value("And back?").run()
+        assert not again.error
+        assert [turn.user for turn in get_turns(empty, session)] == ["Which trains run to Porto?", "And back?"]
+        later = gateway.scripted.requests[-1]["messages"]
+        assert later[0] == system and "And back?" in [message["content"] for message in later]
+    summary = list_trajectories(empty, origin=Origin.CHAT)[0]
+    assert summary.id == session and summary.title == "travel" and summary.seed is not None
+
+
+def test_a_gateway_that_fails_is_a_message_and_the_chat_goes_on(empty: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(port))
+    broken = [True]
+
+    def policy(body: dict) -> Says | Refuses:
+        return Refuses(503) if broken else Says("Here I am.")
+
+    with RunningGateway(empty, policy, port):
+        app = open_page(CHAT, tools="shop")
+        app.chat_input(key="say").set_value("Hello").run()
+        assert "could not be finished" in app.error[0].value
+        assert "Traceback" not in shown(app)
+        broken.clear()
+        app.chat_input(key="say").set_value("Hello").run()
+        assert not app.error and "Here I am." in html(app)
+
+
+def test_without_a_gateway_nothing_can_be_said(sample: Log) -> None:
+    app = open_page(CHAT)
+    assert app.chat_input(key="say").disabled
+    assert app.code[0].value == "checkloop up"
+
+
+def test_a_chat_from_elsewhere_can_be_read(sample: Log) -> None:
+    app = open_page(CHAT, session=CHAT_ID)
+    assert "AP-131" in html(app) and "started elsewhere" in html(app)
+    assert app.chat_input(key="say").disabled
+
+
+@pytest.mark.parametrize("domain", sorted(WORLDS))
+def test_a_chat_can_start_in_every_world(domain: str, empty: Log) -> None:
+    app = open_page(CHAT, tools=domain)
+    assert app.selectbox(key="tools").value == domain
+    assert any(f">{tool.name}<" in html(app) for tool in WORLDS[domain].tools)

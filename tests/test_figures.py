@@ -1,0 +1,226 @@
+"""What pages count: on both databases, against numbers worked out from the rows one by one."""
+
+from dataclasses import replace
+
+import pytest
+from tests.sample_log import CHAT_ID, build_sample_log
+
+from store.browsing import (
+    RUNNING,
+    TrajectoryFilter,
+    count_trajectories,
+    neighbours,
+    page_of_trajectories,
+    sampled_arguments,
+    step_figures,
+)
+from store.database import Log, open_log
+from store.figures import (
+    Counts,
+    evaluation_rewards,
+    facets,
+    item_figures,
+    log_counts,
+    log_state,
+    run_summaries,
+    sum_counts,
+    verdict_cube,
+    version_figures,
+)
+from store.runs import get_run, run_trajectories
+from store.trajectories import TrajectorySummary, list_trajectories
+from store.verdicts import Reward, Verdict, add_rewards, add_verdicts, rewards_of, verdicts_of
+from store.vocabulary import Outcome, VerdictSource
+
+
+@pytest.fixture
+def sample(log_url: str) -> Log:
+    return build_sample_log(log_url)
+
+
+def everything(log: Log) -> list[str]:
+    return [summary.id for summary in list_trajectories(log, limit=10_000)]
+
+
+def counted_by_hand(log: Log) -> list[Verdict]:
+    return [verdict for of_one in verdicts_of(log, everything(log)).values() for verdict in of_one]
+
+
+def test_the_cube_counts_every_verdict_once(sample: Log) -> None:
+    by_hand = counted_by_hand(sample)
+    total = sum((cell.counts for cell in verdict_cube(sample)), start=Counts())
+    assert total.passed == sum(v.outcome == Outcome.PASS for v in by_hand) > 0
+    assert total.failed == sum(v.outcome == Outcome.FAIL for v in by_hand) > 0
+    assert total.unscored == sum(v.outcome == Outcome.UNSCORED for v in by_hand)
+
+
+def test_the_cube_slices_by_version_and_domain(sample: Log) -> None:
+    summaries = {summary.id: summary for summary in list_trajectories(sample, limit=10_000)}
+    expected: dict[tuple[str, str], int] = {}
+    for verdict in counted_by_hand(sample):
+        of = summaries[verdict.trajectory_id]
+        key = (str(of.version), str(of.domain))
+        expected[key] = expected.get(key, 0) + 1
+    found: dict[tuple[str, str], int] = {}
+    for cell in verdict_cube(sample):
+        found[cell.version, cell.domain] = found.get((cell.version, cell.domain), 0) + cell.counts.total
+    assert found == expected
+    assert list(sum_counts(verdict_cube(sample), "domain")) == ["banking", "shop", "travel"]
+
+
+def test_a_person_wins_over_a_later_judge(sample: Log) -> None:
+    failed = next(v for v in counted_by_hand(sample) if v.outcome == Outcome.FAIL)
+    before = sum((cell.counts for cell in verdict_cube(sample)), start=Counts())
+    human = replace(failed, outcome=Outcome.PASS, step_index=0, source=VerdictSource.HUMAN, judge="ada", created_at=None)
+    add_verdicts(sample, [human])
+    add_verdicts(sample, [replace(failed, created_at=None)])
+    after = sum((cell.counts for cell in verdict_cube(sample)), start=Counts())
+    assert (after.passed, after.failed) == (before.passed + 1, before.failed - 1)
+    listed = page_of_trajectories(sample, TrajectoryFilter(trajectory_id=failed.trajectory_id), limit=1, offset=0)[0]
+    assert listed.verdicts.passed == sum(
+        v.outcome == Outcome.PASS for v in verdicts_of(sample, [failed.trajectory_id])[failed.trajectory_id]
+    )
+
+
+def test_rates_leave_unscored_out_and_say_so() -> None:
+    counts = Counts(passed=6, failed=2, unscored=2)
+    assert counts.rate == 0.75
+    assert counts.coverage == 0.8
+    assert Counts(unscored=3).rate is None
+
+
+def test_the_newest_reward_counts(sample: Log) -> None:
+    one = next(reward for reward in evaluation_rewards(sample) if reward.value is not None)
+    add_rewards(sample, [Reward(one.trajectory_id, 0.123, (0.123,), False, 0)])
+    again = {reward.trajectory_id: reward for reward in evaluation_rewards(sample)}
+    assert again[one.trajectory_id].value == pytest.approx(0.123)
+    assert len(again) == 12
+
+
+def test_items_come_worst_first_and_only_from_what_is_asked_for(sample: Log) -> None:
+    items = item_figures(sample)
+    rates = [item.counts.rate for item in items]
+    assert rates == sorted(rates, key=lambda rate: rate or 0.0)
+    unseen = item_figures(sample, domain="banking", batch="demo/after", version="v0003", kind="reply_mentions")
+    assert unseen and {(item.domain, item.kind) for item in unseen} == {("banking", "reply_mentions")}
+    assert item_figures(sample, origin="chat") == []
+
+
+def test_versions_tell_their_state_and_run(sample: Log) -> None:
+    versions = version_figures(sample)
+    assert [(v.name, v.parent, v.state) for v in versions] == [
+        ("v0001", None, "retired"),
+        ("v0002", "v0001", "retired"),
+        ("v0003", "v0002", "live"),
+    ]
+    assert versions[-1].run == "demo-round-2"
+    assert versions[-1].since >= versions[-1].created_at
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        TrajectoryFilter(),
+        TrajectoryFilter(origin="evaluation", version="v0003"),
+        TrajectoryFilter(domain="banking"),
+        TrajectoryFilter(batch="demo/before"),
+        TrajectoryFilter(stop_reason="strict_item"),
+        TrajectoryFilter(stop_reason=RUNNING),
+        TrajectoryFilter(low=0.5),
+        TrajectoryFilter(low=0.1, high=0.6),
+        TrajectoryFilter(kind="called", outcome="FAIL"),
+    ],
+)
+def test_filters_leave_exactly_what_they_say(sample: Log, wanted: TrajectoryFilter) -> None:
+    rewards = rewards_of(sample, everything(sample))
+    items_of_kind = {item.item_id for item in item_figures(sample, kind=wanted.kind, limit=10_000)}
+    verdicts = verdicts_of(sample, everything(sample))
+
+    def fits(summary: TrajectorySummary) -> bool:
+        reward = rewards.get(summary.id)
+        value = reward.value if reward else None
+        bounded = wanted.low is not None or wanted.high is not None
+        return (
+            wanted.origin in (None, summary.origin)
+            and wanted.version in (None, summary.version)
+            and wanted.domain in (None, summary.domain)
+            and wanted.batch in (None, summary.batch)
+            and wanted.stop_reason in (None, summary.stop_reason or RUNNING)
+            and (not bounded or (value is not None and (wanted.low or 0) <= value <= (wanted.high or 1)))
+            and (
+                wanted.kind is None
+                or any(v.item_id in items_of_kind and v.outcome == wanted.outcome for v in verdicts.get(summary.id, []))
+            )
+        )
+
+    expected = {summary.id for summary in list_trajectories(sample, limit=10_000) if fits(summary)}
+    listed = page_of_trajectories(sample, wanted, limit=10_000, offset=0)
+    assert {row.id for row in listed} == expected
+    assert count_trajectories(sample, wanted) == len(expected) > 0
+
+
+def test_pages_and_neighbours_walk_the_same_list(sample: Log) -> None:
+    wanted = TrajectoryFilter(origin="evaluation")
+    whole = [row.id for row in page_of_trajectories(sample, wanted, limit=100, offset=0)]
+    paged = [row.id for offset in (0, 5, 10) for row in page_of_trajectories(sample, wanted, limit=5, offset=offset)]
+    assert paged == whole
+    walked = [whole[0]]
+    while (after := neighbours(sample, wanted, walked[-1])[1]) is not None:
+        walked.append(after)
+    assert walked == whole
+    assert neighbours(sample, wanted, whole[3])[0] == whole[2]
+    assert neighbours(sample, wanted, "unknown") == (None, None)
+
+
+def test_a_run_lists_what_it_trained_on(sample: Log) -> None:
+    run = get_run(sample, "demo-round-1")
+    used = run_trajectories(sample, run.id)
+    assert {row.id for row in page_of_trajectories(sample, TrajectoryFilter(run_id=run.id), limit=100, offset=0)} == set(
+        used
+    )
+    count, share = run_summaries(sample)[run.id]
+    assert count == len(used)
+    assert share == pytest.approx(sum(advantage != 0 for advantage in used.values()) / len(used))
+
+
+def test_steps_tell_their_cost(sample: Log) -> None:
+    figures = step_figures(sample, CHAT_ID)
+    assert [(f.context_tokens, f.sampled_tokens, f.version, f.fork) for f in figures.values()] == [
+        (180, 38, "v0003", False),
+        (248, 24, "v0003", False),
+    ]
+    assert "Lisbon" in sampled_arguments(sample, CHAT_ID)["call-0-0"]
+
+
+def test_facets_and_sizes(sample: Log) -> None:
+    known = facets(sample)
+    assert known.origins == ("chat", "evaluation", "rollout")
+    assert known.batches == ("demo/before", "demo/round-1/train", "demo/round-2/train", "demo/after")
+    assert known.versions == ("v0001", "v0002", "v0003")
+    sizes = log_counts(sample)
+    assert sizes.trajectories == len(everything(sample))
+    assert sizes.sampled_tokens == 31 * sizes.steps
+
+
+def test_the_state_changes_with_every_verdict_and_only_then(sample: Log) -> None:
+    state = log_state(sample)
+    assert log_state(sample) == state
+    add_verdicts(sample, [replace(counted_by_hand(sample)[0], created_at=None)])
+    assert log_state(sample) != state
+
+
+def test_an_empty_log_counts_nothing(log: Log) -> None:
+    assert verdict_cube(log) == []
+    assert evaluation_rewards(log) == []
+    assert item_figures(log) == []
+    assert version_figures(log) == []
+    assert log_counts(log).trajectories == 0
+    assert facets(log).origins == ()
+
+
+def test_a_log_of_another_process_is_seen(sample: Log) -> None:
+    other = open_log(sample.url)
+    try:
+        assert log_state(other) == log_state(sample)
+    finally:
+        other.close()

@@ -1,0 +1,136 @@
+"""The bundled worlds: schemas, totality, determinism, state, and how far training is kept from held-out values."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from env_sim.worlds import DOMAINS, SEEN, UNSEEN, WORLDS, build_world
+from env_sim.worlds.intents import Domain
+from env_sim.worlds.world import World
+from store.records import ToolSpec, WorldRef
+
+SPECS = [spec for world in WORLDS.values() for spec in world.tools]
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+def valid_arguments(spec: ToolSpec) -> st.SearchStrategy[dict[str, Any]]:
+    kinds = {"string": st.text() | st.from_regex(r"[A-Z][0-9]{2}", fullmatch=True), "integer": st.integers()}
+    return st.fixed_dictionaries(
+        {
+            name: st.sampled_from(schema["enum"]) if "enum" in schema else kinds[schema["type"]]
+            for name, schema in spec.parameters["properties"].items()
+        }
+    )
+
+
+def test_there_are_six_seen_and_two_unseen_domains_with_four_to_eight_tools_each() -> None:
+    assert len(SEEN) >= 6
+    assert len(UNSEEN) == 2
+    assert not SEEN.keys() & UNSEEN.keys()
+    assert all(4 <= len(world.tools) <= 8 for world in WORLDS.values())
+
+
+def test_tool_names_are_unique_over_all_worlds_and_descriptions_are_short() -> None:
+    assert len({spec.name for spec in SPECS}) == len(SPECS)
+    for spec in SPECS:
+        Draft202012Validator.check_schema(spec.parameters)
+        assert len(spec.parameters["properties"]) <= 4
+        assert len(spec.description.split()) <= 8
+
+
+@given(data=st.data(), seed=st.integers(0, 2**31))
+def test_every_valid_call_gets_a_compact_json_answer(data: st.DataObject, seed: int) -> None:
+    spec = data.draw(st.sampled_from(SPECS))
+    arguments = data.draw(valid_arguments(spec))
+    world = next(world for world in WORLDS.values() if spec in world.tools)(seed)
+    for _ in range(2):  # a repeated call meets a changed state
+        response = world.call(spec.name, arguments)
+        fields = json.loads(response.text)
+        assert response.is_error == ("error" in fields)
+
+
+@given(name=st.sampled_from([spec.name for spec in SPECS]) | st.text(), arguments=st.dictionaries(st.text(), ANYTHING))
+def test_calls_that_violate_the_schema_are_answered_with_an_error(name: str, arguments: dict[str, Any]) -> None:
+    world = build_world(WorldRef(name="travel", seed=3), [spec.name for spec in SPECS])
+    assert world.call(name, arguments).is_error
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        ({"hotel": "H20"}, "nights is missing"),
+        ({"hotel": "H20", "nights": "3"}, "nights must be of type integer"),
+        ({"hotel": "H20", "nights": True}, "nights must be of type integer"),
+        ({"hotel": "H20", "nights": 3, "breakfast": "yes"}, "book_hotel has no parameter breakfast"),
+    ],
+)
+def test_the_error_names_the_parameter_at_fault(arguments: dict[str, Any], problem: str) -> None:
+    response = WORLDS["travel"](0).call("book_hotel", arguments)
+    assert (response.is_error, json.loads(response.text)) == (True, {"error": problem})
+
+
+def test_answers_depend_on_seed_and_arguments_but_not_on_the_order_of_calls_or_on_case() -> None:
+    calls = [("get_weather", {"city": "Rome", "date": "May 4"}), ("find_hotel", {"city": "Oslo", "date": "Friday"})]
+    world, other_order, shouted, other_seed = (WORLDS["travel"](seed) for seed in (8, 8, 8, 10))
+    answers = [world.call(*call) for call in calls]
+    assert [other_order.call(*call) for call in reversed(calls)] == answers[::-1]
+    assert shouted.call("get_weather", {"city": " ROME", "date": "may 4"}) == answers[0]
+    assert [other_seed.call(*call) for call in calls] != answers
+
+
+def test_what_was_done_changes_what_later_calls_answer() -> None:
+    shop = WORLDS["shop"](4)
+    order = next(
+        code for code in vars(shop)["orders"] if not WORLDS["shop"](4).call("cancel_order", {"order": code}).is_error
+    )
+    assert not shop.call("cancel_order", {"order": order}).is_error
+    assert shop.call("get_order", {"order": order}).fields["status"] == "canceled"
+    assert shop.call("cancel_order", {"order": order.lower()}).is_error
+
+
+def test_a_suggestion_in_an_error_works() -> None:
+    banking = WORLDS["banking"](6)
+    error = banking.call("transfer", {"payee": "Y40", "amount": 5000})
+    assert error.is_error
+    assert not banking.call("transfer", {"payee": "Y40", "amount": error.fields["try"]}).is_error
+
+
+def test_a_scenario_can_hold_tools_of_several_worlds_and_no_others() -> None:
+    world = build_world(WorldRef(name="travel", seed=2), ["get_weather", "lock_door"])
+    assert not world.call("lock_door", {"door": "front door"}).is_error
+    assert world.call("lock_door", {"door": "front door"}) == WORLDS["home"](2).call(
+        "lock_door", {"door": "front door"}
+    )
+    assert world.call("get_order", {"order": "A10"}).is_error
+
+
+def test_unknown_worlds_and_tools_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown world 'moon'"):
+        build_world(WorldRef(name="moon", seed=0), [])
+    with pytest.raises(ValueError, match="no bundled world has the tools \\['fly'\\]"):
+        build_world(WorldRef(name="travel", seed=0), ["get_weather", "fly"])
+
+
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS.keys())
+def test_a_domain_covers_the_skills_and_has_several_phrasings_for_each_intent(domain: Domain) -> None:
+    tools = {spec.name for spec in domain.world.tools}
+    assert {intent.tool for intent in domain.intents} == tools
+    assert domain.chains and domain.recoveries and domain.unserved.train and domain.unserved.held_out
+    assert any(intent.missing for intent in domain.intents)
+    for intent in domain.intents:
+        assert len(intent.requests.train) >= 2 and len(intent.requests.held_out) >= 2
+        assert not set(intent.requests.train) & set(intent.requests.held_out)
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
+def test_odd_seeds_mean_held_out_values(world: type[World]) -> None:
+    assert not world(6).held_out
+    assert world(7).held_out

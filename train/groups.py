@@ -1,0 +1,208 @@
+"""From the log to what a GRPO run trains on: groups with rewards, exact tokens and the behaviour policy's logprobs.
+
+Reads trajectories, token sequences and rewards. Nothing here tokenizes text or invents a reward: what could not be
+judged stays out of the baseline (invariant 3), what the policy did not sample stays out of the loss.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reward.advantages import EPSILON, trajectory_advantages, turn_advantages
+from store.database import Log
+from store.settings import GrpoSettings
+from store.tokens import TokenSequence, token_sequences
+from store.trajectories import TrajectorySummary, list_trajectories
+from store.verdicts import Reward, rewards_of
+from store.vocabulary import StopReason
+
+
+class RunRefused(RuntimeError):
+    """A run does not start: too much is excluded, or settings ask for what these groups cannot give."""
+
+
+@dataclass(frozen=True)
+class TrainingMember:
+    """One trajectory of a group. T = len(completion_ids), also of the three sequences below it."""
+
+    trajectory_id: str
+    reward: float | None
+    """Equation 4; None where it is excluded."""
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+    in_loss: tuple[int, ...]
+    """1 where the policy sampled the id in a step that may be trained on."""
+    logprobs: tuple[float, ...]
+    """The behaviour policy's; 0.0 where it did not sample."""
+    turn_of_token: tuple[int, ...]
+    """-1 where the policy did not sample."""
+    versions: tuple[str, ...]
+    """Which versions sampled it, in order of first appearance; more than one if a swap came in between."""
+    turn_values: tuple[float | None, ...]
+    """Equation 6, one for each turn reached."""
+    excluded_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingGroup:
+    """The trajectories of one scenario that share one baseline."""
+
+    group_id: int
+    scenario_hash: str
+    members: tuple[TrainingMember, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`taken` in order of group id; `left_out` as (group id, reason)."""
+
+    taken: tuple[TrainingGroup, ...]
+    left_out: tuple[tuple[int, str], ...]
+    excluded_share: float
+    """Of all trajectories, those without a reward or without tokens."""
+    advantages: dict[str, float]
+    """Trajectory id -> equation 5, for the members that are trained on."""
+
+
+def load_groups(log: Log, batch: str) -> list[TrainingGroup]:
+    """All groups that were played under `batch`, members in their order. Raises LogError if the log's ids are damaged.
+
+    Trajectories that are still running, that failed or that have no reward count as excluded members.
+    """
+    summaries = [s for s in list_trajectories(log, batch=batch, limit=None) if s.group_id is not None]
+    names = [summary.id for summary in summaries]
+    sequences, rewards = token_sequences(log, names), rewards_of(log, names)
+    groups: dict[int, list[TrajectorySummary]] = {}
+    for summary in summaries:
+        groups.setdefault(summary.group_id or 0, []).append(summary)
+    return [
+        TrainingGroup(
+            group_id,
+            members[0].scenario_hash or "",
+            tuple(
+                _member(summary, sequences.get(summary.id), rewards.get(summary.id))
+                for summary in sorted(members, key=lambda s: s.member)
+            ),
+        )
+        for group_id, members in sorted(groups.items())
+    ]
+
+
+def select_groups(groups: Sequence[TrainingGroup], settings: GrpoSettings) -> Selection:
+    """The groups that carry a gradient.
+
+    Left out: groups whose rewards are all equal (every advantage is 0) or of which fewer than two members could be
+    judged. Raises RunRefused if a greater share of the trajectories than `settings.max_excluded` is excluded, with the
+    commonest reason.
+    """
+    if settings.advantage == "step":
+        raise RunRefused(
+            'grpo.advantage = "step" cannot be trained on from groups, which carry rewards of trajectories and turns: '
+            'set "trajectory" (CM2\'s final choice) or "turn"'
+        )
+    members = [member for group in groups for member in group.members]
+    excluded = [member for member in members if member.excluded_reason is not None]
+    share = len(excluded) / len(members) if members else 0.0
+    if share > settings.max_excluded:
+        reasons = [member.excluded_reason or "" for member in excluded]
+        commonest = max(sorted(set(reasons)), key=reasons.count)
+        raise RunRefused(
+            f"{len(excluded)} of {len(members)} trajectories ({100 * share:.0f} %) are excluded, more than "
+            f"grpo.max_excluded = {settings.max_excluded:g} allows; most often: {commonest}"
+        )
+    taken, left_out, advantages = [], [], {}
+    for group in groups:
+        if reason := _no_gradient(group, settings):
+            left_out.append((group.group_id, reason))
+            continue
+        taken.append(group)
+        of_group = trajectory_advantages([m.reward for m in group.members], divide_by_std=settings.divide_by_std)
+        advantages |= {
+            member.trajectory_id: advantage
+            for member, advantage in zip(group.members, of_group, strict=True)
+            if advantage is not None
+        }
+    return Selection(tuple(taken), tuple(left_out), share, advantages)
+
+
+def token_advantages(group: TrainingGroup, settings: GrpoSettings) -> list[list[float] | None]:
+    """For every member an advantage for each completion token, 0 where it is not in the loss; None if excluded.
+
+    Equation 5 or, with `settings.advantage = "turn"`, equation 7 (baseline over the members that reached the turn).
+    """
+    rewards_G = [member.reward for member in group.members]
+    if settings.advantage == "turn":
+        values_G_T = [None if m.reward is None else list(m.turn_values) for m in group.members]
+        turns_G = turn_advantages(values_G_T, divide_by_std=settings.divide_by_std)
+    else:
+        flat_G = trajectory_advantages(rewards_G, divide_by_std=settings.divide_by_std)
+        turns_G = [
+            None if advantage is None else [advantage] * (max(member.turn_of_token, default=-1) + 1)
+            for member, advantage in zip(group.members, flat_G, strict=True)
+        ]
+    return [
+        None if by_turn is None else _spread(member, by_turn)
+        for member, by_turn in zip(group.members, turns_G, strict=True)
+    ]
+
+
+def _spread(member: TrainingMember, by_turn: Sequence[float | None]) -> list[float]:
+    return [
+        (by_turn[turn] or 0.0) if scored and 0 <= turn < len(by_turn) else 0.0
+        for scored, turn in zip(member.in_loss, member.turn_of_token, strict=True)
+    ]
+
+
+def _no_gradient(group: TrainingGroup, settings: GrpoSettings) -> str | None:
+    rewards = [member.reward for member in group.members if member.reward is not None]
+    if len(rewards) < 2:
+        return f"{len(rewards)} of {len(group.members)} members could be judged: there is nothing to compare"
+    if settings.advantage == "turn":
+        flat = [a for row in token_advantages(group, settings) if row is not None for a in row]
+        if not any(abs(advantage) > EPSILON for advantage in flat):
+            return "in every turn all rewards are equal"
+    elif max(rewards) - min(rewards) <= EPSILON:
+        return f"all rewards are {rewards[0]:.3g}"
+    return None
+
+
+def _member(summary: TrajectorySummary, sequence: TokenSequence | None, reward: Reward | None) -> TrainingMember:
+    reason = _exclusion(summary, sequence, reward)
+    if sequence is None:
+        return TrainingMember(summary.id, None, (), (), (), (), (), (), (), reason)
+    steps = sequence.steps
+    turns = tuple(steps[step].turn_index if step >= 0 else -1 for step in sequence.step_of_token)
+    in_loss = tuple(
+        int(bool(sampled) and steps[step].trainable)
+        for sampled, step in zip(sequence.sampled, sequence.step_of_token, strict=True)
+    )
+    if reason is None and not any(in_loss):
+        reason = "no step of it may be trained on"
+    return TrainingMember(
+        trajectory_id=summary.id,
+        reward=reward.value if reward is not None and reason is None else None,
+        prompt_ids=tuple(sequence.prompt_ids),
+        completion_ids=tuple(sequence.completion_ids),
+        in_loss=in_loss,
+        logprobs=tuple(sequence.logprobs),
+        turn_of_token=turns,
+        versions=tuple(dict.fromkeys(step.version for step in steps)),
+        turn_values=reward.turn_values if reward is not None else (),
+        excluded_reason=reason,
+    )
+
+
+def _exclusion(summary: TrajectorySummary, sequence: TokenSequence | None, reward: Reward | None) -> str | None:
+    if summary.stop_reason is None:
+        return "it has not ended"
+    if summary.stop_reason is StopReason.FAILED:
+        return f"it failed: {summary.error or 'no reason recorded'}"
+    if sequence is None:
+        return "it has no step"
+    if not all(math.isfinite(logprob) for logprob in sequence.logprobs):
+        return "a logprob of the behaviour policy is not a number"
+    if reward is None:
+        return "it was not judged"
+    if reward.value is None:
+        return reward.excluded_reason or "it has no reward"
+    return None

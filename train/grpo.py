@@ -1,0 +1,335 @@
+"""GRPO from logged groups with TRL's GRPOTrainer (CM2 equation 5, pipeline step 5).
+
+Reads a model directory and groups of the log, writes a new model directory.
+
+The ratio of the PPO loss is taken against the *behaviour* policy: `old_per_token_logps` are the logprobs that the
+server returned when it sampled, so a group that an older version sampled gets the corrected gradient, and so does
+the difference between the server's arithmetic and the trainer's. On top of TRL's clipping, a token's weight is
+truncated at `importance_cap` and a trajectory with a token ratio below `importance_veto` has no gradient (CM2's
+truncated importance sampling). The loss is summed over the tokens in the loss and divided by their number in the
+whole optimizer step (loss_type "dapo"), however the step is cut into micro-batches.
+
+What is TRL's: the loss, the optimizer, the schedule, the loop, checkpoints. What is ours: the batches come from the
+log instead of a generation, and the forward pass is the packed one (train/packed.py).
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
+from transformers import TrainingArguments
+from trl import GRPOConfig, GRPOTrainer
+
+from store.settings import GrpoSettings
+from train.batches import MicroBatch, StepBatch, make_step, order_groups
+from train.checkpoints import attempt, load_state, mark_complete, newest_checkpoint, save_state, save_version
+from train.groups import TrainingGroup
+from train.packed import token_logprobs
+from train.training_run import OnStep, StepReport, TrainingError, load_policy, quiet, shared_arguments
+
+
+@dataclass(frozen=True)
+class GrpoResult:
+    steps: int
+    tokens: int
+    """Of all members trained on; a prompt counts once for each."""
+    loss: float
+    """Of the last step."""
+    seconds: float
+    files: dict[str, str]
+    """File name -> SHA-256 of the written version."""
+
+
+def train_grpo(
+    model_dir: Path,
+    out_dir: Path,
+    groups: Sequence[TrainingGroup],
+    settings: GrpoSettings,
+    seed: int,
+    on_step: OnStep = lambda step, steps, metrics: None,
+    *,
+    optimizer_in: Path | None = None,
+    optimizer_out: Path | None = None,
+    run_dir: Path | None = None,
+    checkpoint_every: int = 0,
+    temperature: float = 1.0,
+) -> GrpoResult:
+    """One pass over `groups` (as `select_groups` took them), starting from `model_dir`; the result is `out_dir`.
+
+    `optimizer_in` / `optimizer_out`: Adam's moments from the run before, and where to leave them for the next one.
+    With `checkpoint_every` k, every k steps are saved in `run_dir`, and a killed run that is called again with the same
+    groups, settings and seed goes on there, with the same result; `run_dir` is removed at the end. `temperature` is
+    the one that the groups were sampled at.
+
+    Raises TrainingError if there is nothing to train on or `run_dir` belongs to another run, CheckpointError if
+    something cannot be written; then `out_dir` does not exist.
+    """
+    began = time.monotonic()
+    model_dir, out_dir = Path(model_dir), Path(out_dir)
+    if checkpoint_every and run_dir is None:
+        raise TrainingError("checkpoint_every needs a run_dir to keep the checkpoints in")
+    steps = [make_step(chosen, settings) for chosen in order_groups(groups, settings.scenarios_per_step, seed)]
+    steps = [step for step in steps if step.tokens_in_loss]
+    if not steps:
+        raise TrainingError("there is nothing to train on: no group has a member with an advantage")
+    model, tokenizer = load_policy(model_dir)
+    work_dir = Path(run_dir) if run_dir is not None else out_dir.parent
+    checkpoint = None
+    if run_dir is not None:
+        checkpoint = _open_run_dir(work_dir, _fingerprint(model_dir, groups, settings, seed, temperature))
+    arguments = grpo_arguments(work_dir, settings, seed, temperature)
+    if checkpoint_every:
+        arguments |= {"save_strategy": "steps", "save_steps": checkpoint_every, "save_total_limit": 1}
+    trainer = LoggedGroupsTrainer(model, tokenizer, steps, settings, arguments)
+    last: dict[str, float] = {}
+
+    def report(step: int, count: int, metrics: dict[str, float]) -> None:
+        last.update(metrics)
+        on_step(step, count, metrics)
+
+    trainer.add_callback(StepReport(report, trainer.step_metrics))
+    trainer.add_callback(_MarkComplete())
+    if optimizer_in is not None:
+        trainer.take_moments(optimizer_in)
+    resume = str(checkpoint) if checkpoint is not None else None
+    trainer.train(resume_from_checkpoint=resume)
+    if optimizer_out is not None:
+        save_state(trainer.optimizer.state_dict(), optimizer_out)
+    files = save_version(model, model_dir, out_dir)
+    if run_dir is not None:
+        shutil.rmtree(work_dir, ignore_errors=True)
+    tokens = sum(step.tokens for step in steps)
+    return GrpoResult(len(steps), tokens, last.get("loss", 0.0), time.monotonic() - began, files)
+
+
+def grpo_arguments(work_dir: Path, settings: GrpoSettings, seed: int, temperature: float = 1.0) -> dict[str, Any]:
+    """Arguments of GRPOConfig: constant learning rate, one pass over the data, no generation."""
+    return shared_arguments(work_dir, seed, settings.learning_rate) | {
+        "lr_scheduler_type": "constant",
+        "adam_beta2": 0.99,
+        "loss_type": "dapo",
+        "epsilon": settings.clip_low,
+        "epsilon_high": settings.clip_high,
+        "beta": settings.kl,
+        "temperature": temperature,
+        "scale_rewards": "none",
+        "num_iterations": 1,
+        "steps_per_generation": 1,
+        # Not used: a batch is one StepBatch. TRL asks for a batch that holds whole groups of at least two.
+        "per_device_train_batch_size": 2,
+        "num_generations": 2,
+    }
+
+
+class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
+    """GRPOTrainer whose batches are StepBatches made from the log; `arguments` as in `grpo_arguments`."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        steps: Sequence[StepBatch],
+        settings: GrpoSettings,
+        arguments: dict[str, Any],
+    ) -> None:
+        self._steps = list(steps)
+        self._settings = settings
+        self._sums: dict[str, float] = {}
+        self._ready: tuple[Tensor, Tensor] | None = None
+        super().__init__(
+            model=model,
+            reward_funcs=_reward_is_logged,
+            args=GRPOConfig(**arguments, max_steps=len(self._steps)),
+            train_dataset=Dataset.from_dict({"prompt": [""] * len(self._steps)}),
+            processing_class=tokenizer,
+        )
+        quiet(self)
+
+    def get_train_dataloader(self) -> DataLoader[StepBatch]:
+        steps: Any = self._steps
+        return DataLoader(steps, batch_size=1, shuffle=False, collate_fn=lambda drawn: {"step": drawn[0]})
+
+    def take_moments(self, file: Path) -> None:
+        """Start from the Adam moments of an earlier run, with this run's learning rate. Raises CheckpointError."""
+        self.create_optimizer()
+        assert self.optimizer is not None
+        wanted = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        try:
+            self.optimizer.load_state_dict(load_state(file))
+        except (ValueError, KeyError) as error:
+            raise TrainingError(f"the optimizer state in {file} does not fit this model: {error}") from error
+        for group, values in zip(self.optimizer.param_groups, wanted, strict=True):
+            group.update(values)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, StepBatch], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        model.train()
+        step = inputs["step"]
+        self._sums = {}
+        total = torch.zeros((), device=self.accelerator.device)
+        for micro in step.micro_batches:
+            loss = self._compute_loss(model, self._trl_inputs(micro, step.tokens_in_loss))
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        self._step += 1
+        self._metrics["train"].clear()
+        self._last_step = step
+        return total
+
+    def floating_point_ops(self, inputs: dict[str, StepBatch]) -> int:
+        return 6 * inputs["step"].tokens_computed * self.model.num_parameters(exclude_embeddings=True)
+
+    def _trl_inputs(self, micro: MicroBatch, tokens_in_loss: int) -> dict[str, Any]:
+        device = self.accelerator.device
+        empty = torch.zeros(len(micro.completion_ids), 0, dtype=torch.long, device=device)
+        return {
+            "micro_batch": micro,
+            "prompt_ids": empty,
+            "prompt_mask": empty,
+            "completion_ids": micro.completion_ids.to(device),
+            "completion_mask": micro.completion_mask.to(device),
+            "tool_mask": micro.loss_mask.to(device),
+            "advantages": micro.advantages.to(device),
+            "old_per_token_logps": micro.behaviour_logprobs.to(device),
+            "num_items_in_batch": torch.tensor(float(tokens_in_loss), device=device),
+        }
+
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        micro: MicroBatch = inputs["micro_batch"]
+        logprobs, entropies = self._forward(self.accelerator.unwrap_model(model), micro)
+        mask = inputs["tool_mask"].bool()
+        behaviour, advantages = inputs["old_per_token_logps"], inputs["advantages"]
+        weights = correction(logprobs.detach(), behaviour, mask, self._settings)
+        self._count(logprobs.detach(), entropies, behaviour, advantages, mask, weights)
+        # A factor on the advantage is a factor on the token's loss: both sides of TRL's minimum are linear in it.
+        inputs["advantages"] = advantages * weights
+        if self.beta:
+            with torch.no_grad():
+                inputs["ref_per_token_logps"], _ = self._forward(self.ref_model, micro)
+        self._ready = (logprobs, entropies)
+        return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(self, *_: Any, **__: Any) -> tuple[Tensor, Tensor, None]:
+        """TRL asks here for a padded forward pass; the packed one has been made."""
+        assert self._ready is not None
+        (logprobs, entropies), self._ready = self._ready, None
+        return logprobs, entropies, None
+
+    def _forward(self, model: PreTrainedModel, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Logprobs and entropies (B, T) of the tokens in the loss, 0 elsewhere."""
+        with self.accelerator.autocast():
+            logprobs, entropies = token_logprobs(model, micro.row, micro.sources, micro.targets, self.temperature)
+        places = tuple(index.to(logprobs.device) for index in micro.places)
+        blank = torch.zeros(micro.loss_mask.shape, device=logprobs.device)
+        return blank.index_put(places, logprobs), blank.index_put(places, entropies)
+
+    def _count(
+        self,
+        logprobs: Tensor,
+        entropies: Tensor,
+        behaviour: Tensor,
+        advantages: Tensor,
+        mask: Tensor,
+        weights: Tensor,
+    ) -> None:
+        ratio = (logprobs - behaviour).exp()[mask]
+        clipped = ((ratio > 1 + self.epsilon_high) & (advantages[mask] > 0)) | (
+            (ratio < 1 - self.epsilon_low) & (advantages[mask] < 0)
+        )
+        values = {
+            "ratio": ratio.sum(),
+            "ratio_squared": ratio.square().sum(),
+            "clipped": clipped.sum(),
+            "truncated": (ratio > self._settings.importance_cap).sum(),
+            "vetoed": (mask & (weights == 0)).any(dim=1).sum(),
+            "mismatch": (behaviour - logprobs)[mask].sum(),
+            "entropy": entropies[mask].sum(),
+            "tokens": mask.sum(),
+            "members": torch.tensor(len(mask)),
+        }
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._sums["ratio_max"] = max(self._sums.get("ratio_max", 0.0), float(ratio.max()))
+
+    def step_metrics(self) -> dict[str, float]:
+        """What `on_step` and the log's metric table get of the last optimizer step (names are stable)."""
+        step, sums = self._last_step, self._sums
+        tokens = max(sums["tokens"], 1.0)
+        advantages = torch.tensor(step.advantages)
+        return {
+            "reward_mean": sum(step.rewards) / len(step.rewards),
+            "advantage_std": float(advantages.std(correction=0)),
+            "ratio_mean": sums["ratio"] / tokens,
+            "ratio_max": sums["ratio_max"],
+            "clipped_share": sums["clipped"] / tokens,
+            "truncated_share": sums["truncated"] / tokens,
+            "vetoed": sums["vetoed"],
+            # (Σ w)² / (n Σ w²): 1 if all tokens weigh the same.
+            "effective_sample_share": sums["ratio"] ** 2 / max(tokens * sums["ratio_squared"], 1e-12),
+            "mismatch_kl": sums["mismatch"] / tokens,
+            "entropy": sums["entropy"] / tokens,
+            "members": sums["members"],
+            "tokens": float(step.tokens),
+            "tokens_computed": float(step.tokens_computed),
+            "tokens_in_loss": float(step.tokens_in_loss),
+        }
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # TRL's own writes a model card first, which a checkpoint has no use for.
+        save = super(GRPOTrainer, self)._save_checkpoint
+        attempt(lambda: save(model, trial), Path(self.args.output_dir or "."))
+
+
+def correction(logprobs: Tensor, behaviour: Tensor, mask: Tensor, settings: GrpoSettings) -> Tensor:
+    """Factor (B, T) on each token's PPO loss, whose gradient already carries the ratio: min(ratio, cap) / ratio.
+
+    0 on all tokens of a trajectory in which some token in the loss has a ratio below `importance_veto`. All inputs are
+    (B, T) and carry no gradient.
+    """
+    ratio = (logprobs - behaviour).exp()
+    truncated = ratio.clamp(max=settings.importance_cap) / ratio.clamp(min=1e-30)
+    vetoed = ((ratio < settings.importance_veto) & mask).any(dim=1, keepdim=True)
+    return torch.where(mask & ~vetoed, truncated, torch.zeros_like(truncated))
+
+
+class _MarkComplete(TrainerCallback):
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        mark_complete(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
+
+
+def _reward_is_logged(**_: Any) -> list[float]:
+    raise TrainingError("rewards come from the log; TRL must not ask for one")
+
+
+def _open_run_dir(run_dir: Path, fingerprint: str) -> Path | None:
+    """The checkpoint to go on from. Raises TrainingError if `run_dir` holds another run's."""
+    note = run_dir / "run.json"
+    if note.is_file():
+        if json.loads(note.read_text())["fingerprint"] != fingerprint:
+            raise TrainingError(
+                f"{run_dir} holds checkpoints of a run with other groups, settings, seed or start: remove it or "
+                "choose another run_dir"
+            )
+        return newest_checkpoint(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps({"fingerprint": fingerprint}))
+    return None
+
+
+def _fingerprint(
+    model_dir: Path, groups: Sequence[TrainingGroup], settings: GrpoSettings, seed: int, temperature: float
+) -> str:
+    content = [str(model_dir.resolve()), settings.model_dump(mode="json"), seed, temperature]
+    content += [asdict(group) for group in sorted(groups, key=lambda group: group.group_id)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

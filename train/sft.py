@@ -1,0 +1,168 @@
+"""Cold start: supervised fine-tuning on reference dialogues (CM2 pipeline, step 3) with TRL's SFTTrainer.
+
+Reads a model directory and rendered dialogues, writes a new model directory. The loss is on the tokens that the
+assistant says, averaged over all of them in a batch; dialogues are packed into rows without padding (train/packed.py).
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from trl import SFTConfig, SFTTrainer
+
+from store.settings import SftSettings
+from train.checkpoints import save_version
+from train.packed import Family, PackedRow, pack, token_logprobs
+from train.training_run import OnStep, StepReport, TrainingError, load_policy, quiet, shared_arguments
+
+MICRO_BATCH_TOKENS = 4096
+"""Tokens of a forward pass; a batch of longer dialogues is taken in several, with the same gradient."""
+
+
+@dataclass(frozen=True)
+class SftExample:
+    """A rendered dialogue; `loss_mask` is 1 on tokens that the assistant says. Equal lengths."""
+
+    ids: list[int]
+    loss_mask: list[int]
+
+
+@dataclass(frozen=True)
+class SftResult:
+    steps: int
+    tokens: int
+    """Tokens that went through the model, all epochs."""
+    loss: float
+    """Mean over the last epoch's steps."""
+    seconds: float
+    files: dict[str, str]
+    """File name -> SHA-256 of the written version."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    row: PackedRow
+    sources: Tensor
+    """(N,) positions in the row whose next token is in the loss."""
+    targets: Tensor
+    """(N,) those tokens."""
+
+
+def train_sft(
+    model_dir: Path,
+    out_dir: Path,
+    examples: Sequence[SftExample],
+    settings: SftSettings,
+    seed: int,
+    on_step: OnStep = lambda step, steps, metrics: None,
+) -> SftResult:
+    """Train `model_dir` on `examples` and write `out_dir`: AdamW, cosine decay after 10 % warm-up, seeded order.
+
+    Raises TrainingError for examples that cannot be trained on, CheckpointError if `out_dir` cannot be written.
+    """
+    began = time.monotonic()
+    _check(examples)
+    model, tokenizer = load_policy(Path(model_dir))
+    if (top := max(max(e.ids) for e in examples)) >= model.get_input_embeddings().num_embeddings:
+        raise TrainingError(f"token id {top} is not in the vocabulary of {model_dir}: render with its tokenizer")
+    rows = [{"input_ids": e.ids, "labels": _labels(e)} for e in examples]
+    losses: list[float] = []
+
+    def report(step: int, steps: int, metrics: dict[str, float]) -> None:
+        losses.append(metrics["loss"])
+        on_step(step, steps, metrics)
+
+    trainer = PackedSftTrainer(
+        model=model,
+        args=SFTConfig(
+            **shared_arguments(Path(out_dir).parent, seed, settings.learning_rate),
+            num_train_epochs=settings.epochs,
+            per_device_train_batch_size=settings.batch_size,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.1,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        data_collator=_collate,
+    )
+    quiet(trainer)
+    trainer.add_callback(StepReport(report, trainer.step_metrics))
+    trainer.train()
+    files = save_version(model, Path(model_dir), Path(out_dir))
+    steps = trainer.state.global_step
+    last = losses[-max(1, steps // settings.epochs) :]
+    tokens = settings.epochs * sum(len(e.ids) for e in examples)
+    return SftResult(steps, tokens, sum(last) / len(last), time.monotonic() - began, files)
+
+
+class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer whose batch is a list of packed micro-batches: same loss, no padding, logits only where needed."""
+
+    _last: dict[str, float] = {}
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        model.train()
+        micro_batches: list[MicroBatch] = inputs["micro_batches"]
+        in_loss = sum(len(micro.targets) for micro in micro_batches)
+        total = torch.zeros((), device=self.accelerator.device)
+        for micro in micro_batches:
+            with self.accelerator.autocast():
+                logprobs, _ = token_logprobs(self.accelerator.unwrap_model(model), micro.row, micro.sources, micro.targets)
+                loss = -logprobs.sum() / in_loss
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        self._last = {"tokens": float(inputs["input_ids"].numel()), "tokens_in_loss": float(in_loss)}
+        return total
+
+    def step_metrics(self) -> dict[str, float]:
+        return self._last
+
+
+def _collate(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
+    """One optimizer step's dialogues as micro-batches of at most MICRO_BATCH_TOKENS tokens (or one dialogue)."""
+    micro_batches: list[list[dict[str, list[int]]]] = []
+    room = 0
+    for row in sorted(rows, key=lambda r: len(r["input_ids"]), reverse=True):
+        if not micro_batches or len(row["input_ids"]) > room:
+            micro_batches.append([])
+            room = MICRO_BATCH_TOKENS
+        micro_batches[-1].append(row)
+        room -= len(row["input_ids"])
+    ids = [token for row in rows for token in row["input_ids"]]
+    return {"input_ids": torch.tensor([ids]), "micro_batches": [_micro_batch(rows) for rows in micro_batches]}
+
+
+def _micro_batch(rows: list[dict[str, list[int]]]) -> MicroBatch:
+    sources, targets, start = [], [], 0
+    for row in rows:
+        places = [i for i, label in enumerate(row["labels"]) if label != -100]
+        sources += [start + i - 1 for i in places]
+        targets += [row["labels"][i] for i in places]
+        start += len(row["input_ids"])
+    packed = pack([Family(row["input_ids"]) for row in rows])
+    return MicroBatch(packed, torch.tensor(sources), torch.tensor(targets))
+
+
+def _labels(example: SftExample) -> list[int]:
+    return [token if kept else -100 for token, kept in zip(example.ids, example.loss_mask, strict=True)]
+
+
+def _check(examples: Sequence[SftExample]) -> None:
+    if not examples:
+        raise TrainingError("there are no dialogues to train on")
+    for index, example in enumerate(examples):
+        if len(example.ids) != len(example.loss_mask):
+            raise TrainingError(
+                f"dialogue {index} has {len(example.ids)} ids and a loss mask of {len(example.loss_mask)}"
+            )
+        if not example.ids or example.loss_mask[0] or not any(example.loss_mask):
+            raise TrainingError(f"dialogue {index} needs a prompt without loss and at least one token in the loss")

@@ -1,0 +1,115 @@
+"""What the SFT and the GRPO run share: loading the policy, TRL arguments without side effects, progress of each step.
+
+Weights, gradients and optimizer are float32 (an update of 2e-5 vanishes in bfloat16), the matrix products bfloat16.
+"""
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import Trainer
+
+from train.packed import use_packed_attention
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+"""(step from 1, steps in all, metrics of the step)"""
+
+
+class TrainingError(RuntimeError):
+    """A run cannot start or go on: says what is wrong and what to do."""
+
+
+def load_policy(model_dir: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The policy in float32 with packed attention, and its tokenizer. Raises TrainingError if it is not there."""
+    if not (model_dir / "config.json").is_file():
+        raise TrainingError(f"there is no model in {model_dir}: it has no config.json")
+    transformers.logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+        use_packed_attention(model)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"the model in {model_dir} cannot be loaded for training: {error}") from error
+    return model, tokenizer
+
+
+def shared_arguments(run_dir: Path, seed: int, learning_rate: float) -> dict[str, Any]:
+    """Arguments of both trainers: no reports, no hub, no saving unless asked, every step logged."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    return {
+        "output_dir": str(run_dir),
+        "seed": seed,
+        "data_seed": seed,
+        "learning_rate": learning_rate,
+        "bf16": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "optim": "adamw_torch_fused",
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "gradient_checkpointing": False,
+        "gradient_accumulation_steps": 1,
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": False,
+        "disable_tqdm": True,
+        "report_to": "none",
+        "push_to_hub": False,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+    }
+
+
+class StepReport(TrainerCallback):
+    """Hands every optimizer step's metrics to `on_step`; stops the run at the first loss that is not a number."""
+
+    def __init__(self, on_step: OnStep, extra: Callable[[], dict[str, float]]) -> None:
+        self._on_step = on_step
+        self._extra = extra
+        self._began = time.monotonic()
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self._began = time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        metrics = {name: float(logs[name]) for name in ("loss", "grad_norm", "learning_rate") if name in logs}
+        seconds = time.monotonic() - self._began
+        metrics |= self._extra()
+        metrics |= {"seconds": seconds, "tokens_per_s": metrics.get("tokens", 0.0) / max(seconds, 1e-9)}
+        metrics["peak_rss_gib"] = peak_rss_gib()
+        if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics.get("grad_norm", 0.0))):
+            raise TrainingError(
+                f"step {state.global_step}: loss {metrics['loss']}, gradient norm {metrics.get('grad_norm')}: "
+                "the run is stopped and nothing is saved; lower the learning rate or look at the data"
+            )
+        self._on_step(state.global_step, state.max_steps, metrics)
+
+
+def quiet(trainer: Trainer) -> None:
+    """Nothing on standard output: progress goes through StepReport."""
+    trainer.remove_callback(PrinterCallback)
+
+
+def peak_rss_gib() -> float:
+    """Greatest resident memory of this process so far, in GiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
