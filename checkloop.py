@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Agents that keep improving from their own log.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Agents that keep improving from their own log.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 
@@ -31,7 +31,6 @@ def demo(
 @app.command()
 def serve(
     config: ConfigOption = None,
-    staging: Annotated[bool, typer.Option("--staging", help="Also a server for candidates.")] = False,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """The gateway with its vLLM servers, answering with the live version."""
@@ -42,7 +41,71 @@ def serve(
     settings = load_settings(config)
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    asyncio.run(serve_gateway(open_log(settings.url), settings, staging=staging))
+    asyncio.run(serve_gateway(open_log(settings.url), settings))
+
+
+@app.command()
+def init(config: ConfigOption = None) -> None:
+    """Registers the model of the settings (model.source) as the first version and makes it live."""
+    from store.database import open_log
+    from store.settings import load_settings
+    from train.registry import register_first_version
+
+    settings = load_settings(config)
+    typer.echo(f"{register_first_version(open_log(settings.url), settings)} is live: `checkloop up` serves it")
+
+
+@app.command()
+def up(
+    config: ConfigOption = None,
+    dashboard_port: Annotated[int, typer.Option(help="Of the dashboard.")] = 8501,
+) -> None:
+    """The newest live version, the gateway and the dashboard, until Ctrl-C."""
+    from agent.gateway_process import GatewayProcess
+    from agent.vllm_server import check_port_free
+    from dashboard.process import DashboardProcess
+    from store.database import open_log
+    from store.settings import load_settings
+
+    settings = load_settings(config)
+    open_log(settings.url).close()
+    check_port_free("127.0.0.1", dashboard_port, "dashboard")
+    typer.echo("starting vLLM and the gateway (half a minute) ...")
+    with GatewayProcess(settings) as gateway, DashboardProcess(settings, dashboard_port) as dashboard:
+        typer.echo(f"dashboard: {dashboard.url}\ngateway:   {gateway.url}/v1   (OpenAI-compatible)\nCtrl-C stops both")
+        gateway.wait_for_end_of(dashboard)
+
+
+@app.command()
+def chat(
+    config: ConfigOption = None,
+    domain: Annotated[str, typer.Option(help="The bundled world whose tools the agent has.")] = "travel",
+    session: Annotated[str, typer.Option(help="A chat to go on with.")] = "",
+) -> None:
+    """Talk to the agent in the terminal. Needs `checkloop up` or `checkloop serve` running."""
+    from agent.chat import run_chat
+    from dashboard.chats import new_seed, scenario_of
+    from env_sim.simulator import Simulator
+    from env_sim.worlds import WORLDS
+    from store.database import open_log
+    from store.settings import SettingsError, load_settings
+
+    settings = load_settings(config)
+    if domain not in WORLDS:
+        raise SettingsError(f"there is no bundled world {domain!r}; there are {', '.join(sorted(WORLDS))}")
+    seed = new_seed()
+    scenario = scenario_of(domain, seed)
+    simulator = Simulator(scenario, seed)
+    talk = run_chat(
+        settings.gateway_url,
+        open_log(settings.url),
+        scenario.tools,
+        simulator.answer,
+        session=session or None,
+        system=scenario.system,
+        max_tokens=settings.rollout.max_tokens_per_step,
+    )
+    asyncio.run(talk)
 
 
 def _end_with_stdin() -> None:
@@ -58,10 +121,11 @@ def main() -> None:
     from agent.vllm_server import ServerError
     from store.database import LogError
     from store.settings import SettingsError
+    from train.errors import TrainingFailed
 
     try:
         app(standalone_mode=False)
-    except (SettingsError, LogError, ModelError, ServerError, OSError) as error:
+    except (SettingsError, LogError, ModelError, ServerError, TrainingFailed, OSError) as error:
         print(f"checkloop: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -15,13 +15,13 @@ from store.settings import Settings
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-async def serve(log: Log, settings: Settings, *, staging: bool) -> None:
+async def serve(log: Log, settings: Settings) -> None:
     """Serves the live version until stopped. Raises ServerError if anything does not come up."""
     host, port = settings.gateway.host, settings.gateway.port
     if host not in LOOPBACK:
         raise ServerError(f"gateway.host {host!r} is not a loopback address: without sign-in it serves this machine only")
     check_port_free(host, port, "gateway")
-    fleet = Fleet(log, settings, staging=staging)
+    fleet = Fleet(log, settings)
     await fleet.start()
     renderer = Renderer.from_dir(Path(fleet.live.server.model_dir))
     app = make_app(Gateway(log, fleet, renderer, settings))

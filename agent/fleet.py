@@ -1,8 +1,9 @@
 """Which server holds which policy version: the alias `policy`, exact versions, swaps and their proof.
 
-Two servers: `live` answers `policy`; `staging` holds the candidate that a gate looks at, so that weights that no gate
-has passed never answer the people who use the agent (invariant 4). A step leases a server, and keeps its version: a
-swap waits for the leases to end, and new steps wait for the swap.
+The alias is answered by a server that holds the live version, and by no other (invariant 4). A gate looks at a
+candidate on the `staging` server where there is one; with a single server it borrows that one, and `policy` answers
+503 with Retry-After until the candidate is promoted or the live version is back. A step leases a server and keeps its
+version: a swap waits for the leases to end, and new steps wait for the swap.
 """
 
 import asyncio
@@ -84,9 +85,10 @@ class Slot:
         before = self.version
         try:
             drained = time.perf_counter()
-            await self.server.reload(path)
+            if before != version:
+                await self.server.reload(path)
             reloaded = time.perf_counter()
-            proof = await self._prove(path, old_path if before != version else None)
+            proof = await self._prove(path, old_path if old_path != path else None)
             proved = time.perf_counter()
             if proof is None or proof.accepted:
                 self.version = version
@@ -128,14 +130,15 @@ class Slot:
 
 
 class Fleet:
-    """The servers of one checkloop. `staging` may be left out when nothing is trained."""
+    """The servers of one checkloop. Raises ServerError where no version is live."""
 
-    def __init__(self, log: Log, settings: Settings, *, staging: bool) -> None:
+    def __init__(self, log: Log, settings: Settings) -> None:
         live = live_version(log)
         if live is None:
             raise ServerError("there is no live version to serve: run `make demo`, or `checkloop init` for your own model")
         self._log = log
-        names = ["live", "staging"] if staging else ["live"]
+        self.live_version = live.name
+        names = ["live", "staging"] if settings.server.staging else ["live"]
         self.slots = {
             name: Slot(
                 VllmServer(name, settings.server.port + i, Path(live.path), settings.server, settings.home / "servers"),
@@ -165,34 +168,36 @@ class Fleet:
             slot.server.stop()
 
     def slot_of(self, model: str) -> Slot:
-        """The slot that answers `policy` or `policy@v0007`. Raises ApiError 404."""
-        alias, _, version = model.partition("@")
+        """The slot that answers `policy` or `policy@v0007`. Raises ApiError 404, or 503 while the server is borrowed."""
+        alias, _, wanted = model.partition("@")
         if alias != SERVED_NAME:
             raise ApiError(404, f"model {model!r} does not exist here; use 'policy' or 'policy@v0001'", "model_not_found")
-        if not version:
-            return self.live
+        version = wanted or self.live_version
         for slot in self.slots.values():
             if slot.version == version:
                 return slot
         held = ", ".join(f"{slot.version} ({name})" for name, slot in self.slots.items())
+        if version == self.live_version:
+            raise ApiError(503, f"the only server is looking at a candidate: {held}", "policy_busy", "server_error")
         raise ApiError(404, f"version {version!r} is not loaded; loaded are {held}", "model_not_found")
 
     async def stage(self, version: str) -> Swap:
-        """Loads a version into the staging server, where a gate can look at it."""
-        if "staging" not in self.slots:
-            raise ServerError("there is no staging server: start with `checkloop serve --staging`")
-        return await self._swap(self.slots["staging"], version)
+        """Loads a version where a gate can look at it: on the staging server, or else on the only one."""
+        return await self._swap(self.slots.get("staging", self.live), version)
 
     async def promote(self, version: str, reason: str) -> Swap:
         """Makes a version live: swap, proof, then the log. A failed proof marks it refused and keeps the old one."""
         swap = await self._swap(self.live, version)
         if not swap.accepted and swap.proof is not None:
             set_version_state(self._log, version, VersionState.REFUSED, f"proof failed: {swap.proof.reason}")
-        elif swap.before != version:
+        elif version != self.live_version:
             set_version_state(self._log, version, VersionState.LIVE, reason)
+            self.live_version = version
         return swap
 
     async def _swap(self, slot: Slot, version: str) -> Swap:
-        old = await asyncio.to_thread(get_version, self._log, slot.version)
+        # A borrowed server holds the candidate already: it is proved against the version that it is to replace.
+        before = self.live_version if slot.version == version else slot.version
+        old = await asyncio.to_thread(get_version, self._log, before)
         new = await asyncio.to_thread(get_version, self._log, version)
         return await slot.swap(version, Path(new.path), Path(old.path))

@@ -64,6 +64,7 @@ class Gateway:
             except TimeoutError as error:
                 raise ApiError(504, f"no answer within {self.timeout_s:.0f} s", "timeout", "server_error") from error
         choice = raw["choices"][0]
+        check_prompt(prompt, choice["prompt_token_ids"])
         sampled = Sampled(choice["token_ids"], choice["logprobs"]["token_logprobs"], choice["finish_reason"])
         message = self._message(choice["text"], call_ids())
         await self._record(session, request, prompt, conversation, version, sampled, message, began)
@@ -90,6 +91,8 @@ class Gateway:
                     if "error" in value:
                         raise ServerError(f"vLLM broke off: {value['error']}")
                     choice = value["choices"][0]
+                    if not ids and choice.get("prompt_token_ids") is not None:
+                        check_prompt(prompt, choice["prompt_token_ids"])
                     ids += choice.get("token_ids") or []
                     logprobs += (choice.get("logprobs") or {}).get("token_logprobs") or []
                     finish = choice.get("finish_reason") or finish
@@ -214,6 +217,12 @@ class Sampled:
         self.ids, self.logprobs, self.finish = ids, logprobs, finish
 
 
+def check_prompt(prompt: Prompt, seen: list[int]) -> None:
+    """Invariant 1, on every step: the server saw exactly the ids that are recorded."""
+    if seen != prompt.ids:
+        raise ServerError(f"vLLM saw a prompt of {len(seen)} ids that are not the {len(prompt.ids)} that it was sent")
+
+
 def call_ids() -> Iterator[str]:
     stem = uuid.uuid4().hex[:12]
     return (f"call_{stem}{n}" for n in itertools.count())
@@ -255,7 +264,8 @@ def make_app(gateway: Gateway) -> FastAPI:
 
     @app.exception_handler(ApiError)
     async def refuse(_: Request, error: ApiError) -> JSONResponse:
-        return JSONResponse(error.body, status_code=error.status)
+        headers = {"Retry-After": "2"} if error.status == 503 else None
+        return JSONResponse(error.body, status_code=error.status, headers=headers)
 
     @app.exception_handler(ServerError)
     async def server_failed(_: Request, error: ServerError) -> JSONResponse:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -16,12 +16,21 @@ from agent.vllm_server import ServerError
 from store.settings import Settings
 
 
-class GatewayProcess:
-    """`checkloop serve --staging` of these settings. Use it as a context manager."""
+class Child(Protocol):
+    """Another process that is watched beside the gateway."""
 
-    def __init__(self, settings: Settings, *, staging: bool = True) -> None:
+    name: str
+    log_file: Path
+
+    @property
+    def alive(self) -> bool: ...
+
+
+class GatewayProcess:
+    """`checkloop serve` of these settings. Use it as a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._staging = staging
         self._log_file = settings.home / "servers" / "gateway.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.url = settings.gateway_url
@@ -41,8 +50,6 @@ class GatewayProcess:
     def launch(self) -> None:
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "checkloop", "serve", "--until-stdin-closes"]
-        if self._staging:
-            command.append("--staging")
         environment = os.environ | _as_environment(self._settings)
         with self._log_file.open("wb") as sink:
             # A session of its own: Ctrl-C is for the parent, which stops it in order.
@@ -75,6 +82,14 @@ class GatewayProcess:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def wait_for_end_of(self, other: "Child") -> None:
+        """Returns when the gateway or `other` ends; raises ServerError that says which and why."""
+        while self._process is not None and self._process.poll() is None and other.alive:
+            time.sleep(0.5)
+        if other.alive:
+            raise ServerError(f"the gateway ended: {self._last_words()}")
+        raise ServerError(f"{other.name} ended: see {other.log_file}")
 
     def stage(self, version: str) -> dict[str, Any]:
         """Loads a version into the staging server; the swap's figures. Raises ServerError."""

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 # Streamlit puts the script's folder on the path, not the project's.
-ROOT = str(Path(__file__).resolve().parent.parent)
-if ROOT not in sys.path:
-    sys.path.insert(0, ROOT)
+HERE = Path(__file__).resolve().parent
+if str(HERE.parent) not in sys.path:
+    sys.path.insert(0, str(HERE.parent))
 
 import streamlit as st  # noqa: E402
 
@@ -16,10 +16,11 @@ from dashboard.theme import STYLE  # noqa: E402
 
 st.set_page_config(
     page_title="checkloop",
-    page_icon=str(Path(__file__).with_name("icon.svg")),
+    page_icon=str(HERE / "icon.svg"),
     layout="wide",
     initial_sidebar_state=225,
 )
+st.logo(str(HERE / "logo.svg"), icon_image=str(HERE / "icon.svg"), size="large")
 st.html(STYLE)
 chosen = st.navigation(
     [

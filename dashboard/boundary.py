@@ -27,7 +27,7 @@ class NoLogYetError(LogError):
     """There is no database at the configured address."""
 
 
-@st.cache_resource(show_spinner=False, max_entries=4)
+@st.cache_resource(show_spinner=False, max_entries=4, on_release=Log.close)
 def _open(url: str, identity: tuple[int, int] | None) -> Log:
     """`identity` changes when a log file is replaced by another one of the same name."""
     return open_log(url)

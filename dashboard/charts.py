@@ -39,11 +39,12 @@ class RewardPoint:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One value of a metric at a training step."""
+    """One value of a metric. `place` counts the steps of all runs shown, `step` those of its own run, `series`."""
 
-    step: int
+    place: int
     value: float
     series: str
+    step: int
 
 
 def _rows(points: Sequence[RatePoint | RewardPoint | CurvePoint]) -> alt.Data:
@@ -72,7 +73,7 @@ def rates_over_versions(points: Sequence[RatePoint]) -> alt.LayerChart:
         "rate:Q",
         title=None,
         scale=alt.Scale(domain=[0, 1]),
-        axis=alt.Axis(format="%", tickCount=5, grid=True),
+        axis=alt.Axis(tickCount=5, grid=True, labelExpr="format(100 * datum.value, '.0f') + ' %'"),
     )
     line = base.mark_line(color=ACCENT, opacity=0.35, strokeWidth=2).encode(y=rate)
     bars = base.mark_rule(color=ACCENT, strokeWidth=3, opacity=0.55).encode(y=alt.Y("low:Q"), y2="high:Q")
@@ -96,7 +97,7 @@ def metric_curve(points: Sequence[CurvePoint], title: str, unit: str = "") -> al
         .mark_line(point=alt.OverlayMarkDef(size=28, filled=True), strokeWidth=2)
         .encode(
             x=alt.X(
-                "step:Q", title="training step", axis=alt.Axis(tickMinStep=1, format="d", grid=False, titleFontSize=11)
+                "place:Q", title="training step", axis=alt.Axis(tickMinStep=1, format="d", grid=False, titleFontSize=11)
             ),
             y=alt.Y("value:Q", title=unit or None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)),
             color=color,

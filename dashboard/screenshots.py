@@ -9,13 +9,14 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -25,7 +26,8 @@ from store.browsing import TrajectoryFilter, page_of_trajectories
 from store.settings import load_settings
 
 APP = Path(__file__).parent / "app.py"
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 60.0
+SHOWN_TIMEOUT_MS = 60_000
 
 
 class DashboardError(RuntimeError):
@@ -47,26 +49,19 @@ def running_dashboard(environment: dict[str, str]) -> Iterator[str]:
         "--server.headless",
         "true",
     ]
-    process = subprocess.Popen(
-        command,
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(process, url)
-        yield url
-    finally:
-        process.terminate()
+    with tempfile.TemporaryFile("w+") as said:  # a pipe that nobody reads would block the server when it is full
+        process = subprocess.Popen(command, env=os.environ | environment, stdout=said, stderr=said)
         try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stderr:
-            process.stderr.close()
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_ready(process, url, said)
+            yield url
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 @contextmanager
@@ -85,8 +80,8 @@ def open_browser() -> Iterator[Browser]:
 
 def wait_until_shown(page: Page) -> None:
     """Waits until Streamlit has run the page to its end and the charts have been drawn."""
-    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=20_000)
-    page.wait_for_load_state("networkidle", timeout=20_000)
+    page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=SHOWN_TIMEOUT_MS)
+    page.wait_for_load_state("networkidle", timeout=SHOWN_TIMEOUT_MS)
 
 
 def take_screenshots(out_dir: Path, database_url: str = "", theme: Literal["light", "dark"] = "light") -> list[Path]:
@@ -117,7 +112,7 @@ def take_screenshots(out_dir: Path, database_url: str = "", theme: Literal["ligh
 def _views(database_url: str) -> dict[str, str]:
     log = connect(load_settings(None, database_url=database_url) if database_url else load_settings())
     failing = page_of_trajectories(log, TrajectoryFilter(origin="evaluation", low=0.2, high=0.8), limit=1, offset=0)
-    views = {page.path: page.path for page in (OVERVIEW, TRAJECTORIES, ITEMS, TRAINING, CHAT)}
+    views = {page.path: address(page) for page in (OVERVIEW, TRAJECTORIES, ITEMS, TRAINING, CHAT)}
     if failing:
         views["trajectory"] = address(TRAJECTORIES, trajectory=failing[0].id)
     return views
@@ -129,12 +124,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_ready(process: subprocess.Popen[str], url: str) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, said: IO[str]) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            said = (process.stderr.read() if process.stderr else "").strip()
-            raise DashboardError(f"the dashboard ended with status {process.returncode}: {said[-2000:]}")
+            said.seek(0)
+            raise DashboardError(f"the dashboard ended with status {process.returncode}: {said.read().strip()[-2000:]}")
         try:
             with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2):
                 return

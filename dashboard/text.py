@@ -93,18 +93,24 @@ def link(label: str, href: str) -> str:
     return f'<a href="{html.escape(href, quote=True)}" target="_self">{escape(label)}</a>'
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = ()) -> str:
-    """A table; cells are HTML made by the functions above, `numeric` are the columns set to the right."""
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Iterable[int] = (), *, fill: bool = False
+) -> str:
+    """A table; cells are HTML made by the functions above.
+
+    `numeric` are the columns set to the right; with `fill` the last column takes the width that the others leave.
+    """
     right = set(numeric)
 
     def classes(index: int) -> str:
         return ' class="num"' if index in right else ""
 
+    look = ' class="cl-fill"' if fill else ""
     head = "".join(f"<th{classes(i)}>{escape(name)}</th>" for i, name in enumerate(columns))
     body = "".join(
         "<tr>" + "".join(f"<td{classes(i)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows
     )
-    return f'<div class="cl-scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="cl-scroll"><table{look}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def show(*parts: str) -> None:

@@ -90,6 +90,8 @@ STYLE = """
          border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: bottom; }
 .cl td { padding: 0.42rem 0.7rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 .cl tr:last-child td { border-bottom: none; }
+.cl table.cl-fill td:last-child { width: 100%; }
+.cl table.cl-fill td:not(:last-child) { white-space: nowrap; }
 .cl td.num, .cl th.num { text-align: right; white-space: nowrap; }
 .cl-scroll { overflow-x: auto; }
 .cl a { color: inherit; text-decoration: underline; text-underline-offset: 2px;

@@ -97,9 +97,9 @@ def listing_frame(rows: Sequence[TrajectoryListing]) -> dict[str, Any]:
         "data": frame,
         "column_config": {
             "started": column.DatetimeColumn("Started", format="MMM D, HH:mm:ss", width=112),
-            "scenario": column.TextColumn("Scenario", width=140),
+            "scenario": column.TextColumn("Scenario", width=160),
             "domain": column.TextColumn("Domain", width=120),
-            "opening": column.TextColumn("First message", width=190),
+            "opening": column.TextColumn("First message", width=170),
             "origin": column.TextColumn("Origin", width=80),
             "version": column.TextColumn("Version", width=65),
             "reward": column.ProgressColumn("Reward", min_value=0.0, max_value=1.0, format="%.2f", width=105),

@@ -163,9 +163,8 @@ class _Dialogue:
         self._simulator = Simulator(scenario, world_seed, self._llm)
         tools = make_tools(scenario.tools, self._answer)
         graph = build_graph(self._policy, tools, on_refusal=self._record, retry_policy=RETRY_POLICY)
-        config: RunnableConfig = {
-            "configurable": {"max_steps": self._settings.max_steps_per_turn, "seed": self._plan.seed}
-        }
+        seed = self._plan.seed if self._settings.seeded else None
+        config: RunnableConfig = {"configurable": {"max_steps": self._settings.max_steps_per_turn, "seed": seed}}
         messages: list[AnyMessage] = [SystemMessage(scenario.system)] if scenario.system else []
         for index, turn in enumerate(scenario.turns):
             messages.append(HumanMessage(turn.user))

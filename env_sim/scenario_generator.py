@@ -20,8 +20,16 @@ SYSTEM = "You help people by calling tools. Ask for what is missing; say so when
 SOURCE = "bundled"
 MAX_TOOLS = 7
 
-TURN_COUNTS = {1: 30, 2: 40, 3: 20, 4: 10}
-SKILLS = {"chained": 30, "parallel": 22, "missing_parameter": 22, "error_recovery": 14, "no_tool": 8, "ordered": 4}
+TURN_COUNTS = {1: 45, 2: 35, 3: 15, 4: 5}
+SKILLS = {
+    "single_call": 34,
+    "chained": 20,
+    "parallel": 14,
+    "missing_parameter": 14,
+    "error_recovery": 10,
+    "no_tool": 6,
+    "ordered": 2,
+}
 ATTEMPTS = 200
 
 
@@ -111,7 +119,7 @@ def _offered_tools(dialogue: Dialogue, random: Random) -> tuple[ToolSpec, ...]:
     needed = {call.name for turn in dialogue.turns for step in turn.reference for call in step.calls}
     own = list(dialogue.domain.world.tools)
     spare = [spec for spec in own if spec.name not in needed]
-    for spec in random.sample(spare, min(len(spare), random.choice((0, 1, 1, 2, 3)))):
+    for spec in random.sample(spare, min(len(spare), random.choice((1, 2, 3, 4)))):
         if len(own) > 3:
             own.remove(spec)
     foreign = [spec for name, domain in SEEN.items() if name != dialogue.ref.name for spec in domain.world.tools]

@@ -12,7 +12,7 @@ from env_sim.worlds.intents import Unserved
 from env_sim.worlds.world import Pool
 
 CHOICE = re.compile(r"\[([^\[\]]*)\]")
-HELD_OUT_SHARE = 0.6
+HELD_OUT_SHARE = 0.3
 """Share of the phrasings in validation and test that training never saw."""
 
 SENTENCES = Pool(

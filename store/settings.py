@@ -45,7 +45,10 @@ class ServerSettings(Section):
     """The vLLM servers that checkloop starts."""
 
     port: int = Field(default=8100, ge=1, le=65535)
-    """Port of the live server; the staging server (candidates and rollouts of a run) takes the next one."""
+    """Port of the live server; the staging server takes the next one."""
+    staging: bool = False
+    """A second server for the candidates that a gate looks at. Without it the gate borrows the only server, and the
+    alias `policy` answers 503 meanwhile; with it people are served through it (and about 3 GB more are used)."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     max_model_len: int = Field(default=2048, ge=256)
     max_num_seqs: int = Field(default=64, ge=1)
@@ -71,12 +74,15 @@ class RolloutSettings(Section):
     """G of CM2."""
     concurrency: int = Field(default=48, ge=1)
     temperature: float = Field(default=1.0, ge=0)
-    max_steps_per_turn: int = Field(default=6, ge=1)
-    max_tokens_per_step: int = Field(default=128, ge=8)
+    seeded: bool = False
+    """Send each step's seed to the server. Off: vLLM's CPU sampler draws twice for seeded requests, which halves its
+    speed, and batches of other sizes round differently anyway. Worlds and scenarios are seeded either way."""
+    max_steps_per_turn: int = Field(default=5, ge=1)
+    max_tokens_per_step: int = Field(default=96, ge=8)
 
 
 class GrpoSettings(Section):
-    learning_rate: float = Field(default=2e-5, gt=0)
+    learning_rate: float = Field(default=3e-5, gt=0)
     scenarios_per_step: int = Field(default=4, ge=1)
     clip_low: float = Field(default=0.2, gt=0)
     clip_high: float = Field(default=0.28, gt=0)
@@ -94,17 +100,17 @@ class GrpoSettings(Section):
 
 
 class SftSettings(Section):
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=4e-4, gt=0)
     epochs: int = Field(default=2, ge=1)
-    dialogues: int = Field(default=64, ge=1)
-    batch_size: int = Field(default=8, ge=1)
+    dialogues: int = Field(default=128, ge=1)
+    batch_size: int = Field(default=4, ge=1)
 
 
 class LoopSettings(Section):
     rounds: int = Field(default=4, ge=1)
     scenarios_per_round: int = Field(default=24, ge=1)
     test_scenarios: int = Field(default=64, ge=4)
-    validation_scenarios: int = Field(default=32, ge=4)
+    validation_scenarios: int = Field(default=48, ge=4)
     gate_min_effect: float = 0.0
     """The candidate's mean validation reward must exceed the live one's by this much."""
 

@@ -7,8 +7,24 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
+from agent.bundled_model import prepare_bundled_model
+from agent.rendering import Renderer
 from store.database import Log, open_log
 from tests.databases import PostgresqlDatabases, postgresql_server
+from tests.serving import MODEL, Serving, start_serving
+
+
+@pytest.fixture(scope="session")
+def renderer() -> Renderer:
+    """Of the bundled model."""
+    return Renderer.from_dir(prepare_bundled_model(MODEL))
+
+
+@pytest.fixture(scope="session")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """The real gateway before the real vLLM with the bundled model."""
+    with start_serving(tmp_path_factory.mktemp("serving")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -306,12 +306,12 @@ def run_round(log: Log, scenarios: list[Scenario], number: int, base: str, candi
             run,
             step,
             {
-                "reward": 0.38 + 0.4 * progress + 0.03 * wobble,
+                "reward_mean": 0.38 + 0.4 * progress + 0.03 * wobble,
                 "loss": 0.02 * wobble,
                 "entropy": 0.9 * math.exp(-progress) + 0.02 * wobble,
                 "mismatch_kl": 0.0008 + 0.0002 * wobble,
-                "ess": 0.97 - 0.05 * progress + 0.004 * wobble,
-                "clip_share": 0.02 + 0.01 * progress + 0.003 * wobble,
+                "effective_sample_share": 0.97 - 0.05 * progress + 0.004 * wobble,
+                "clipped_share": 0.02 + 0.01 * progress + 0.003 * wobble,
                 "tokens_per_s": 540 + 12 * wobble,
             },
         )

@@ -12,31 +12,37 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from streamlit.testing.v1 import AppTest
-from tests.sample_log import CHAT_ID, build_sample_log, scenario_of
-from tests.sample_log import DOMAINS as SAMPLE_DOMAINS
-from tests.scripted_gateway import Policy, Refuses, Says, ScriptedGateway, call
 
+from dashboard.chats import scenario_of as chat_scenario_of
 from dashboard.links import CHAT, ITEMS, OVERVIEW, PAGES, TRAINING, TRAJECTORIES, PageSpec
+from dashboard.text import LONGEST, escape, link, tidy_json
 from env_sim.worlds import WORLDS
 from store.browsing import TrajectoryFilter, neighbours
 from store.database import Log, open_log
 from store.figures import Counts, verdict_cube
+from store.runs import add_metrics, finish_run, start_run
 from store.scenarios import add_scenarios, item_ids
 from store.trajectories import (
     NewTrajectory,
     StepToRecord,
     ToolAnswer,
     create_trajectories,
+    end_trajectory,
     list_trajectories,
     record_step,
     record_tool_answers,
 )
 from store.turns import get_turns
 from store.verdicts import Verdict, add_verdicts, rewards_of, verdicts_of
-from store.vocabulary import Origin, Outcome, Split, ToolSource, VerdictSource
+from store.vocabulary import Origin, Outcome, RunKind, Split, ToolSource, VerdictSource
+from tests.sample_log import CHAT_ID, build_sample_log, scenario_of
+from tests.sample_log import DOMAINS as SAMPLE_DOMAINS
+from tests.scripted_gateway import Policy, Refuses, Says, ScriptedGateway, call
 
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"
-HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> ![p](http://evil.test/p.png) [l](http://evil.test) # h'
+HOSTILE = (
+    '<script>alert("x")</script><img src=x onerror=alert(1)> ![p](http://evil.test/p.png) [l](http://evil.test) # h'
+)
 
 
 def free_port() -> int:
@@ -110,9 +116,7 @@ def test_an_empty_log_says_what_to_do_first(page: PageSpec, empty: Log) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
-def test_a_missing_log_is_said_and_not_created(
-    page: PageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_log_is_said_and_not_created(page: PageSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHECKLOOP_DATABASE_URL", f"sqlite:///{tmp_path}/none/log.db")
     said = shown(open_page(page))
     assert "There is no log yet" in said
@@ -232,8 +236,6 @@ def test_an_unknown_trajectory_is_said(sample: Log) -> None:
 
 def test_a_failed_trajectory_says_why_and_that_it_is_excluded(sample: Log) -> None:
     create_trajectories(sample, [NewTrajectory(id="broken", origin=Origin.ROLLOUT, version="v0003")])
-    from store.trajectories import end_trajectory
-
     end_trajectory(sample, "broken", "failed", "the server went away")
     app = open_page(TRAJECTORIES, trajectory="broken")
     assert "excluded" in app.warning[0].value
@@ -257,6 +259,25 @@ def test_training_shows_runs_curves_versions_and_the_gate(sample: Log) -> None:
     assert len(app.get("vega_lite_chart")) == 7
     app.multiselect(key="runs").set_value([]).run()
     assert len(app.get("vega_lite_chart")) == 0
+
+
+def test_training_follows_a_run_that_is_on(sample: Log) -> None:
+    app = open_page(TRAINING)
+    assert app.multiselect(key="runs").value == ["demo-round-2", "demo-round-1"]
+    run = start_run(sample, "demo-round-3", RunKind.GRPO, "v0003", 7, {"learning_rate": 2e-5})
+    app.run()
+    assert app.multiselect(key="runs").value == ["demo-round-3", "demo-round-2", "demo-round-1"]
+    assert "▶ running" in html(app)
+    app.multiselect(key="runs").set_value(["demo-round-3"]).run()
+    assert "no metrics yet" in html(app)
+    add_metrics(sample, run, 1, {"reward_mean": 0.5, "grad_norm": 1.0})
+    app.run()
+    assert len(app.get("vega_lite_chart")) == 2
+    finish_run(sample, run, "failed", "out of memory <b>")
+    start_run(sample, "demo-round-4", RunKind.GRPO, "v0003", 7, {"learning_rate": 2e-5})
+    app.run()
+    assert "✗ failed" in html(app) and "out of memory &lt;b&gt;" in html(app)
+    assert app.multiselect(key="runs").value == ["demo-round-3"]
 
 
 def hostile_trajectory(log: Log) -> str:
@@ -334,6 +355,16 @@ def test_hostile_text_in_the_list_stands_in_cells(sample: Log) -> None:
     assert "<script" not in html(app)
 
 
+def test_text_shows_exactly_its_characters() -> None:
+    assert escape("a<b>&\"'") == "a&lt;b&gt;&amp;&quot;&#x27;"
+    assert escape("line\n\ttab") == "line\n\ttab"
+    assert escape("\x00\x1b[31m") == "␀␛[31m"
+    assert escape("abc\u202edcba") == "abc&lt;U+202E&gt;dcba"  # a direction override cannot turn the text around
+    assert escape("x" * (LONGEST + 5)).endswith("(5 more characters)")
+    assert 'href="?a=&quot;' in link("l", '?a="')
+    assert tidy_json("{broken") == "{broken"
+
+
 class RunningGateway:
     """The scripted gateway behind a real port, with the health route that the page asks."""
 
@@ -409,6 +440,18 @@ def test_a_gateway_that_fails_is_a_message_and_the_chat_goes_on(empty: Log, monk
         broken.clear()
         app.chat_input(key="say").set_value("Hello").run()
         assert not app.error and "Here I am." in html(app)
+
+
+def test_a_suggestion_can_be_asked(empty: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(port))
+    with RunningGateway(empty, lambda body: Says("Gladly."), port):
+        app = open_page(CHAT, tools="library")
+        app.button(key="suggest").click().run()
+        assert not app.error and "Gladly." in html(app)
+    turn = get_turns(empty, app.query_params["session"])[0]
+    summary = list_trajectories(empty, origin=Origin.CHAT)[0]
+    assert turn.user == chat_scenario_of("library", summary.seed).turns[0].user
 
 
 def test_without_a_gateway_nothing_can_be_said(sample: Log) -> None:

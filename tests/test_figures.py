@@ -1,9 +1,13 @@
 """What pages count: on both databases, against numbers worked out from the rows one by one."""
 
+import shutil
+import sqlite3
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from tests.sample_log import CHAT_ID, build_sample_log
+from sqlalchemy import make_url
 
 from store.browsing import (
     RUNNING,
@@ -31,11 +35,40 @@ from store.runs import get_run, run_trajectories
 from store.trajectories import TrajectorySummary, list_trajectories
 from store.verdicts import Reward, Verdict, add_rewards, add_verdicts, rewards_of, verdicts_of
 from store.vocabulary import Outcome, VerdictSource
+from tests.databases import PostgresqlDatabases
+from tests.sample_log import CHAT_ID, build_sample_log
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def template(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of a database with the sample log, to copy."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('figures')}/log.db"
+    else:
+        databases: PostgresqlDatabases = request.getfixturevalue("postgresql")
+        url = databases.create()
+    build_sample_log(url).close()
+    if request.param == "sqlite":
+        with sqlite3.connect(str(make_url(url).database)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the copy takes one file
+    return url
 
 
 @pytest.fixture
-def sample(log_url: str) -> Log:
-    return build_sample_log(log_url)
+def sample(template: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Log]:
+    address = make_url(template)
+    if address.get_backend_name() == "sqlite":
+        shutil.copyfile(str(address.database), tmp_path / "log.db")
+        log = open_log(f"sqlite:///{tmp_path}/log.db")
+        yield log
+        log.close()
+        return
+    databases: PostgresqlDatabases = request.getfixturevalue("postgresql")
+    url = databases.create(template=str(address.database))
+    log = open_log(url)
+    yield log
+    log.close()
+    databases.drop(url)
 
 
 def everything(log: Log) -> list[str]:
@@ -71,7 +104,9 @@ def test_the_cube_slices_by_version_and_domain(sample: Log) -> None:
 def test_a_person_wins_over_a_later_judge(sample: Log) -> None:
     failed = next(v for v in counted_by_hand(sample) if v.outcome == Outcome.FAIL)
     before = sum((cell.counts for cell in verdict_cube(sample)), start=Counts())
-    human = replace(failed, outcome=Outcome.PASS, step_index=0, source=VerdictSource.HUMAN, judge="ada", created_at=None)
+    human = replace(
+        failed, outcome=Outcome.PASS, step_index=0, source=VerdictSource.HUMAN, judge="ada", created_at=None
+    )
     add_verdicts(sample, [human])
     add_verdicts(sample, [replace(failed, created_at=None)])
     after = sum((cell.counts for cell in verdict_cube(sample)), start=Counts())
@@ -175,9 +210,9 @@ def test_pages_and_neighbours_walk_the_same_list(sample: Log) -> None:
 def test_a_run_lists_what_it_trained_on(sample: Log) -> None:
     run = get_run(sample, "demo-round-1")
     used = run_trajectories(sample, run.id)
-    assert {row.id for row in page_of_trajectories(sample, TrajectoryFilter(run_id=run.id), limit=100, offset=0)} == set(
-        used
-    )
+    assert {
+        row.id for row in page_of_trajectories(sample, TrajectoryFilter(run_id=run.id), limit=100, offset=0)
+    } == set(used)
     count, share = run_summaries(sample)[run.id]
     assert count == len(used)
     assert share == pytest.approx(sum(advantage != 0 for advantage in used.values()) / len(used))

@@ -132,9 +132,7 @@ def _cut(member: TrainingMember, end: int) -> TrainingMember:
 
 
 def _micro_batch(families: Sequence[Sequence[Sample]]) -> MicroBatch:
-    row = pack(
-        [Family(f[0].member.prompt_ids, tuple(sample.member.completion_ids for sample in f)) for f in families]
-    )
+    row = pack([Family(f[0].member.prompt_ids, tuple(sample.member.completion_ids for sample in f)) for f in families])
     sources: list[int] = []
     targets: list[int] = []
     rows: list[int] = []

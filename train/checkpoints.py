@@ -7,6 +7,7 @@ written beside its place, hashed, flushed to the disk and renamed; a full disk o
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 from agent.proof import PROBE_FILE
+from train.errors import TrainingFailed
 from train.packed import Family, pack, token_logprobs
 from train.training_run import load_policy
 
@@ -27,7 +29,7 @@ COMPLETE = "complete"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".safetensors.index.json")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(TrainingFailed):
     """Weights could not be written or read; says which directory and why."""
 
 
@@ -125,8 +127,10 @@ def load_state(path: Path) -> Any:
     """What `save_state` wrote. Raises CheckpointError if it is missing or damaged."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
-        raise CheckpointError(f"could not read {path}: {error}") from error
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"could not read {path}: it is damaged or no such file ({type(error).__name__})"
+        ) from error
 
 
 @contextmanager

@@ -15,9 +15,10 @@ from store.tokens import TokenSequence, token_sequences
 from store.trajectories import TrajectorySummary, list_trajectories
 from store.verdicts import Reward, rewards_of
 from store.vocabulary import StopReason
+from train.errors import TrainingFailed
 
 
-class RunRefused(RuntimeError):
+class RunRefused(TrainingFailed):
     """A run does not start: too much is excluded, or settings ask for what these groups cannot give."""
 
 
@@ -110,7 +111,9 @@ def select_groups(groups: Sequence[TrainingGroup], settings: GrpoSettings) -> Se
             f"{len(excluded)} of {len(members)} trajectories ({100 * share:.0f} %) are excluded, more than "
             f"grpo.max_excluded = {settings.max_excluded:g} allows; most often: {commonest}"
         )
-    taken, left_out, advantages = [], [], {}
+    taken: list[TrainingGroup] = []
+    left_out: list[tuple[int, str]] = []
+    advantages: dict[str, float] = {}
     for group in groups:
         if reason := _no_gradient(group, settings):
             left_out.append((group.group_id, reason))

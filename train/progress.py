@@ -67,7 +67,9 @@ class StageProgress:
 
     def _left_text(self, key: str, share: float = 0.0) -> str:
         known = [k for k in self._spent if self._expected.get(k)]
-        speed = sum(self._spent[k] for k in known) / sum(self._expected[k] for k in known) if known else 1.0
+        usual = sum(self._expected[k] for k in known)
+        # A few seconds of small stages say nothing about how fast this machine trains.
+        speed = sum(self._spent[k] for k in known) / usual if usual >= 60 else 1.0
         waiting = sum(s for k, s in self._expected.items() if k not in self._spent and k != key)
         left = speed * (waiting + self._expected.get(key, 0.0) * (1 - share))
         return f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from store.database import Log
+from agent.bundled_model import check_model_dir, prepare_bundled_model
+from agent.proof import read_probe
+from store.database import Log, LogError
 from store.settings import Settings
-from store.versions import add_version, list_versions, next_version_name
+from store.versions import add_version, get_version, list_versions, live_version, next_version_name, set_version_state
+from store.vocabulary import VersionState
 from train.checkpoints import file_hashes, move_into_place, write_probe
 
 
@@ -22,12 +25,8 @@ def register_version(
 
     The probe's prompts come from the parent unless `probe_ids` are given: all versions answer the same ones.
     """
-    from store.versions import get_version
-
     name = next_version_name(log)
     if probe_ids is None and parent is not None:
-        from agent.proof import read_probe
-
         probe = read_probe(Path(get_version(log, parent).path))
         probe_ids = probe.ids if probe else None
     if probe_ids:
@@ -41,3 +40,21 @@ def register_version(
 def version_of_run(log: Log, run_id: int) -> str | None:
     """The version that a run made, if it did so before it was killed."""
     return next((v.name for v in list_versions(log) if v.run_id == run_id), None)
+
+
+def model_directory(settings: Settings) -> Path:
+    """The directory of the settings' model; the bundled one is made at first. Raises ModelError."""
+    if settings.model.source != "bundled":
+        return check_model_dir(Path(settings.model.source)).resolve()
+    return prepare_bundled_model(settings.home / "model").resolve()
+
+
+def register_first_version(log: Log, settings: Settings) -> str:
+    """The settings' model as it comes becomes a version and goes live. Raises LogError if one is live already."""
+    if (live := live_version(log)) is not None:
+        raise LogError(f"version {live.name} is live already: a candidate goes live through the gate")
+    directory = model_directory(settings)
+    name = next_version_name(log)
+    add_version(log, name, parent=None, path=str(directory), files=file_hashes(directory), reason="registered")
+    set_version_state(log, name, VersionState.LIVE, "registered as the first version")
+    return name

@@ -105,8 +105,6 @@ def train_sft(
 class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer whose batch is a list of packed micro-batches: same loss, no padding, logits only where needed."""
 
-    _last: dict[str, float] = {}
-
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
@@ -114,9 +112,10 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
         micro_batches: list[MicroBatch] = inputs["micro_batches"]
         in_loss = sum(len(micro.targets) for micro in micro_batches)
         total = torch.zeros((), device=self.accelerator.device)
+        policy = self.accelerator.unwrap_model(model)
         for micro in micro_batches:
             with self.accelerator.autocast():
-                logprobs, _ = token_logprobs(self.accelerator.unwrap_model(model), micro.row, micro.sources, micro.targets)
+                logprobs, _ = token_logprobs(policy, micro.row, micro.sources, micro.targets)
                 loss = -logprobs.sum() / in_loss
             self.accelerator.backward(loss)
             total += loss.detach()

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from dashboard.boundary import counted, run_page
+from dashboard.boundary import run_page
 from dashboard.chats import ChatFailed, domain_of, new_seed, scenario_of, start_session
 from dashboard.dialogue import step_html
 from dashboard.format import ago
 from dashboard.gateway_status import GatewayState, ask_gateway
 from dashboard.links import CHAT, TRAJECTORIES, address, parameters
 from dashboard.text import chip, escape, link, prose, show, soft
-from env_sim.worlds import DOMAINS, WORLDS
+from env_sim.worlds import WORLDS
 from store.browsing import TrajectoryFilter, page_of_trajectories, sampled_arguments, step_figures
 from store.database import Log
 from store.records import Scenario, TurnRecord
@@ -65,8 +65,12 @@ def show_gateway_state(state: GatewayState, settings: Settings) -> bool:
     return False
 
 
+def leave_session() -> None:
+    st.query_params.pop("session", None)
+
+
 def show_recent(log: Log, session_id: str | None) -> None:
-    st.page_link(CHAT.target, label="New chat", icon=":material/add:")
+    st.button("New chat", icon=":material/add:", on_click=leave_session, disabled=session_id is None)
     now = datetime.now(UTC)
     chats = page_of_trajectories(log, TrajectoryFilter(origin=Origin.CHAT.value), limit=RECENT, offset=0)
     parts = ['<div class="cl-label">Recent chats</div>'] if chats else []
@@ -86,9 +90,8 @@ def choose_domain(ready: bool) -> Scenario:
     """The start of a new chat: which simulated tools the agent has, and what one could ask it."""
     names = sorted(WORLDS)
     domain = st.selectbox(
-        "The agent's tools are those of",
+        "Domain of the simulated tools",
         names,
-        format_func=lambda name: DOMAINS[name].world.title,
         key="tools",
         bind="query-params",
         width=320,
@@ -127,9 +130,9 @@ def show_dialogue(log: Log, session_id: str, turns: list[TurnRecord]) -> None:
     figures = step_figures(log, session_id)
     sampled = sampled_arguments(log, session_id)
     for turn in turns:
-        with st.chat_message("user"):
+        with st.chat_message("user", avatar=":material/person:"):
             show(prose(turn.user))
-        with st.chat_message("assistant"):
+        with st.chat_message("assistant", avatar=":material/smart_toy:"):
             show(*(step_html(step, figures.get((turn.index, step.index)), sampled) for step in turn.steps))
             if not turn.complete:
                 show(soft("This turn ended without a reply."))
@@ -141,12 +144,12 @@ def say(log: Log, settings: Settings, session_id: str | None, scenario: Scenario
         from dashboard.conversation import ReplyInProgress  # loads LangGraph: seconds, which only a chat needs
 
     if session_id is None:
-        live = counted(log, live_version)
+        live = live_version(log)
         session_id = start_session(log, scenario.domain, st.session_state.pop("chat-seed"), live.name if live else None)
         st.query_params["session"] = session_id
-    with st.chat_message("user"):
+    with st.chat_message("user", avatar=":material/person:"):
         show(prose(text))
-    with st.chat_message("assistant"):
+    with st.chat_message("assistant", avatar=":material/smart_toy:"):
         place = st.empty()
         progress = ReplyInProgress()
         drawn = 0.0

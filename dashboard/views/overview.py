@@ -35,7 +35,7 @@ ALL = "all"
 
 def show_overview(log: Log, settings: Settings) -> None:
     counts = counted(log, log_counts)
-    versions = counted(log, version_figures)
+    versions = version_figures(log)
     if not counts.trajectories and not versions:
         show_empty("The log is empty", "Play the demo once: it fills the log from start to end.", "make demo")
         return
@@ -44,7 +44,7 @@ def show_overview(log: Log, settings: Settings) -> None:
     pair = default_pair(batches)
     comparison = counted(log, compare_batches, before=pair[0], after=pair[1]) if pair else None
     cells = counted(log, verdict_cube)
-    show_headline(comparison, counts.trajectories, counts.turns, cells)
+    show_headline(comparison, batches, counts.trajectories, counts.turns, cells)
     if not cells:
         show_empty("Nothing is judged yet", "Verdicts appear here as soon as a batch of dialogues is judged.")
         return
@@ -68,7 +68,13 @@ def show_live(versions: Sequence[VersionFigures]) -> None:
     )
 
 
-def show_headline(comparison: Comparison | None, trajectories: int, turns: int, cells: Sequence[VerdictCell]) -> None:
+def show_headline(
+    comparison: Comparison | None,
+    batches: Sequence[BatchFigures],
+    trajectories: int,
+    turns: int,
+    cells: Sequence[VerdictCell],
+) -> None:
     total = sum((cell.counts for cell in cells), start=Counts())
     with st.grid(columns=4, min_column_width=210, gap="small", key="headline"):
         if comparison:
@@ -78,9 +84,9 @@ def show_headline(comparison: Comparison | None, trajectories: int, turns: int, 
                 f"{comparison.after_mean:.3f}",
                 f"{100 * difference.mean_difference:+.1f} points since {comparison.before_version}",
                 help=(
-                    f"Mean trajectory reward (equation 4) of {comparison.after_batch}, and its paired difference to "
-                    f"{comparison.before_batch} over {comparison.pairs} scenarios. 95 % bootstrap interval: "
-                    f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f} points."
+                    f"Mean trajectory reward (equation 4) of {comparison.after_batch}, over the {comparison.pairs} "
+                    f"scenarios that were also judged in {comparison.before_batch}. 95 % bootstrap interval of the "
+                    f"paired difference: {100 * difference.low:+.1f} to {100 * difference.high:+.1f} points."
                 ),
                 border=True,
             )
@@ -88,11 +94,11 @@ def show_headline(comparison: Comparison | None, trajectories: int, turns: int, 
                 "Fully passed dialogues",
                 percent(comparison.passed_after),
                 f"{100 * (comparison.passed_after - comparison.passed_before):+.1f} points",
-                help="Share of the dialogues of that batch in which every item of every turn passed.",
+                help="Share of these dialogues in which every item of every turn passed.",
                 border=True,
             )
         else:
-            st.metric("Held-out checklist reward", "–", help="No evaluation batch is judged.", border=True)
+            show_last_batch(batches)
         st.metric(
             "Verdicts",
             f"{total.total:,}",
@@ -105,6 +111,17 @@ def show_headline(comparison: Comparison | None, trajectories: int, turns: int, 
         st.metric(
             "Dialogues", f"{trajectories:,}", plural(turns, "turn"), delta_color="off", delta_arrow="off", border=True
         )
+
+
+def show_last_batch(batches: Sequence[BatchFigures]) -> None:
+    """The same two figures where there is nothing to compare with yet."""
+    judged = [batch for batch in batches if batch.judged]
+    last = judged[-1] if judged else None
+    reward = f"{last.reward.mean:.3f}" if last and last.reward else "–"
+    of = f"{last.batch}, {plural(last.judged, 'dialogue')}" if last else "no evaluation is judged yet"
+    st.metric("Held-out checklist reward", reward, of, delta_color="off", delta_arrow="off", border=True)
+    passed = percent(last.passed.mean) if last and last.passed else "–"
+    st.metric("Fully passed dialogues", passed, of, delta_color="off", delta_arrow="off", border=True)
 
 
 def show_rates(log: Log, cells: Sequence[VerdictCell]) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard.boundary import counted, guard, run_page
+from dashboard.boundary import guard, run_page
 from dashboard.charts import CurvePoint, metric_curve
 from dashboard.format import ago, figures, moment, percent, plural, seconds
 from dashboard.links import TRAINING, TRAJECTORIES, address
@@ -22,14 +22,16 @@ from store.versions import GateDecision, list_gate_decisions
 from store.vocabulary import JobStatus
 
 POLL = "4s"
+SHOWN_RUNS = 6
 # Metrics that are drawn first, with title and unit; the others follow by name.
 CURVES: tuple[tuple[str, str, str], ...] = (
-    ("reward", "Mean reward", ""),
+    ("reward_mean", "Mean reward", ""),
     ("loss", "Loss", ""),
     ("entropy", "Entropy", "nats"),
     ("mismatch_kl", "Mismatch KL, sampler to trainer", "nats"),
-    ("ess", "Effective sample size", "share"),
-    ("clip_share", "Clipped tokens", "share"),
+    ("effective_sample_share", "Effective sample size", "share"),
+    ("clipped_share", "Clipped tokens", "share"),
+    ("truncated_share", "Truncated importance weights", "share"),
     ("tokens_per_s", "Training speed", "tokens/s"),
 )
 
@@ -37,7 +39,7 @@ CURVES: tuple[tuple[str, str, str], ...] = (
 def show_training(log: Log, settings: Settings) -> None:
     runs = list_runs(log)
     loops = list_loops(log)
-    versions = counted(log, version_figures)
+    versions = version_figures(log)
     if not runs and not loops and not versions:
         show_empty("Nothing has been trained yet", "Play the demo once: cold start, rounds, gate.", "make demo")
         return
@@ -70,7 +72,7 @@ def show_live_part(log: Log) -> None:
 
 def show_runs(log: Log, runs: Sequence[RunRecord]) -> None:
     st.subheader("Runs", anchor=False)
-    used = counted(log, run_summaries)
+    used = run_summaries(log)
     rows = [
         (
             status_badge(run.status),
@@ -79,15 +81,25 @@ def show_runs(log: Log, runs: Sequence[RunRecord]) -> None:
             escape(run.base_version or "–"),
             _used(run, used),
             seconds((run.ended_at - run.created_at).total_seconds()) if run.ended_at else "–",
-            f'<span title="{escape(figures(run.settings))}">{escape(_short(figures(run.settings)))}</span>',
-            escape(run.error or ""),
+            _settings_or_error(run),
         )
         for run in reversed(runs)
     ]
-    show(table(("status", "run", "kind", "from", "trained on", "took", "settings", "error"), rows, numeric=(5,)))
+    show(table(("status", "run", "kind", "from", "trained on", "took", "settings"), rows, numeric=(5,), fill=True))
     names = [run.name for run in reversed(runs)]
-    chosen = st.multiselect("Curves of", names, names[:1], key="runs", bind="query-params", width=460)
+    chosen = pick_runs(names, [run.name for run in reversed(runs) if run.kind == runs[-1].kind][:SHOWN_RUNS])
     show_curves({run.name: metrics_of(log, run.id) for run in runs if run.name in chosen})
+
+
+def pick_runs(names: list[str], newest: list[str]) -> list[str]:
+    """The runs whose curves are drawn: the newest, also of those that start later, until someone chooses others."""
+    offered = st.session_state.get("runs-offered")
+    follows = offered is not None and offered != newest and st.session_state.get("runs") == offered
+    if follows:
+        st.session_state["runs"] = newest
+    st.session_state["runs-offered"] = newest
+    default = None if follows else newest
+    return st.multiselect("Curves of", names, default, key="runs", bind="query-params", width=620)
 
 
 def _used(run: RunRecord, used: dict[int, tuple[int, float]]) -> str:
@@ -96,6 +108,12 @@ def _used(run: RunRecord, used: dict[int, tuple[int, float]]) -> str:
     count, nonzero = used[run.id]
     note = soft(f" {percent(nonzero)} with an advantage other than 0")
     return link(plural(count, "dialogue"), address(TRAJECTORIES, run=run.id)) + note
+
+
+def _settings_or_error(run: RunRecord) -> str:
+    settings = figures(run.settings)
+    shown = f'<span title="{escape(settings)}">{escape(_short(settings))}</span>'
+    return f"{shown}<br><b>{escape(run.error)}</b>" if run.error else shown
 
 
 def _short(text: str, length: int = 70) -> str:
@@ -120,10 +138,17 @@ def show_curves(metrics: dict[str, dict[str, list[tuple[int, float]]]]) -> None:
 def _draw(metrics: dict[str, dict[str, list[tuple[int, float]]]], curves: Sequence[tuple[str, str, str]]) -> None:
     with st.grid(columns=4, min_column_width=250, gap="small"):
         for name, title, unit in curves:
-            points = [
-                CurvePoint(step, value, run) for run, of_run in metrics.items() for step, value in of_run.get(name, [])
-            ]
-            st.altair_chart(metric_curve(points, title, unit))
+            st.altair_chart(metric_curve(_points(metrics, name), title, unit))
+
+
+def _points(metrics: dict[str, dict[str, list[tuple[int, float]]]], name: str) -> list[CurvePoint]:
+    """The runs' values one after another: each run's steps go on where those of the run before it ended."""
+    points: list[CurvePoint] = []
+    before = 0
+    for run, of_run in metrics.items():
+        points += [CurvePoint(before + step, value, run, step) for step, value in of_run.get(name, [])]
+        before += max((values[-1][0] for values in of_run.values() if values), default=0)
+    return points
 
 
 def show_stages(loop: str, jobs: Sequence[JobRecord]) -> None:
@@ -142,7 +167,7 @@ def show_stages(loop: str, jobs: Sequence[JobRecord]) -> None:
         )
         for job in jobs
     ]
-    show(table(("status", "stage", "took", "", "result"), rows, numeric=(2,)))
+    show(table(("status", "stage", "took", "", "result"), rows, numeric=(2,), fill=True))
 
 
 def show_versions(versions: Sequence[VersionFigures]) -> None:
@@ -160,7 +185,7 @@ def show_versions(versions: Sequence[VersionFigures]) -> None:
         )
         for version in reversed(versions)
     ]
-    show(table(("state", "version", "parent", "run", "since (UTC)", "reason", "figures"), rows))
+    show(table(("state", "version", "parent", "run", "since (UTC)", "reason", "figures"), rows, fill=True))
 
 
 def show_decisions(decisions: Sequence[GateDecision]) -> None:
@@ -169,13 +194,13 @@ def show_decisions(decisions: Sequence[GateDecision]) -> None:
         (
             status_badge("passed" if decision.passed else "refused"),
             f"<b>{escape(decision.candidate)}</b> against {escape(decision.live)}",
+            escape(moment(decision.created_at)),
             escape(decision.reason),
             escape(figures(decision.figures)),
-            escape(moment(decision.created_at)),
         )
         for decision in reversed(decisions)
     ]
-    show(table(("decision", "candidate", "reason", "figures", "when (UTC)"), rows))
+    show(table(("decision", "candidate", "when (UTC)", "reason", "figures"), rows, fill=True))
 
 
 run_page(TRAINING.title, show_training)

@@ -40,9 +40,11 @@ def show_trajectories(log: Log, settings: Settings) -> None:
     opened = st.query_params.get("trajectory")
     if opened:
         # The filters stay, folded: they say what previous and next walk through, and keep the address whole.
-        with st.expander("Filters of the list", icon=":material/filter_list:"):
+        above, below = st.container(), st.container()
+        with below, st.expander("Filters of the list", icon=":material/filter_list:"):
             show_filters(known)
-        show_trajectory(log, opened, chosen_filter())
+        with above:
+            show_trajectory(log, opened, chosen_filter())
     else:
         show_filters(known)
         show_list(log, chosen_filter())

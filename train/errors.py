@@ -1,0 +1,5 @@
+"""What can go wrong in training, each with a message for the person who started it."""
+
+
+class TrainingFailed(RuntimeError):
+    """A run was refused, could not start or go on, or could not be saved."""
