@@ -9,7 +9,12 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Agents that keep improving from their own log.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Agents that keep improving from their own log.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 

@@ -37,7 +37,9 @@ def check_model_dir(path: Path) -> Path:
     """`path` if it holds a model with weights as safetensors, else ModelError that says what is missing."""
     if not path.is_dir():
         raise ModelError(f"there is no model directory {path}")
-    missing = [name for name in ("config.json", "tokenizer.json", "tokenizer_config.json") if not (path / name).is_file()]
+    missing = [
+        name for name in ("config.json", "tokenizer.json", "tokenizer_config.json") if not (path / name).is_file()
+    ]
     if not list(path.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:

@@ -19,13 +19,17 @@ async def serve(log: Log, settings: Settings) -> None:
     """Serves the live version until stopped. Raises ServerError if anything does not come up."""
     host, port = settings.gateway.host, settings.gateway.port
     if host not in LOOPBACK:
-        raise ServerError(f"gateway.host {host!r} is not a loopback address: without sign-in it serves this machine only")
+        raise ServerError(
+            f"gateway.host {host!r} is not a loopback address: without sign-in it serves this machine only"
+        )
     check_port_free(host, port, "gateway")
     fleet = Fleet(log, settings)
     await fleet.start()
     renderer = Renderer.from_dir(Path(fleet.live.server.model_dir))
     app = make_app(Gateway(log, fleet, renderer, settings))
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=5
+    )
     watch = asyncio.create_task(_watch(fleet))
     try:
         await uvicorn.Server(config).serve()

@@ -97,13 +97,10 @@ class Conversations:
 
     def _read(self, session: str) -> Conversation:
         conversation = Conversation()
-        chains: dict[int | None, tuple[str, tuple[int, ...]]] = {}
+        chains: dict[int, tuple[str, tuple[int, ...]]] = {}
         for step in stored_steps(self._log, session):
-            if step.parent_id is None:
-                start, before = _root(step.tools_hash), ()
-            else:
-                start, before = chains[step.parent_id]
-            key = start
+            nothing: tuple[int, ...] = ()
+            key, before = (_root(step.tools_hash), nothing) if step.parent_id is None else chains[step.parent_id]
             for message in [*step.new_messages, as_openai_message(step.message)]:
                 key = _chain(key, message)
             ids = (*before, *step.delta_ids, *step.sampled_ids)
@@ -156,7 +153,9 @@ def text_of(content: Any) -> str:
 
 def rendered(message: Message) -> Message:
     """A client's message as the chat template takes it: text content, arguments as text."""
-    kept = {k: v for k, v in message.items() if k in ("role", "tool_calls", "reasoning_content", "tool_call_id", "name")}
+    kept = {
+        k: v for k, v in message.items() if k in ("role", "tool_calls", "reasoning_content", "tool_call_id", "name")
+    }
     return {**kept, "content": text_of(message.get("content"))}
 
 

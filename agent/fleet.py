@@ -135,7 +135,9 @@ class Fleet:
     def __init__(self, log: Log, settings: Settings) -> None:
         live = live_version(log)
         if live is None:
-            raise ServerError("there is no live version to serve: run `make demo`, or `checkloop init` for your own model")
+            raise ServerError(
+                "there is no live version to serve: run `make demo`, or `checkloop init` for your own model"
+            )
         self._log = log
         self.live_version = live.name
         names = ["live", "staging"] if settings.server.staging else ["live"]
@@ -168,10 +170,12 @@ class Fleet:
             slot.server.stop()
 
     def slot_of(self, model: str) -> Slot:
-        """The slot that answers `policy` or `policy@v0007`. Raises ApiError 404, or 503 while the server is borrowed."""
+        """The slot that answers `policy` or `policy@v0007`. Raises ApiError 404; 503 while the server is borrowed."""
         alias, _, wanted = model.partition("@")
         if alias != SERVED_NAME:
-            raise ApiError(404, f"model {model!r} does not exist here; use 'policy' or 'policy@v0001'", "model_not_found")
+            raise ApiError(
+                404, f"model {model!r} does not exist here; use 'policy' or 'policy@v0001'", "model_not_found"
+            )
         version = wanted or self.live_version
         for slot in self.slots.values():
             if slot.version == version:

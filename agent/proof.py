@@ -26,7 +26,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Proof:
-    """`closeness` is where the server stands between the old (0) and the new (1) weights, None if they do not differ."""
+    """`closeness`: where the server stands between the old (0) and the new (1) weights; None if they do not differ."""
 
     accepted: bool
     reason: str
@@ -63,7 +63,9 @@ def weigh_proof(
         return Proof(False, f"the server answered {len(s)} logprobs for {len(n)} tokens", float("inf"), None, None)
     error = sum(abs(a - b) for a, b in zip(s, n, strict=True)) / max(len(n), 1)
     if error > MAX_ERROR:
-        return Proof(False, f"the server is {error:.3f} nats a token away from the trainer's logprobs", error, None, None)
+        return Proof(
+            False, f"the server is {error:.3f} nats a token away from the trainer's logprobs", error, None, None
+        )
     if old is None:
         return Proof(True, "agrees with the trainer; there is no earlier version to tell it from", error, None, None)
     o = [x for row in old for x in row]
@@ -73,5 +75,7 @@ def weigh_proof(
         return Proof(True, "agrees with the trainer; old and new weights answer alike", error, None, change)
     closeness = sum((a - c) * (b - c) for a, b, c in zip(s, n, o, strict=True)) / norm
     if closeness < MIN_CLOSENESS:
-        return Proof(False, f"the server still answers like the old weights ({closeness:.2f})", error, closeness, change)
+        return Proof(
+            False, f"the server still answers like the old weights ({closeness:.2f})", error, closeness, change
+        )
     return Proof(True, "agrees with the trainer and differs from the old weights", error, closeness, change)

@@ -49,7 +49,9 @@ class StageProgress:
         self.update(stage, 0.0, "")
         yield stage
         self._spent[key] = time.monotonic() - began
-        self._console.print(f"{self._clock()} [green]done[/] {title}: {stage.detail or 'ok'} ({self._spent[key]:.0f} s)")
+        self._console.print(
+            f"{self._clock()} [green]done[/] {title}: {stage.detail or 'ok'} ({self._spent[key]:.0f} s)"
+        )
 
     def skip(self, key: str, title: str) -> None:
         """The stage was done in an earlier run."""
