@@ -72,7 +72,7 @@ class ModelSettings(Section):
 class RolloutSettings(Section):
     group_size: int = Field(default=8, ge=2)
     """G of CM2."""
-    concurrency: int = Field(default=48, ge=1)
+    concurrency: int = Field(default=64, ge=1)
     temperature: float = Field(default=1.0, ge=0)
     seeded: bool = False
     """Send each step's seed to the server. Off: vLLM's CPU sampler draws twice for seeded requests, which halves its
@@ -94,7 +94,7 @@ class GrpoSettings(Section):
     advantage: Literal["trajectory", "turn", "step"] = "trajectory"
     divide_by_std: bool = False
     """F of equation 5: the group's standard deviation, or 1 (CM2's final runs)."""
-    micro_batch_tokens: int = Field(default=4096, ge=256)
+    micro_batch_tokens: int = Field(default=2048, ge=256)
     max_excluded: float = Field(default=0.2, ge=0, le=1)
     """A run refuses to train when a greater share of its trajectories is excluded (invariant 3)."""
 

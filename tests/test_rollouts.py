@@ -38,7 +38,7 @@ FIND = ToolSpec(
         "additionalProperties": False,
     },
 )
-SETTINGS = RolloutSettings(group_size=2, concurrency=4, max_steps_per_turn=3, max_tokens_per_step=64)
+SETTINGS = RolloutSettings(group_size=2, concurrency=4, seeded=True, max_steps_per_turn=3, max_tokens_per_step=64)
 
 
 def make_scenario(name: str = "s", turns: int = 2) -> Scenario:

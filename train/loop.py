@@ -4,6 +4,7 @@ Stages meet in the log: a stage's result is a job row, so a loop that was killed
 one (invariant 6). What a stage needs from an earlier one it reads from there, never from memory.
 """
 
+import gc
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from train.progress import Stage, StageProgress
 from train.references import sft_examples
 from train.registry import model_directory, register_version, version_of_run
 from train.sft import train_sft
+from train.training_run import give_back_memory
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class TrainingLoop:
 
     def run(self) -> LoopOutcome:
         """Raises what the first failing stage raised; the stage is recorded as failed and starts anew next time."""
-        fixed = {key: value for key, value in self._settings.model_dump(mode="json").items() if key in _FIXED}
+        fixed = self._settings.model_dump(mode="json", include=set(_FIXED), exclude={"rollout": {"concurrency"}})
         open_loop(self._log, self._name, self._seed, fixed)
         try:
             model = Path(self._stage("model", "prepare the model", self._prepare_model)["path"])
@@ -120,6 +122,8 @@ class TrainingLoop:
         except BaseException as error:
             fail_job(self._log, self._name, key, f"{type(error).__name__}: {error}", time.monotonic() - began)
             raise
+        gc.collect()
+        give_back_memory()  # a trainer's gigabytes are the server's in the next stage
         self._seconds[key] = time.monotonic() - began
         finish_job(self._log, self._name, key, result | {"seconds": self._seconds[key]}, self._seconds[key])
         return result
@@ -194,7 +198,7 @@ class TrainingLoop:
     def _train(self, stage: Stage, n: int, current: str) -> dict[str, Any]:
         settings = self._settings.grpo
         name = f"{self._name}/round-{n}"
-        seed = derive_seed(self._seed, name)
+        seed = derive_seed(self._seed, name) % 2**32  # NumPy takes no greater one
         run_id = start_run(self._log, name, RunKind.GRPO, current, seed, settings.model_dump(mode="json"))
         if version := version_of_run(self._log, run_id):
             return {"version": version}
@@ -313,4 +317,4 @@ class TrainingLoop:
 
 
 _FIXED = ("model", "rollout", "sft", "grpo", "loop")
-"""Settings that make a loop what it is: it cannot go on with others."""
+"""Settings that make a loop what it is: it cannot go on with others. (How much runs at once does not matter.)"""

@@ -1,0 +1,127 @@
+"""The loop end to end on the real model, the real vLLM and TRL: killed between two stages, gone on with, looked over."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.bundled_model import prepare_bundled_model
+from agent.proof import read_probe
+from store.database import Log, LogError, open_log
+from store.jobs import list_jobs
+from store.runs import get_run, metrics_of, run_trajectories
+from store.settings import Settings
+from store.tokens import token_sequences
+from store.trajectories import TrajectorySummary, list_trajectories
+from store.turns import turns_of
+from store.verdicts import rewards_of, verdicts_of
+from store.versions import get_version, list_gate_decisions
+from store.vocabulary import Outcome, VersionState
+from tests.serving import MODEL, free_ports
+from tests.small_loop import NAME, WANTED, run, settings_of
+from train.loop import LoopOutcome
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Finished:
+    def __init__(self, settings: Settings, log: Log, outcome: LoopOutcome, before_kill: list[TrajectorySummary]) -> None:
+        self.settings, self.log, self.outcome, self.before_kill = settings, log, outcome, before_kill
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A loop that was killed (-9) when its training was about to begin, and then run again to its end."""
+    home = tmp_path_factory.mktemp("loop")
+    (home / "model").symlink_to(prepare_bundled_model(MODEL).resolve())
+    ports = free_ports()
+    command = [sys.executable, "-m", "tests.small_loop", str(home), *map(str, ports), "round-1/train"]
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    settings = settings_of(home, *ports)
+    _wait_until_free(ports)
+    log = open_log(settings.url)
+    played = list_trajectories(log, limit=None)
+    return Finished(settings, log, run(settings), played)
+
+
+def _wait_until_free(ports: tuple[int, int]) -> None:
+    """The killed loop's gateway and vLLM end by themselves when their parent is gone."""
+    deadline = time.monotonic() + 60
+    for port in ports:
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) != 0:
+                    break
+            assert time.monotonic() < deadline, f"port {port} is still served after its parent was killed"
+            time.sleep(0.5)
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_loop_goes_on_where_it_was(loop: Finished) -> None:
+    jobs = list_jobs(loop.log, NAME)
+    keys = ["model", "scenarios", "cold-start", "before", "round-1/play", "round-1/train"]
+    assert [job.key for job in jobs][:6] == keys
+    assert all(job.status == "done" for job in jobs)
+    kept = {summary.id for summary in loop.before_kill}
+    assert len(kept) == 4 + 4 * 8
+    batches = [s.batch for s in list_trajectories(loop.log, limit=None)]
+    assert batches.count(f"{NAME}/before") == 4 and batches.count(f"{NAME}/round-1") == 32
+    assert kept <= {s.id for s in list_trajectories(loop.log, limit=None)}
+
+
+def test_it_refuses_to_go_on_as_another_loop(loop: Finished) -> None:
+    other = loop.settings.model_copy(update={"grpo": loop.settings.grpo.model_copy(update={"learning_rate": 1.0})})
+    with pytest.raises(LogError, match=r"grpo\.learning_rate"):
+        run(other)
+
+
+def test_rewards_are_those_worked_out_by_hand(loop: Finished) -> None:
+    """One item of weight 1: the reward is 1 exactly where the sampled reply names blue or green, else 0."""
+    names = [s.id for s in list_trajectories(loop.log, batch=f"{NAME}/round-1", limit=None)]
+    rewards, turns, verdicts = rewards_of(loop.log, names), turns_of(loop.log, names), verdicts_of(loop.log, names)
+    seen = set()
+    for name in names:
+        reply = turns[name][0].reply.lower()
+        words = "".join(c if c.isalnum() else " " for c in reply).split()
+        expected = 1.0 if any(word in words for word in WANTED) else 0.0
+        assert rewards[name].value == expected
+        assert verdicts[name][0].outcome is (Outcome.PASS if expected else Outcome.FAIL)
+        seen.add(expected)
+    assert seen == {0.0, 1.0}, "the rollouts differ, or there was nothing to train on"
+
+
+def test_the_run_recorded_what_it_trained_on_and_how_it_went(loop: Finished) -> None:
+    run_record = get_run(loop.log, f"{NAME}/round-1")
+    used = run_trajectories(loop.log, run_record.id)
+    assert used and set(used) <= {s.id for s in list_trajectories(loop.log, batch=f"{NAME}/round-1", limit=None)}
+    assert abs(sum(used.values())) < 1e-6, "advantages of equation 5 add to 0 in every group"
+    metrics = metrics_of(loop.log, run_record.id)
+    assert {"loss", "grad_norm", "tokens_per_s"} <= metrics.keys()
+
+
+def test_sampling_logprobs_agree_with_the_trainer(loop: Finished) -> None:
+    """Behaviour logprobs are really used: at the first step the trainer's ratio to them is 1 up to rounding."""
+    metrics = metrics_of(loop.log, get_run(loop.log, f"{NAME}/round-1").id)
+    ratio = dict(metrics["ratio_mean"])
+    assert abs(ratio[min(ratio)] - 1.0) < 0.1
+
+
+def test_the_swapped_server_answered_with_the_new_weights(loop: Finished) -> None:
+    first, last = get_version(loop.log, "v0001"), get_version(loop.log, "v0002")
+    assert (first.state, last.state) == (VersionState.RETIRED, VersionState.LIVE)
+    old, new = read_probe(Path(first.path)), read_probe(Path(last.path))
+    assert old is not None and new is not None and old.ids == new.ids
+    assert old.logprobs != new.logprobs
+    swap = next(job for job in list_jobs(loop.log, NAME) if job.key == "round-1/swap").result
+    assert swap is not None and swap["accepted"]
+    assert swap["proof"]["error"] < 0.1 and swap["proof"]["closeness"] > 0.5
+    assert list_gate_decisions(loop.log)[0].passed
+    after = list_trajectories(loop.log, batch=f"{NAME}/after", limit=None)
+    sequences = token_sequences(loop.log, [s.id for s in after])
+    assert {step.version for sequence in sequences.values() for step in sequence.steps} == {"v0002"}
+    assert loop.outcome.last_version == "v0002"

@@ -1,0 +1,66 @@
+"""Settings: every shipped file parses, unknown and contradictory ones are refused with the place."""
+
+from pathlib import Path
+
+import pytest
+
+from store.settings import SettingsError, load_settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("*.toml.example")) + sorted((ROOT / "examples").glob("*.toml")))
+def test_every_shipped_settings_file_parses(file: Path) -> None:
+    load_settings(file)
+
+
+def test_something_is_shipped() -> None:
+    assert sorted((ROOT / "examples").glob("*.toml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[server]\nprot = 1", "server.prot"),
+        ("[server]\nport = 'x'", "server.port"),
+        ("[gateway]\nport = 8100", "collides"),
+        ("[rollout]\ngroup_size = 1", "rollout.group_size"),
+        ("colour = 'red'", "colour"),
+        ("[server\n", "not valid TOML"),
+    ],
+)
+def test_a_bad_file_is_refused_with_the_place(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "checkloop.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=said):
+        load_settings(file)
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "checkloop.toml"
+    file.write_text("[server]\nport = 9000\nmax_num_seqs = 8\n")
+    monkeypatch.setenv("CHECKLOOP_SERVER__PORT", "9100")
+    server = load_settings(file).server
+    assert (server.port, server.max_num_seqs) == (9100, 8)
+
+
+def test_an_unknown_name_in_the_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHECKLOOP_SERVR__PORT", "1")
+    with pytest.raises(SettingsError, match="CHECKLOOP_SERVR"):
+        load_settings()
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.toml"):
+        load_settings(tmp_path / "nowhere.toml")
+
+
+def test_keys_come_from_the_environment_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "checkloop.toml"
+    file.write_text('[judge]\nbase_url = "http://x/v1"\nmodel = "m"\napi_key = "secret"\n')
+    with pytest.raises(SettingsError, match=r"judge\.api_key"):
+        load_settings(file)
+    file.write_text('[judge]\nbase_url = "http://x/v1"\nmodel = "m"\nkey_env = "MY_KEY"\n')
+    monkeypatch.setenv("MY_KEY", "sesame")
+    judge = load_settings(file).judge
+    assert judge is not None and judge.api_key == "sesame"
