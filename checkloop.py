@@ -60,6 +60,18 @@ def init(config: ConfigOption = None) -> None:
     typer.echo(f"{register_first_version(open_log(settings.url), settings)} is live: `checkloop up` serves it")
 
 
+@app.command(name="import")
+def import_scenarios(file: Path, config: ConfigOption = None) -> None:
+    """Loads a scenario file (JSON lines) into the log; all of it, or nothing if a line is bad."""
+    from store.database import open_log
+    from store.scenarios import add_scenarios, read_scenario_file
+    from store.settings import load_settings
+
+    scenarios = read_scenario_file(file)
+    added = add_scenarios(open_log(load_settings(config).url), scenarios)
+    typer.echo(f"{len(scenarios)} scenarios, {added} of them new")
+
+
 @app.command()
 def up(
     config: ConfigOption = None,

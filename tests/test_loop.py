@@ -1,4 +1,4 @@
-"""The loop end to end on the real model, the real vLLM and TRL: killed between two stages, gone on with, looked over."""
+"""The loop end to end on the real model, vLLM and TRL: killed between two stages, gone on with, looked over."""
 
 import signal
 import socket
@@ -29,7 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Finished:
-    def __init__(self, settings: Settings, log: Log, outcome: LoopOutcome, before_kill: list[TrajectorySummary]) -> None:
+    def __init__(
+        self, settings: Settings, log: Log, outcome: LoopOutcome, before_kill: list[TrajectorySummary]
+    ) -> None:
         self.settings, self.log, self.outcome, self.before_kill = settings, log, outcome, before_kill
 
 

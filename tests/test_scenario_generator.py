@@ -263,13 +263,13 @@ def test_the_mix_of_turns_skills_and_tools_is_as_designed(split: Split) -> None:
     played = scenarios(split)
     lengths = Counter(len(scenario.turns) for scenario in played)
     assert set(lengths) == {1, 2, 3, 4}
-    assert 1.8 <= sum(n * count for n, count in lengths.items()) / len(played) <= 2.4
+    assert 1.6 <= sum(n * count for n, count in lengths.items()) / len(played) <= 2.0
     skills = Counter(tag for scenario in played for tag in scenario.tags)
     needed = {"chained", "parallel", "missing_parameter", "no_tool", "error_recovery", "ordered", "single_call"}
     assert set(skills) == needed
-    assert all(skills[name] >= 0.05 * len(played) for name in needed - {"ordered"})
+    assert all(skills[name] >= 0.04 * len(played) for name in needed - {"ordered"})
     for scenario in played:
-        assert 1 <= len(set(scenario.tags) - {"single_call"}) <= 2
+        assert scenario.tags and len(set(scenario.tags) - {"single_call"}) <= 2
         assert 3 <= len(scenario.tools) <= 7
 
 

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from env_sim.llm_simulator import LlmSimulator
 from env_sim.rollouts import Played, make_plans, play
 from reward.judge import Judge
+from reward.llm_judge import LlmJudge
 from store.database import Log
 from store.records import Scenario
-from store.settings import RolloutSettings
+from store.settings import Settings
 from store.trajectories import list_trajectories
 from store.vocabulary import Origin
 from train.progress import Stage
@@ -32,8 +34,7 @@ def play_batch(
     group_size: int,
     origin: Origin,
     temperature: float,
-    gateway_url: str,
-    settings: RolloutSettings,
+    settings: Settings,
     stage: Stage,
     before_playing: Callable[[], object],
 ) -> dict[str, list[Outcome]]:
@@ -52,7 +53,6 @@ def play_batch(
         log=log,
         replay_failed=True,
     )
-    judge = Judge(log)
     done = 0
 
     def count(_: Played) -> None:
@@ -64,13 +64,16 @@ def play_batch(
         before_playing()
 
     async def work() -> dict[str, list[Outcome]]:
+        judge = Judge(log, LlmJudge(settings.judge) if settings.judge else None)
+        simulator = LlmSimulator(settings.simulator) if settings.simulator else None
         if plans:
             await play(
                 log,
                 plans,
-                gateway_url=gateway_url,
+                gateway_url=settings.gateway_url,
                 judge_turn=judge.judge_turn,
-                settings=settings,
+                settings=settings.rollout,
+                simulator_llm=simulator,
                 model=f"policy@{version}",
                 temperature=temperature,
                 on_done=count,

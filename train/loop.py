@@ -292,8 +292,7 @@ class TrainingLoop:
             group_size=group_size,
             origin=origin,
             temperature=temperature,
-            gateway_url=self._settings.gateway_url,
-            settings=self._settings.rollout,
+            settings=self._settings,
             stage=stage,
             before_playing=self._open_gateway,
         )
