@@ -20,7 +20,7 @@ SYSTEM = "You help people by calling tools. Ask for what is missing; say so when
 SOURCE = "bundled"
 MAX_TOOLS = 7
 
-TURN_COUNTS = {1: 45, 2: 35, 3: 15, 4: 5}
+TURN_COUNTS = {1: 60, 2: 28, 3: 9, 4: 3}
 SKILLS = {
     "single_call": 34,
     "chained": 20,

@@ -82,7 +82,7 @@ class RolloutSettings(Section):
 
 
 class GrpoSettings(Section):
-    learning_rate: float = Field(default=4e-5, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0)
     scenarios_per_step: int = Field(default=4, ge=1)
     clip_low: float = Field(default=0.2, gt=0)
     clip_high: float = Field(default=0.28, gt=0)
@@ -110,7 +110,7 @@ class LoopSettings(Section):
     rounds: int = Field(default=4, ge=1)
     scenarios_per_round: int = Field(default=20, ge=1)
     test_scenarios: int = Field(default=64, ge=4)
-    validation_scenarios: int = Field(default=36, ge=4)
+    validation_scenarios: int = Field(default=40, ge=4)
     gate_min_effect: float = 0.0
     """The candidate's mean validation reward must exceed the live one's by this much."""
 

@@ -263,7 +263,7 @@ def test_the_mix_of_turns_skills_and_tools_is_as_designed(split: Split) -> None:
     played = scenarios(split)
     lengths = Counter(len(scenario.turns) for scenario in played)
     assert set(lengths) == {1, 2, 3, 4}
-    assert 1.6 <= sum(n * count for n, count in lengths.items()) / len(played) <= 2.0
+    assert 1.35 <= sum(n * count for n, count in lengths.items()) / len(played) <= 1.85
     skills = Counter(tag for scenario in played for tag in scenario.tags)
     needed = {"chained", "parallel", "missing_parameter", "no_tool", "error_recovery", "ordered", "single_call"}
     assert set(skills) == needed
