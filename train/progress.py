@@ -45,18 +45,17 @@ class StageProgress:
         stage = Stage(self, key, title)
         began = time.monotonic()
         if self._bar is None:
-            self._console.print(f"{self._clock()} {title} (about {self._left_text(key)} left in all)")
+            self._console.print(f"{self._clock()} {title} (about {self._left_text(key)} left in all)", soft_wrap=True)
         self.update(stage, 0.0, "")
         yield stage
         self._spent[key] = time.monotonic() - began
-        self._console.print(
-            f"{self._clock()} [green]done[/] {title}: {stage.detail or 'ok'} ({self._spent[key]:.0f} s)"
-        )
+        said = f"{title}: {stage.detail or 'ok'} ({self._spent[key]:.0f} s)"
+        self._console.print(f"{self._clock()} [green]done[/] {said}", soft_wrap=True)
 
     def skip(self, key: str, title: str) -> None:
         """The stage was done in an earlier run."""
         self._expected.pop(key, None)
-        self._console.print(f"{self._clock()} [dim]was done before: {title}[/]")
+        self._console.print(f"{self._clock()} [dim]was done before: {title}[/]", soft_wrap=True)
 
     def update(self, stage: "Stage", share: float, detail: str) -> None:
         stage.detail = detail or stage.detail
@@ -65,7 +64,7 @@ class StageProgress:
             self._bar.update(self._task, completed=share, stage=stage.title, detail=stage.detail, left=left)
         elif share - stage.printed >= 0.25 and share < 1:
             stage.printed = share
-            self._console.print(f"{self._clock()}   {100 * share:.0f} % {detail}")
+            self._console.print(f"{self._clock()}   {100 * share:.0f} % {detail}", soft_wrap=True)
 
     def _left_text(self, key: str, share: float = 0.0) -> str:
         known = [k for k in self._spent if self._expected.get(k)]

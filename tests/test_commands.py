@@ -1,0 +1,111 @@
+"""The command on bad input: one clear message, exit status 1, nothing half-written."""
+
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import checkloop
+from store.database import open_log
+from store.versions import add_version, set_version_state
+from store.vocabulary import VersionState
+
+
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """(exit status, standard error) of `checkloop ARGUMENTS`."""
+    monkeypatch.setattr("sys.argv", ["checkloop", *arguments])
+    try:
+        checkloop.main()
+    except SystemExit as end:
+        return int(end.code or 0), capsys.readouterr().err
+    return 0, capsys.readouterr().err
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CHECKLOOP_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_an_unknown_setting(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("checkloop.toml").write_text("[server]\nprot = 1\n")
+    status, said = run(monkeypatch, capsys, "serve")
+    assert status == 1 and "server.prot" in said
+    assert not home.exists()
+
+
+def test_a_missing_model_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHECKLOOP_MODEL__SOURCE", "nowhere/model")
+    status, said = run(monkeypatch, capsys, "init")
+    assert status == 1 and "there is no model directory nowhere/model" in said
+
+
+def test_an_incomplete_model_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("model").mkdir()
+    monkeypatch.setenv("CHECKLOOP_MODEL__SOURCE", "model")
+    status, said = run(monkeypatch, capsys, "init")
+    assert status == 1 and "config.json" in said and "safetensors" in said
+
+
+def test_nothing_to_serve(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = run(monkeypatch, capsys, "serve")
+    assert status == 1 and "make demo" in said
+
+
+def test_a_port_in_use(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(port))
+        status, said = run(monkeypatch, capsys, "serve")
+    assert status == 1 and f"port {port}" in said and "gateway.port" in said
+
+
+def test_a_gateway_for_the_whole_network(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHECKLOOP_GATEWAY__HOST", "0.0.0.0")
+    status, said = run(monkeypatch, capsys, "serve")
+    assert status == 1 and "loopback" in said
+
+
+def test_a_model_that_vanished(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    log = open_log(f"sqlite:///{home / 'log.db'}")
+    add_version(log, "v0001", parent=None, path=str(home / "gone"), files={})
+    set_version_state(log, "v0001", VersionState.LIVE, "test")
+    log.close()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(free.getsockname()[1]))
+    status, said = run(monkeypatch, capsys, "serve")
+    assert status == 1 and "there is no model directory" in said
+
+
+def test_a_log_of_a_newer_checkloop(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_log(f"sqlite:///{home / 'log.db'}").close()
+    with sqlite3.connect(home / "log.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffff'")
+    status, said = run(monkeypatch, capsys, "serve")
+    assert status == 1 and "newer" in said
+
+
+def test_a_damaged_scenario_file(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("bad.jsonl").write_text('{"name": "x"}\n')
+    status, said = run(monkeypatch, capsys, "import", "bad.jsonl")
+    assert status == 1 and "bad.jsonl" in said and "line 1" in said
+
+
+def test_an_unknown_world(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = run(monkeypatch, capsys, "chat", "--domain", "moon")
+    assert status == 1 and "'moon'" in said and "travel" in said
