@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -29,6 +30,7 @@ def demo(
     from store.settings import load_settings
     from train.demo import run_demo
 
+    _stop_in_order()
     settings = load_settings(config)
     run_demo(open_log(settings.url), settings, name=name or f"demo-{seed}", seed=seed)
 
@@ -43,6 +45,7 @@ def serve(
     from store.database import open_log
     from store.settings import load_settings
 
+    _stop_in_order()
     settings = load_settings(config)
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
@@ -84,6 +87,7 @@ def up(
     from store.database import open_log
     from store.settings import load_settings
 
+    _stop_in_order()
     settings = load_settings(config)
     open_log(settings.url).close()
     check_port_free("127.0.0.1", dashboard_port, "dashboard")
@@ -125,10 +129,15 @@ def chat(
     asyncio.run(talk)
 
 
+def _stop_in_order() -> None:
+    """SIGTERM and SIGINT both unwind the stack, so that servers are stopped and jobs marked, even where a shell made
+    background processes ignore SIGINT."""
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, signal.default_int_handler)
+
+
 def _end_with_stdin() -> None:
     """The parent holds the other end of standard input; when it is gone, however it went, this process ends."""
-    import signal
-
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)
 

@@ -12,6 +12,8 @@ from agent.graph import build_graph
 from agent.policy import connect_policy, open_connections
 from agent.rendering import Renderer
 from agent.tools import make_tools
+from env_sim.llm_simulator import LlmSimulator
+from env_sim.simulator import Simulator
 from reward.judge import Judge
 from reward.llm_judge import LlmJudge
 from store.records import Item, Scenario, ScenarioTurn, ToolSpec
@@ -191,6 +193,37 @@ async def test_the_llm_judge_runs_on_the_real_server(serving: Serving) -> None:
     assert verdict.outcome in set(Outcome)
     assert verdict.reason
     assert verdict.outcome is not Outcome.PASS or verdict.quote
+
+
+async def test_the_llm_simulator_answers_through_the_real_server(serving: Serving) -> None:
+    """No recording, no world: the model answers in the tool's response schema, and equal calls get one answer."""
+    schema = {
+        "type": "object",
+        "properties": {"weather": {"enum": ["sun", "rain"]}},
+        "required": ["weather"],
+        "additionalProperties": False,
+    }
+    tool = WEATHER.model_copy(update={"response_schema": schema})
+    scenario = Scenario(
+        name="simulated",
+        domain="test",
+        source="test",
+        split=Split.TEST,
+        seed=0,
+        system="",
+        tools=(tool,),
+        turns=(ScenarioTurn(user="Weather in Oslo?", checklist=()),),
+    )
+    port = serving.settings.server.port
+    endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=120)
+    simulator = Simulator(scenario, 1, LlmSimulator(endpoint))
+    first = await simulator.answer("get_weather", {"city": "Oslo"}, "c1")
+    again = await simulator.answer("get_weather", {"city": "oslo "}, "c2")
+    assert first.source is ToolSource.LLM and not first.is_error
+    assert json.loads(first.response)["weather"] in ("sun", "rain")
+    assert (again.response, again.source) == (first.response, ToolSource.LLM)
+    refused = await simulator.answer("get_weather", {"town": "Oslo"}, "c3")
+    assert refused.is_error and refused.source is ToolSource.VALIDATION
 
 
 def test_a_swap_loads_other_weights_and_a_false_proof_is_refused(serving: Serving, tmp_path: Path) -> None:
