@@ -30,6 +30,7 @@ def demo(
     from store.settings import load_settings
     from train.demo import run_demo
 
+    _use_huge_pages()
     _stop_in_order()
     settings = load_settings(config)
     run_demo(open_log(settings.url), settings, name=name or f"demo-{seed}", seed=seed)
@@ -127,6 +128,14 @@ def chat(
         max_tokens=settings.rollout.max_tokens_per_step,
     )
     asyncio.run(talk)
+
+
+def _use_huge_pages() -> None:
+    """Starts this process again with glibc's allocator on huge pages (Linux): a training step on the CPU takes and
+    frees gigabytes, and faulting them in page by page makes it half as fast again."""
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        os.environ |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE": "1"}
+        os.execv(sys.executable, [sys.executable, "-m", "checkloop", *sys.argv[1:]])
 
 
 def _stop_in_order() -> None:

@@ -200,7 +200,7 @@ class VllmServer:
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count() or 1)),
             # A decode step allocates and frees the same tens of megabytes (logits of a 49,000-word vocabulary) each
             # time; asking the kernel for fresh pages each time costs more than the arithmetic.
-            "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", KEEP_FREED_MEMORY),
+            "GLIBC_TUNABLES": KEEP_FREED_MEMORY,
         }
         common = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
         return os.environ | common | (cpu if is_cpu_build() else {})
