@@ -229,15 +229,14 @@ async def test_the_llm_simulator_answers_through_the_real_server(serving: Servin
 def test_a_swap_loads_other_weights_and_a_false_proof_is_refused(serving: Serving, tmp_path: Path) -> None:
     """v0002 has other weights: a gate that borrows the server sees them, and `policy` is told to wait. v0003 claims
     logprobs that its weights do not have: the proof fails, the old version stays."""
-    import torch
     from safetensors.torch import load_file, save_file
 
     first = Path(get_version(serving.log, "v0001").path)
     second = tmp_path / "v0002"
     shutil.copytree(first, second)
     weights = load_file(second / "model.safetensors")
-    name = "model.layers.0.mlp.down_proj.weight"
-    weights[name] = weights[name] + 0.05 * torch.randn_like(weights[name])
+    for layer in range(0, 30, 5):
+        weights[f"model.layers.{layer}.mlp.down_proj.weight"] *= -1
     save_file(weights, second / "model.safetensors", metadata={"format": "pt"})
     third = tmp_path / "v0003"
     shutil.copytree(second, third)
