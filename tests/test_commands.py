@@ -10,6 +10,7 @@ import checkloop
 from store.database import open_log
 from store.versions import add_version, set_version_state
 from store.vocabulary import VersionState
+from tests.serving import free_ports
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -26,6 +27,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHECKLOOP_HOME", str(tmp_path / "home"))
+    gateway, server = free_ports()
+    monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(gateway))
+    monkeypatch.setenv("CHECKLOOP_SERVER__PORT", str(server))
     return tmp_path / "home"
 
 
@@ -81,9 +85,6 @@ def test_a_model_that_vanished(home: Path, monkeypatch: pytest.MonkeyPatch, caps
     add_version(log, "v0001", parent=None, path=str(home / "gone"), files={})
     set_version_state(log, "v0001", VersionState.LIVE, "test")
     log.close()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(free.getsockname()[1]))
     status, said = run(monkeypatch, capsys, "serve")
     assert status == 1 and "there is no model directory" in said
 
