@@ -82,7 +82,7 @@ class RolloutSettings(Section):
 
 
 class GrpoSettings(Section):
-    learning_rate: float = Field(default=1.5e-5, gt=0)
+    learning_rate: float = Field(default=3e-5, gt=0)
     """For the bundled model on small steps; CM2 takes 3e-6 for 8B."""
     scenarios_per_step: int = Field(default=4, ge=1)
     clip_low: float = Field(default=0.2, gt=0)
