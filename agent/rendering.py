@@ -109,7 +109,7 @@ class Renderer:
             if not longer.startswith(shorter):
                 raise RenderingError(
                     "the chat template is not prefix-preserving: an earlier turn is rendered differently once another "
-                    "follows, so recorded ids could not be extended; use a training template (docs/architecture.md, "Tokens")"
+                    "follows, so recorded ids could not be extended; use a training template (docs/architecture.md)"
                 )
 
     def _text(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] | None, prompt: bool) -> str:
