@@ -83,6 +83,11 @@ def play_batch(
     return asyncio.run(work())
 
 
+def read_batch(log: Log, batch: str) -> dict[str, list[Outcome]]:
+    """Outcomes of a batch that was played, by scenario hash; plays nothing."""
+    return asyncio.run(_outcomes(log, Judge(log), batch))
+
+
 async def _outcomes(log: Log, judge: Judge, batch: str) -> dict[str, list[Outcome]]:
     summaries = [s for s in list_trajectories(log, batch=batch, limit=None) if s.stop_reason is not None]
     rewards = await judge.judge_trajectories([s.id for s in summaries])

@@ -23,7 +23,7 @@ from store.scenarios import add_scenarios
 from store.settings import Settings
 from store.versions import get_version, list_gate_decisions, set_version_state
 from store.vocabulary import JobStatus, Origin, RunKind, VersionState
-from train.evaluation import Outcome, mean_reward, one_each, play_batch
+from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_batch
 from train.gate import GateDecision, decide, record
 from train.groups import load_groups, select_groups
 from train.grpo import train_grpo
@@ -173,8 +173,7 @@ class TrainingLoop:
         """Greedy, one dialogue a scenario, same seeds whatever the version."""
         batch = f"{self._name}/{key}"
         self._stage(key, title, lambda s: self._evaluate(s, scenarios, batch, version))
-        silent = Stage(self._progress, key, title)
-        return self._play(silent, scenarios, batch, version, 1, Origin.EVALUATION, 0.0)
+        return read_batch(self._log, batch)
 
     def _evaluate(self, stage: Stage, scenarios: Sequence[Scenario], batch: str, version: str) -> dict[str, Any]:
         outcomes = self._play(stage, scenarios, batch, version, 1, Origin.EVALUATION, 0.0)
