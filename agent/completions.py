@@ -1,7 +1,9 @@
 """Sampled text to an assistant message: thinking, content and tool calls; plain and as a stream.
 
 The format is the one of Hermes and Qwen models: `<think>…</think>`, content, `<tool_call>{"name": …, "arguments":
-{…}}</tool_call>`. A tool call that is no valid JSON is kept as sampled, so that it can be answered as a tool would.
+{…}}</tool_call>`, or a call in the short form of the bundled model's template, `<tool_call>name{…}</tool_call>`, which
+takes a third of the tokens less. A call that is no valid JSON is kept as sampled, so that it can be answered as a tool
+would.
 """
 
 import json
@@ -15,6 +17,7 @@ MALFORMED_TOOL_CALL = "malformed_tool_call"
 
 _THINK = re.compile(r"\s*<think>(.*?)(?:</think>|$)", re.DOTALL)
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
+_SHORT = re.compile(r"([a-zA-Z0-9_-]{1,64})\s*(\{.*)", re.DOTALL)
 _NAME = re.compile(r'"name"\s*:\s*"([a-zA-Z0-9_-]{1,64})"')
 
 
@@ -45,16 +48,24 @@ def parse_completion(text: str) -> ParsedCompletion:
 def parse_call(body: str) -> ParsedCall:
     """Parses what stands between the tool-call tags; never raises."""
     body = body.strip()
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        value = None
+    if short := _SHORT.fullmatch(body):
+        arguments = _read_json(short.group(2))
+        return ParsedCall(short.group(1), _encodable(arguments) if isinstance(arguments, dict) else short.group(2))
+    value = _read_json(body)
     if isinstance(value, dict) and isinstance(value.get("name"), str) and _NAME.match(f'"name":"{value["name"]}"'):
         arguments = value.get("arguments", {})
         if isinstance(arguments, dict):
             return ParsedCall(value["name"], _encodable(arguments))
     named = _NAME.search(body)
     return ParsedCall(named.group(1) if named else MALFORMED_TOOL_CALL, body or "(empty)")
+
+
+def _read_json(text: str) -> Any:
+    """None for what is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _encodable(arguments: dict[str, Any]) -> str:

@@ -82,7 +82,7 @@ class Dialogue:
 
 def single(dialogue: Dialogue) -> None:
     """One call, one reply."""
-    intent = dialogue.random.choice(dialogue.domain.intents)
+    intent = dialogue.random.choice(dialogue.domain.asked)
     slots = dialogue.draw(intent)
     turn = dialogue.open(dialogue.choose(intent.requests), slots)
     _serve(dialogue, turn, intent, slots, fill(intent.thinking, slots))
@@ -90,7 +90,7 @@ def single(dialogue: Dialogue) -> None:
 
 def missing_parameter(dialogue: Dialogue) -> None:
     """The user leaves a parameter out; the assistant asks, and serves the request in the next turn."""
-    intent = dialogue.random.choice([intent for intent in dialogue.domain.intents if intent.missing])
+    intent = dialogue.random.choice([intent for intent in dialogue.domain.asked if intent.missing])
     gap = dialogue.random.choice(intent.missing)
     slots = dialogue.draw(intent)
     turn = dialogue.open(dialogue.choose(gap.without), slots)
@@ -237,7 +237,7 @@ def _close_pair(
 
 def _two_intents(dialogue: Dialogue) -> tuple[Intent, Intent]:
     """Half of the time the same intent twice."""
-    intents = [intent for intent in dialogue.domain.intents if any(map(_starts_clause, intent.requests.train))]
+    intents = [intent for intent in dialogue.domain.asked if any(map(_starts_clause, intent.requests.train))]
     first = dialogue.random.choice(intents)
     return first, first if dialogue.random.random() < 0.5 else dialogue.random.choice(intents)
 

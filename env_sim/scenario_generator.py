@@ -18,15 +18,15 @@ UNSEEN_DOMAINS: tuple[str, ...] = tuple(UNSEEN)
 
 SYSTEM = "You help people by calling tools. Ask for what is missing; say so when no tool fits."
 SOURCE = "bundled"
-MAX_TOOLS = 7
+MAX_TOOLS = 6
 
-TURN_COUNTS = {1: 60, 2: 28, 3: 9, 4: 3}
+TURN_COUNTS = {1: 78, 2: 16, 3: 4, 4: 2}
 SKILLS = {
-    "single_call": 34,
+    "single_call": 26,
     "chained": 20,
-    "parallel": 14,
-    "missing_parameter": 14,
-    "error_recovery": 10,
+    "parallel": 10,
+    "missing_parameter": 10,
+    "error_recovery": 26,
     "no_tool": 6,
     "ordered": 2,
 }

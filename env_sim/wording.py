@@ -135,7 +135,7 @@ def as_message(text: str, first: bool, held_out: bool, random: Random) -> str:
     """The user's message around one request: greeting or link, small talk, careless typing."""
     if random.random() < 0.3 and text.startswith(STARTERS):
         return text[0].lower() + (text[1:] if random.random() < 0.5 else text[1:].rstrip(".?"))
-    if random.random() < 0.2:
+    if random.random() < 0.1:
         chat = choose(SMALL_TALK, held_out, random)
         text = f"{chat} {text}" if random.random() < 0.5 else f"{text} {chat}"
     if random.random() < 0.35:

@@ -9,7 +9,7 @@ over; where that is at most `EPSILON` all rewards are equal and every advantage 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -44,6 +44,42 @@ class TurnStates:
 def trajectory_advantages(rewards_G: Sequence[float | None], *, divide_by_std: bool = False) -> list[float | None]:
     """Equation 5: (R − mean) / F. A group with one scored member has nothing to compare with: advantage 0."""
     return _centred(rewards_G, rewards_G, divide_by_std)
+
+
+def state_advantages(
+    rewards_G: Sequence[float | None],
+    observations_G: Sequence[Sequence[Hashable]],
+    *,
+    prior: float = 1.0,
+    divide_by_std: bool = False,
+) -> list[list[float] | None]:
+    """Equation 5 with a baseline for every state instead of one for the group: (R − b(state)) / F for each step.
+
+    `observations_G[g]` is what the world said to rollout g after each of its steps but the last; rollouts that heard
+    the same so far are in the same state. b is the mean reward of those that passed through it, held back by `prior`
+    further ones with the baseline of the state before: b = (ΣR + prior · b before) / (n + prior), and the group's mean
+    at the first step. Once a wrong call has decided a dialogue, what follows is neither blamed nor praised for it.
+
+    A baseline that does not depend on the step's own action leaves the direction of the gradient as it is; that a
+    rollout's own reward is in it only makes later steps, about which the group says less, weigh less (as in GiGPO,
+    arXiv 2505.10978, whose states are anchors across rollouts).
+    """
+    scored = [g for g, reward in enumerate(rewards_G) if reward is not None]
+    if not scored:
+        return [None] * len(rewards_G)
+    values = {g: reward for g, reward in enumerate(rewards_G) if reward is not None}
+    scale = _scale(list(values.values()), divide_by_std)
+    group_mean = _mean(list(values.values()))
+    advantages_G: list[list[float] | None] = [None] * len(rewards_G)
+    for g, reward in values.items():
+        here, baseline = scored, group_mean
+        steps = [(reward - baseline) / scale]
+        for step, heard in enumerate(observations_G[g]):
+            here = [h for h in here if len(observations_G[h]) > step and observations_G[h][step] == heard]
+            baseline = (math.fsum(values[h] for h in here) + prior * baseline) / (len(here) + prior)
+            steps.append((reward - baseline) / scale)
+        advantages_G[g] = steps
+    return advantages_G
 
 
 def turn_advantages(

@@ -77,12 +77,12 @@ class RolloutSettings(Section):
     seeded: bool = False
     """Send each step's seed to the server. Off: vLLM's CPU sampler draws twice for seeded requests, which halves its
     speed, and batches of other sizes round differently anyway. Worlds and scenarios are seeded either way."""
-    max_steps_per_turn: int = Field(default=5, ge=1)
+    max_steps_per_turn: int = Field(default=4, ge=1)
     max_tokens_per_step: int = Field(default=96, ge=8)
 
 
 class GrpoSettings(Section):
-    learning_rate: float = Field(default=3e-5, gt=0)
+    learning_rate: float = Field(default=6e-5, gt=0)
     """For the bundled model on small steps; CM2 takes 3e-6 for 8B."""
     scenarios_per_step: int = Field(default=4, ge=1)
     clip_low: float = Field(default=0.2, gt=0)
@@ -93,9 +93,15 @@ class GrpoSettings(Section):
     importance_veto: float = Field(default=1e-4, ge=0)
     """A trajectory with a token ratio below this is vetoed (CM2: 1e-4)."""
     advantage: Literal["trajectory", "turn", "step"] = "trajectory"
+    baseline: Literal["group", "state"] = "state"
+    """Of trajectory advantages: the group's mean (CM2), or for each step that of the members that heard the same so far
+    (`state_advantages`)."""
     divide_by_std: bool = False
     """F of equation 5: the group's standard deviation, or 1 (CM2's final runs)."""
-    micro_batch_tokens: int = Field(default=2048, ge=256)
+    trained_layers: int = Field(default=10, ge=0)
+    """How many of the last transformer layers learn (0: everything, embeddings too). The rest needs no backward pass
+    and no optimizer state: for the bundled model's 30 layers half the time and half the memory of a step."""
+    micro_batch_tokens: int = Field(default=4096, ge=256)
     max_excluded: float = Field(default=0.2, ge=0, le=1)
     """A run refuses to train when a greater share of its trajectories is excluded (invariant 3)."""
 

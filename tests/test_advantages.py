@@ -11,6 +11,7 @@ from reward.advantages import (
     TurnBaseline,
     TurnStates,
     satisfied_shares,
+    state_advantages,
     step_advantages,
     trajectory_advantages,
     turn_advantages,
@@ -45,6 +46,37 @@ def test_trajectory_groups_of_one_and_none() -> None:
     assert trajectory_advantages([0.8, None], divide_by_std=True) == [0.0, None]
     assert trajectory_advantages([None, None]) == [None, None]
     assert trajectory_advantages([]) == []
+
+
+def test_state_baselines_by_hand() -> None:
+    """R = 1, 0, 0, 0 with mean 1/4, the baseline of every first step.
+
+    After it the world says "ok" to 0 and 1 and "error" to 2 and 3. State "ok": b = (1 + 0 + 1/4) / 3 = 5/12, so
+    A = 7/12 and -5/12. State "error": b = (0 + 0 + 1/4) / 3 = 1/12, so A = -1/12. Rollout 3 hears "error" again,
+    alone: b = (0 + 1/12) / 2 = 1/24.
+    """
+    advantages = state_advantages([1.0, 0.0, 0.0, 0.0], [["ok"], ["ok"], ["error"], ["error", "error"]])
+    assert advantages == [
+        close([3 / 4, 7 / 12]),
+        close([-1 / 4, -5 / 12]),
+        close([-1 / 4, -1 / 12]),
+        close([-1 / 4, -1 / 12, -1 / 24]),
+    ]
+
+
+def test_states_of_an_excluded_member_are_nobodys_baseline() -> None:
+    """Without rollout 1, b at "ok" is (1 + 1/2) / 2 = 3/4."""
+    advantages = state_advantages([1.0, None, 0.0], [["ok"], ["ok"], []])
+    assert advantages == [close([1 / 2, 1 / 4]), None, close([-1 / 2])]
+    assert state_advantages([None, None], [[], ["x"]]) == [None, None]
+
+
+def test_a_state_that_everybody_passes_has_the_baseline_of_the_group() -> None:
+    rewards = [1.0, 0.25, 0.25, 0.5]
+    advantages = state_advantages(rewards, [["same", "same"]] * 4, divide_by_std=True)
+    for steps, whole in zip(advantages, trajectory_advantages(rewards, divide_by_std=True), strict=True):
+        assert steps is not None and whole is not None
+        assert steps == close([whole] * 3)
 
 
 def test_turn_baseline_over_those_that_reached_the_turn() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.completions import MALFORMED_TOOL_CALL, StreamParser, parse_call, parse_completion
+from agent.completions import MALFORMED_TOOL_CALL, ParsedCall, StreamParser, parse_call, parse_completion
 
 WHOLE = '<think>go</think>Hi <tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call> there'
 
@@ -35,6 +35,14 @@ def test_a_reply_without_thinking_is_content() -> None:
     """Fault 6 of the reference code: it showed such replies to the judge as thinking."""
     parsed = parse_completion("Just a reply.")
     assert (parsed.content, parsed.reasoning, parsed.calls) == ("Just a reply.", "", ())
+
+
+def test_the_short_form_of_a_call_is_read_like_the_long_one() -> None:
+    assert parse_call('find_trains{"origin":"Oslo","seats":2}') == parse_call(
+        '{"name": "find_trains", "arguments": {"origin": "Oslo", "seats": 2}}'
+    )
+    assert parse_call("last_mail {}") == ParsedCall("last_mail", "{}")
+    assert parse_call('f{"x": }') == ParsedCall("f", '{"x": }'), "not JSON: kept as sampled"
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,21 @@ def test_advantages_lie_on_sampled_tokens_only() -> None:
         assert [a != 0 for a in advantages] == [bool(kept) for kept in member.in_loss]
 
 
+def test_steps_after_different_answers_have_baselines_of_their_own() -> None:
+    group = some_groups(1)[0]
+    answers = [(7, 7), (7, 7), (9, 9), (9, 9)]
+    members = []
+    for member, answer, reward in zip(group.members, answers, (1.0, 0.0, 0.0, 0.0), strict=True):
+        between = member.in_loss.index(0)
+        ids = (*member.completion_ids[:between], *answer, *member.completion_ids[between + 2 :])
+        members.append(replace(member, completion_ids=ids, reward=reward))
+    group = replace(group, members=tuple(members))
+    last = [row[-1] for row in token_advantages(group, SETTINGS) if row is not None]
+    assert last == pytest.approx([7 / 12, -5 / 12, -1 / 12, -1 / 12])
+    flat = SETTINGS.model_copy(update={"baseline": "group"})
+    assert [row[-1] for row in token_advantages(group, flat) if row is not None] == [0.75, -0.25, -0.25, -0.25]
+
+
 def test_step_advantages_are_refused_instead_of_ignored() -> None:
     with pytest.raises(RunRefused, match='advantage = "step"'):
         select_groups(some_groups(1), SETTINGS.model_copy(update={"advantage": "step"}))

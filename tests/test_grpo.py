@@ -23,7 +23,7 @@ from train.training_run import TrainingError
 
 torch.set_num_threads(1)
 
-SETTINGS = GrpoSettings(learning_rate=1e-3, scenarios_per_step=2)
+SETTINGS = GrpoSettings(learning_rate=1e-3, scenarios_per_step=2, trained_layers=0)
 
 
 @pytest.fixture(scope="module")
@@ -360,3 +360,26 @@ def test_order_is_seeded_and_steps_are_even() -> None:
 def test_nothing_to_train_on_is_said(model_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nothing to train on"):
         train_grpo(model_dir, tmp_path / "v2", [], SETTINGS, 0)
+
+
+def test_only_the_last_layers_learn_and_get_the_gradient_they_would_get_anyway(model_dir: Path, tmp_path: Path) -> None:
+    groups = list(select_groups(sampled_by(load_tiny_model(model_dir), some_groups(2)), SETTINGS).taken)
+    settings = SETTINGS.model_copy(update={"trained_layers": 1})
+    train_grpo(model_dir, tmp_path / "all", groups, SETTINGS, 0)
+    train_grpo(model_dir, tmp_path / "last", groups, settings, 0)
+    before, everything, last = (
+        load_tiny_model(d).state_dict() for d in (model_dir, tmp_path / "all", tmp_path / "last")
+    )
+    for name, weight in before.items():
+        learns = name.startswith(("model.layers.1.", "model.norm."))
+        assert torch.equal(weight, last[name]) != learns, name
+        if learns:  # Adam's first step has the size of the learning rate: only the sign of the gradient is in it
+            same = torch.sign(last[name] - weight) == torch.sign(everything[name] - weight)
+            assert same.float().mean() > 0.95, name
+
+
+def test_more_layers_than_there_are_are_refused(model_dir: Path, tmp_path: Path) -> None:
+    groups = list(select_groups(sampled_by(load_tiny_model(model_dir), some_groups(2)), SETTINGS).taken)
+    with pytest.raises(TrainingError, match="trained_layers = 3, but the model has 2 layers"):
+        train_grpo(model_dir, tmp_path / "x", groups, SETTINGS.model_copy(update={"trained_layers": 3}), 0)
+    assert not (tmp_path / "x").exists()

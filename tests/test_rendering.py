@@ -60,7 +60,7 @@ def test_a_cut_off_turn_is_closed_before_it_is_extended(renderer: Renderer) -> N
 def test_the_loss_mask_covers_exactly_what_the_assistant_says(renderer: Renderer) -> None:
     ids, mask = renderer.dialogue(DIALOGUE, TOOLS)
     said = renderer.decode([i for i, m in zip(ids, mask, strict=True) if m])
-    call = '<tool_call>{"name": "find_flights", "arguments": {"origin": "Oslo"}}</tool_call>'
+    call = '<tool_call>find_flights{"origin": "Oslo"}</tool_call>'
     assert said == f"<think>search</think>{call}{call}<|im_end|>F1 or F2.<|im_end|>Yes.<|im_end|>"
     assert ids == renderer.open(DIALOGUE[:7], TOOLS) + renderer._encode("Yes.<|im_end|>")
 

@@ -19,15 +19,31 @@ BUNDLE_SEED = 20260
 """The bundled scenarios are the same for every loop; its seed decides everything else."""
 
 
+RARE, RARE_SHARE = "error_recovery", 4
+"""The reference dialogues of the cold start are of days on which nearly every call succeeds: of those in which a tool
+answers with an error they hold one in four. What to do then is left to be learned from the log."""
+
+
 def bundled_sets(settings: Settings) -> ScenarioSets:
     """Disjoint scenario sets of the sizes in the settings; test holds unseen domains besides the seen ones."""
-    loop, dialogues = settings.loop, settings.sft.dialogues
-    train = generate_scenarios(Split.TRAIN, dialogues + loop.rounds * loop.scenarios_per_round, BUNDLE_SEED)
+    loop = settings.loop
+    cold_start, pool = _training_sets(settings.sft.dialogues, loop.rounds * loop.scenarios_per_round)
     unseen = loop.test_scenarios // 4
     test = generate_scenarios(Split.TEST, loop.test_scenarios - unseen, BUNDLE_SEED, SEEN_DOMAINS)
     test += generate_scenarios(Split.TEST, unseen, BUNDLE_SEED, UNSEEN_DOMAINS)
     validation = generate_scenarios(Split.VALIDATION, loop.validation_scenarios, BUNDLE_SEED)
-    return ScenarioSets(train[:dialogues], train[dialogues:], validation, test)
+    return ScenarioSets(cold_start, pool, validation, test)
+
+
+def _training_sets(dialogues: int, pool: int) -> tuple[list[Scenario], list[Scenario]]:
+    """The first `dialogues` training scenarios, of the RARE ones every fourth, and `pool` of any kind that follow."""
+    count = 2 * dialogues + pool
+    train = generate_scenarios(Split.TRAIN, count, BUNDLE_SEED)
+    rare = [index for index, scenario in enumerate(train) if RARE in scenario.tags]
+    passed_over = {index for n, index in enumerate(rare) if n % RARE_SHARE}
+    chosen = [index for index in range(count) if index not in passed_over][:dialogues]
+    begin = chosen[-1] + 1
+    return [train[index] for index in chosen], train[begin : begin + pool]
 
 
 def expected_seconds(loop: LoopSettings) -> dict[str, float]:

@@ -7,8 +7,9 @@ judged stays out of the baseline (invariant 3), what the policy did not sample s
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from reward.advantages import EPSILON, trajectory_advantages, turn_advantages
+from reward.advantages import EPSILON, state_advantages, trajectory_advantages, turn_advantages
 from store.database import Log
 from store.settings import GrpoSettings
 from store.tokens import TokenSequence, token_sequences
@@ -131,9 +132,21 @@ def select_groups(groups: Sequence[TrainingGroup], settings: GrpoSettings) -> Se
 def token_advantages(group: TrainingGroup, settings: GrpoSettings) -> list[list[float] | None]:
     """For every member an advantage for each completion token, 0 where it is not in the loss; None if excluded.
 
-    Equation 5 or, with `settings.advantage = "turn"`, equation 7 (baseline over the members that reached the turn).
+    Equation 5, with the group's baseline or one for each state, or, with `settings.advantage = "turn"`, equation 7
+    (baseline over the members that reached the turn).
     """
     rewards_G = [member.reward for member in group.members]
+    if settings.advantage == "trajectory" and settings.baseline == "state":
+        steps_G = [_steps(member) for member in group.members]
+        by_step_G = state_advantages(
+            rewards_G,
+            [_observations(member, steps) for member, steps in zip(group.members, steps_G, strict=True)],
+            divide_by_std=settings.divide_by_std,
+        )
+        return [
+            None if by_step is None else _spread_steps(member, steps, by_step)
+            for member, steps, by_step in zip(group.members, steps_G, by_step_G, strict=True)
+        ]
     if settings.advantage == "turn":
         values_G_T = [None if m.reward is None else list(m.turn_values) for m in group.members]
         turns_G = turn_advantages(values_G_T, divide_by_std=settings.divide_by_std)
@@ -154,6 +167,28 @@ def _spread(member: TrainingMember, by_turn: Sequence[float | None]) -> list[flo
         (by_turn[turn] or 0.0) if scored and 0 <= turn < len(by_turn) else 0.0
         for scored, turn in zip(member.in_loss, member.turn_of_token, strict=True)
     ]
+
+
+def _steps(member: TrainingMember) -> list[tuple[int, int]]:
+    """(start, stop) of each run of sampled ids among the completion's: a step of the policy."""
+    steps: list[tuple[int, int]] = []
+    for index, turn in enumerate(member.turn_of_token):
+        if turn >= 0:
+            start = steps.pop()[0] if steps and steps[-1][1] == index else index
+            steps.append((start, index + 1))
+    return steps
+
+
+def _observations(member: TrainingMember, steps: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
+    """The ids that the world put between one step and the next."""
+    return [member.completion_ids[stop:start] for (_, stop), (start, _) in pairwise(steps)]
+
+
+def _spread_steps(member: TrainingMember, steps: Sequence[tuple[int, int]], by_step: Sequence[float]) -> list[float]:
+    advantages = [0.0] * len(member.completion_ids)
+    for (start, stop), advantage in zip(steps, by_step, strict=True):
+        advantages[start:stop] = [advantage if scored else 0.0 for scored in member.in_loss[start:stop]]
+    return advantages
 
 
 def _no_gradient(group: TrainingGroup, settings: GrpoSettings) -> str | None:

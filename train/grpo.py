@@ -40,8 +40,9 @@ from store.settings import GrpoSettings
 from train.batches import MicroBatch, StepBatch, make_step, order_groups
 from train.checkpoints import attempt, load_state, mark_complete, newest_checkpoint, save_state, save_version
 from train.groups import TrainingGroup
+from train.half_precision import Bfloat16Twin
 from train.packed import token_logprobs
-from train.training_run import OnStep, StepReport, TrainingError, load_policy, quiet, shared_arguments
+from train.training_run import OnStep, StepReport, TrainingError, freeze_all_but, load_policy, quiet, shared_arguments
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def train_grpo(
     if not steps:
         raise TrainingError("there is nothing to train on: no group has a member with an advantage")
     model, tokenizer = load_policy(model_dir)
+    freeze_all_but(model, settings.trained_layers)
     work_dir = Path(run_dir) if run_dir is not None else out_dir.parent
     checkpoint = None
     if run_dir is not None:
@@ -162,6 +164,9 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
             processing_class=tokenizer,
         )
         quiet(self)
+        master = self.accelerator.unwrap_model(self.model)
+        self._twin = Bfloat16Twin(master) if self.args.bf16 else None
+        self._policy = self._twin.model if self._twin else master
 
     def get_train_dataloader(self) -> DataLoader[StepBatch]:
         steps: Any = self._steps
@@ -186,6 +191,8 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         self, model: nn.Module, inputs: dict[str, StepBatch], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         model.train()
+        if self._twin:
+            self._twin.refresh()
         step = inputs["step"]
         self._sums = {}
         total = torch.zeros((), device=self.accelerator.device)
@@ -218,7 +225,7 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         micro: MicroBatch = inputs["micro_batch"]
-        logprobs, entropies = self._forward(self.accelerator.unwrap_model(model), micro)
+        logprobs, entropies = self._forward(self._policy, micro)
         mask = inputs["tool_mask"].bool()
         behaviour, advantages = inputs["old_per_token_logps"], inputs["advantages"]
         weights = correction(logprobs.detach(), behaviour, mask, self._settings)
@@ -226,7 +233,7 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         # A factor on the advantage is a factor on the token's loss: both sides of TRL's minimum are linear in it.
         inputs["advantages"] = advantages * weights
         if self.beta:
-            with torch.no_grad():
+            with torch.no_grad(), self.accelerator.autocast():
                 inputs["ref_per_token_logps"], _ = self._forward(self.ref_model, micro)
         self._ready = (logprobs, entropies)
         return super()._compute_loss(model, inputs)
@@ -239,8 +246,7 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _forward(self, model: PreTrainedModel, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         """Logprobs and entropies (B, T) of the tokens in the loss, 0 elsewhere."""
-        with self.accelerator.autocast():
-            logprobs, entropies = token_logprobs(model, micro.row, micro.sources, micro.targets, self.temperature)
+        logprobs, entropies = token_logprobs(model, micro.row, micro.sources, micro.targets, self.temperature)
         places = tuple(index.to(logprobs.device) for index in micro.places)
         blank = torch.zeros(micro.loss_mask.shape, device=logprobs.device)
         return blank.index_put(places, logprobs), blank.index_put(places, entropies)

@@ -257,12 +257,12 @@ class _ScoredTokens(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(  # type: ignore[override]
         ctx: Any, grad_logprobs: Tensor, _: Tensor
-    ) -> tuple[Tensor, Tensor, None, None]:
+    ) -> tuple[Tensor, Tensor | None, None, None]:
         hidden, weight, targets, probabilities = ctx.saved_tensors
         hidden_type, weight_type = ctx.types
         factor = (grad_logprobs / ctx.temperature)[:, None]
         gradient = probabilities * factor.neg().to(probabilities.dtype)
         gradient.scatter_add_(1, targets[:, None], factor.to(gradient.dtype))
         grad_hidden = (gradient @ weight).to(hidden_type)
-        grad_weight = (gradient.T @ hidden).to(weight_type)
+        grad_weight = (gradient.T @ hidden).to(weight_type) if ctx.needs_input_grad[1] else None
         return grad_hidden, grad_weight, None, None

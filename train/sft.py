@@ -17,6 +17,7 @@ from trl import SFTConfig, SFTTrainer
 
 from store.settings import SftSettings
 from train.checkpoints import save_version
+from train.half_precision import Bfloat16Twin
 from train.packed import Family, PackedRow, pack, token_logprobs
 from train.training_run import OnStep, StepReport, TrainingError, load_policy, quiet, shared_arguments
 
@@ -105,6 +106,12 @@ def train_sft(
 class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer whose batch is a list of packed micro-batches: same loss, no padding, logits only where needed."""
 
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        master = self.accelerator.unwrap_model(self.model)
+        self._twin = Bfloat16Twin(master) if self.args.bf16 else None
+        self._policy = self._twin.model if self._twin else master
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
@@ -112,11 +119,11 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
         micro_batches: list[MicroBatch] = inputs["micro_batches"]
         in_loss = sum(len(micro.targets) for micro in micro_batches)
         total = torch.zeros((), device=self.accelerator.device)
-        policy = self.accelerator.unwrap_model(model)
+        if self._twin:
+            self._twin.refresh()
         for micro in micro_batches:
-            with self.accelerator.autocast():
-                logprobs, _ = token_logprobs(policy, micro.row, micro.sources, micro.targets)
-                loss = -logprobs.sum() / in_loss
+            logprobs, _ = token_logprobs(self._policy, micro.row, micro.sources, micro.targets)
+            loss = -logprobs.sum() / in_loss
             self.accelerator.backward(loss)
             total += loss.detach()
         self._last = {"tokens": float(inputs["input_ids"].numel()), "tokens_in_loss": float(in_loss)}

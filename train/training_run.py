@@ -1,6 +1,6 @@
 """What the SFT and the GRPO run share: loading the policy, TRL arguments without side effects, progress of each step.
 
-Weights, gradients and optimizer are float32 (an update of 2e-5 vanishes in bfloat16), the matrix products bfloat16.
+Weights, gradients and optimizer are float32 (an update of 2e-5 vanishes in bfloat16), the passes run on a bfloat16 twin.
 """
 
 import ctypes
@@ -110,6 +110,23 @@ def give_back_memory() -> None:
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def freeze_all_but(model: PreTrainedModel, layers: int) -> None:
+    """Let only the last `layers` transformer layers and the final norm learn; with 0, everything.
+
+    Raises TrainingError if the model has fewer layers, or keeps them elsewhere than transformers' decoders do.
+    """
+    if layers == 0:
+        return
+    found = getattr(model.base_model, "layers", None)
+    if found is None or len(found) < layers:
+        has = "no list of layers" if found is None else f"{len(found)} layers"
+        raise TrainingError(f"grpo.trained_layers = {layers}, but the model has {has}: set it to 0 to train everything")
+    model.requires_grad_(False)
+    found[-layers:].requires_grad_(True)
+    if (norm := getattr(model.base_model, "norm", None)) is not None:
+        norm.requires_grad_(True)
 
 
 class StepReport(TrainerCallback):  # type: ignore[misc]

@@ -95,3 +95,11 @@ class Domain:
     chains: tuple[Chain, ...]
     recoveries: tuple[Recovery, ...]
     unserved: Pool[Unserved]
+
+    @property
+    def asked(self) -> tuple[Intent, ...]:
+        """What the bundled scenarios' users ask for: intents that some chain or recovery is made of. The tools of the
+        others stay in the world and are offered beside them, as distractors that nobody needs."""
+        used = {id(i) for chain in self.chains for i in (chain.first, chain.then)}
+        used |= {id(i) for recovery in self.recoveries for i in (recovery.intent, recovery.other)}
+        return tuple(intent for intent in self.intents if id(intent) in used)
