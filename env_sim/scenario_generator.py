@@ -1,13 +1,15 @@
 """Generates the bundled scenarios: seeded, by split and domain, with a checklist of code checks for every turn.
 
-Scenario i of (split, seed) depends on these three alone, so a longer list begins with the shorter one. Training never
-sees the values, some phrasings and the unseen domains of the other splits. Reads env_sim/worlds; writes nothing.
+Scenario i of (split, seed) depends on these three alone, so a longer list begins with the shorter one. Validation and
+test hold a share of phrasings, and a share of scenarios with values, that training never saw; the test split also two
+unseen domains. Reads env_sim/worlds; writes nothing.
 """
 
 from collections.abc import Sequence
 from random import Random
 
 from env_sim.episodes import EPISODES, TWO_TURNS, Dialogue, Episode
+from env_sim.wording import HELD_OUT_SHARE
 from env_sim.worlds import DOMAINS, SEEN, UNSEEN
 from env_sim.worlds.intents import Unfit
 from store.records import Scenario, ToolSpec, WorldRef
@@ -22,11 +24,11 @@ MAX_TOOLS = 6
 
 TURN_COUNTS = {1: 78, 2: 16, 3: 4, 4: 2}
 SKILLS = {
-    "single_call": 26,
-    "chained": 20,
+    "single_call": 30,
+    "chained": 24,
     "parallel": 10,
-    "missing_parameter": 10,
-    "error_recovery": 26,
+    "missing_parameter": 12,
+    "error_recovery": 16,
     "no_tool": 6,
     "ordered": 2,
 }
@@ -57,7 +59,8 @@ def _generate(split: Split, seed: int, index: int, domain: str) -> Scenario:
     for attempt in range(ATTEMPTS):
         random = Random(f"{split.value} {seed} {index} {domain} {attempt}")
         held_out = split is not Split.TRAIN
-        ref = WorldRef(name=domain, seed=2 * random.getrandbits(30) + held_out)
+        new_values = held_out and random.random() < HELD_OUT_SHARE
+        ref = WorldRef(name=domain, seed=2 * random.getrandbits(30) + new_values)
         dialogue = Dialogue(DOMAINS[domain], ref, held_out, random)
         plan = _plan(random)
         try:

@@ -51,7 +51,7 @@ class ServerSettings(Section):
     alias `policy` answers 503 meanwhile; with it people are served through it (and about 3 GB more are used)."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     max_model_len: int = Field(default=2048, ge=256)
-    max_num_seqs: int = Field(default=64, ge=1)
+    max_num_seqs: int = Field(default=96, ge=1)
     kv_cache_gib: int = Field(default=1, ge=1)
     """CPU only: GiB of key-value cache for each server."""
     start_timeout_s: float = Field(default=240.0, gt=0)
@@ -70,9 +70,9 @@ class ModelSettings(Section):
 
 
 class RolloutSettings(Section):
-    group_size: int = Field(default=8, ge=2)
-    """G of CM2."""
-    concurrency: int = Field(default=64, ge=1)
+    group_size: int = Field(default=4, ge=2)
+    """G of CM2, there 24. Small for the demo: twice as many scenarios teach more than twice as many tries at one."""
+    concurrency: int = Field(default=96, ge=1)
     temperature: float = Field(default=1.0, ge=0)
     seeded: bool = False
     """Send each step's seed to the server. Off: vLLM's CPU sampler draws twice for seeded requests, which halves its
@@ -84,7 +84,7 @@ class RolloutSettings(Section):
 class GrpoSettings(Section):
     learning_rate: float = Field(default=6e-5, gt=0)
     """For the bundled model on small steps; CM2 takes 3e-6 for 8B."""
-    scenarios_per_step: int = Field(default=4, ge=1)
+    scenarios_per_step: int = Field(default=8, ge=1)
     clip_low: float = Field(default=0.2, gt=0)
     clip_high: float = Field(default=0.28, gt=0)
     kl: float = Field(default=0.0, ge=0)
@@ -101,21 +101,21 @@ class GrpoSettings(Section):
     trained_layers: int = Field(default=10, ge=0)
     """How many of the last transformer layers learn (0: everything, embeddings too). The rest needs no backward pass
     and no optimizer state: for the bundled model's 30 layers half the time and half the memory of a step."""
-    micro_batch_tokens: int = Field(default=4096, ge=256)
+    micro_batch_tokens: int = Field(default=3072, ge=256)
     max_excluded: float = Field(default=0.2, ge=0, le=1)
     """A run refuses to train when a greater share of its trajectories is excluded (invariant 3)."""
 
 
 class SftSettings(Section):
-    learning_rate: float = Field(default=4e-4, gt=0)
-    epochs: int = Field(default=2, ge=1)
-    dialogues: int = Field(default=128, ge=1)
-    batch_size: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    epochs: int = Field(default=3, ge=1)
+    dialogues: int = Field(default=96, ge=1)
+    batch_size: int = Field(default=8, ge=1)
 
 
 class LoopSettings(Section):
-    rounds: int = Field(default=4, ge=1)
-    scenarios_per_round: int = Field(default=20, ge=1)
+    rounds: int = Field(default=3, ge=1)
+    scenarios_per_round: int = Field(default=96, ge=1)
     test_scenarios: int = Field(default=64, ge=4)
     validation_scenarios: int = Field(default=40, ge=4)
     gate_min_effect: float = 0.0

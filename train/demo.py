@@ -19,38 +19,23 @@ BUNDLE_SEED = 20260
 """The bundled scenarios are the same for every loop; its seed decides everything else."""
 
 
-RARE, RARE_SHARE = "error_recovery", 4
-"""The reference dialogues of the cold start are of days on which nearly every call succeeds: of those in which a tool
-answers with an error they hold one in four. What to do then is left to be learned from the log."""
-
-
 def bundled_sets(settings: Settings) -> ScenarioSets:
     """Disjoint scenario sets of the sizes in the settings; test holds unseen domains besides the seen ones."""
     loop = settings.loop
-    cold_start, pool = _training_sets(settings.sft.dialogues, loop.rounds * loop.scenarios_per_round)
-    unseen = loop.test_scenarios // 4
+    dialogues = settings.sft.dialogues
+    train = generate_scenarios(Split.TRAIN, dialogues + loop.rounds * loop.scenarios_per_round, BUNDLE_SEED)
+    unseen = loop.test_scenarios // 8
     test = generate_scenarios(Split.TEST, loop.test_scenarios - unseen, BUNDLE_SEED, SEEN_DOMAINS)
     test += generate_scenarios(Split.TEST, unseen, BUNDLE_SEED, UNSEEN_DOMAINS)
     validation = generate_scenarios(Split.VALIDATION, loop.validation_scenarios, BUNDLE_SEED)
-    return ScenarioSets(cold_start, pool, validation, test)
-
-
-def _training_sets(dialogues: int, pool: int) -> tuple[list[Scenario], list[Scenario]]:
-    """The first `dialogues` training scenarios, of the RARE ones every fourth, and `pool` of any kind that follow."""
-    count = 2 * dialogues + pool
-    train = generate_scenarios(Split.TRAIN, count, BUNDLE_SEED)
-    rare = [index for index, scenario in enumerate(train) if RARE in scenario.tags]
-    passed_over = {index for n, index in enumerate(rare) if n % RARE_SHARE}
-    chosen = [index for index in range(count) if index not in passed_over][:dialogues]
-    begin = chosen[-1] + 1
-    return [train[index] for index in chosen], train[begin : begin + pool]
+    return ScenarioSets(train[:dialogues], train[dialogues:], validation, test)
 
 
 def expected_seconds(loop: LoopSettings) -> dict[str, float]:
     """Seconds of each stage on two quiet cores: what the first estimate of the time left is made from."""
-    stages = {"model": 25.0, "scenarios": 2.0, "cold-start": 90.0, "servers": 30.0, "before": 35.0, "after": 35.0}
+    stages = {"model": 25.0, "scenarios": 2.0, "cold-start": 150.0, "servers": 27.0, "before": 20.0, "after": 20.0}
     for n in range(1, loop.rounds + 1):
-        stages |= {f"round-{n}/play": 50.0, f"round-{n}/train": 70.0, f"round-{n}/gate": 20.0, f"round-{n}/swap": 2.0}
+        stages |= {f"round-{n}/play": 95.0, f"round-{n}/train": 70.0, f"round-{n}/gate": 20.0, f"round-{n}/swap": 2.0}
     return stages
 
 

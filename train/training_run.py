@@ -1,6 +1,6 @@
 """What the SFT and the GRPO run share: loading the policy, TRL arguments without side effects, progress of each step.
 
-Weights, gradients and optimizer are float32 (an update of 2e-5 vanishes in bfloat16), the passes run on a bfloat16 twin.
+Weights, gradients and optimizer are float32 (an update of 2e-5 vanishes in bfloat16); a bfloat16 twin runs the passes.
 """
 
 import ctypes
