@@ -118,6 +118,7 @@ class LoopSettings(Section):
     scenarios_per_round: int = Field(default=96, ge=1)
     test_scenarios: int = Field(default=64, ge=4)
     validation_scenarios: int = Field(default=40, ge=4)
+    """Fresh ones for the gate of each round."""
     gate_min_effect: float = 0.0
     """The candidate's mean validation reward must exceed the live one's by this much."""
 

@@ -42,6 +42,8 @@ class ScenarioSets:
     pool: Sequence[Scenario]
     """Played in groups, `scenarios_per_round` of them each round, none twice."""
     validation: Sequence[Scenario]
+    """For the gate, `validation_scenarios` of them each round, none twice: a version that once passed on scenarios by
+    luck would have that luck counted against every later candidate on the same ones."""
     test: Sequence[Scenario]
 
     def all(self) -> list[Scenario]:
@@ -102,7 +104,7 @@ class TrainingLoop:
         candidate = trained["version"]
         if candidate is None:
             return current
-        decision = self._stage(f"{key}/gate", f"round {n}: gate", lambda s: self._gate(s, current, candidate))
+        decision = self._stage(f"{key}/gate", f"round {n}: gate", lambda s: self._gate(s, n, current, candidate))
         if not decision["passed"]:
             return current
         swap = self._stage(f"{key}/swap", f"round {n}: swap", lambda s: self._swap(s, candidate, decision["reason"]))
@@ -237,16 +239,17 @@ class TrainingLoop:
         stage.advance(1.0, f"{version}: {result.steps} steps on {len(selection.taken)} groups{left_out}")
         return {"version": version}
 
-    def _gate(self, stage: Stage, current: str, candidate: str) -> dict[str, Any]:
-        """Both versions on the validation scenarios, greedy, same seeds; the live one's are played once."""
+    def _gate(self, stage: Stage, n: int, current: str, candidate: str) -> dict[str, Any]:
+        """Both versions on the round's validation scenarios, greedy, same seeds."""
         made = next((d for d in list_gate_decisions(self._log) if d.candidate == candidate), None)
         if made is not None:  # decided just before a kill: what is recorded stands
             return {"passed": made.passed, "reason": made.reason, **made.figures}
         gateway = self._open_gateway()
-        validation = self._sets.validation
+        per_round = self._settings.loop.validation_scenarios
+        validation = self._sets.validation[(n - 1) * per_round : n * per_round]
 
         def outcomes_of(version: str) -> dict[str, float | None]:
-            batch = f"{self._name}/validation/{version}"
+            batch = f"{self._name}/round-{n}/validation/{version}"
             return one_each(self._play(stage, validation, batch, version, 1, Origin.EVALUATION, 0.0))
 
         live = outcomes_of(current)
