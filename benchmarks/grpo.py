@@ -28,24 +28,28 @@ GROUPS, MEMBERS, PROMPT, BATCH = 8, 8, 130, 4
 def measure(home: Path) -> list[Line]:
     model_dir = model_directory(load_settings(home=home.parent))
     groups = _groups()
+    everything, _ = _ours(model_dir, groups, home, trained_layers=0)
+    defaults, memory = _ours(model_dir, groups, home, trained_layers=GrpoSettings().trained_layers)
+    bare = _bare(model_dir, [member for group in groups for member in group.members])
+    peer = f"bare forward+backward {bare:.0f}/s"
+    return [
+        Line("GRPO on all layers: tokens a second", f"{everything:.0f}/s", peer, f"{everything / bare:.2f}", "≥ 0.7"),
+        Line("GRPO as the demo runs it", f"{defaults:.0f}/s", peer, f"{defaults / bare:.2f}", "≥ 0.7"),
+        Line("GRPO: peak memory of the process", f"{memory:.1f} GiB", "–", "–", "–"),
+    ]
+
+
+def _ours(model_dir: Path, groups: Sequence[TrainingGroup], home: Path, *, trained_layers: int) -> tuple[float, float]:
+    """Tokens a second with the optimizer step, and the process's peak resident GiB so far."""
     out = home / "grpo"
     shutil.rmtree(out, ignore_errors=True)
     steps: list[dict[str, float]] = []
-    train_grpo(model_dir, out / "made", groups, GrpoSettings(), 1, lambda step, count, metrics: steps.append(metrics))
+    settings = GrpoSettings(scenarios_per_step=2, trained_layers=trained_layers)
+    train_grpo(model_dir, out / "made", groups, settings, 1, lambda step, count, metrics: steps.append(metrics))
     shutil.rmtree(out, ignore_errors=True)
     # The first step warms up allocators and kernels, as the peer's first batch does.
-    ours = sum(m["tokens"] for m in steps[1:]) / sum(m["seconds"] for m in steps[1:])
-    bare = _bare(model_dir, [member for group in groups for member in group.members])
-    return [
-        Line(
-            "GRPO: tokens a second, optimizer step included",
-            f"{ours:.0f}/s",
-            f"bare forward+backward {bare:.0f}/s",
-            f"{ours / bare:.2f}",
-            "≥ 0.7",
-        ),
-        Line("GRPO: peak memory of the trainer", f"{steps[-1]['peak_rss_gib']:.1f} GiB", "–", "–", "–"),
-    ]
+    measured = steps[1:]
+    return sum(m["tokens"] for m in measured) / sum(m["seconds"] for m in measured), steps[-1]["peak_rss_gib"]
 
 
 def _groups() -> list[TrainingGroup]:
