@@ -2,8 +2,8 @@
 
 The format is the one of Hermes and Qwen models: `<think>…</think>`, content, `<tool_call>{"name": …, "arguments":
 {…}}</tool_call>`, or a call in the short form of the bundled model's template, `<tool_call>name{…}</tool_call>`, which
-takes a third of the tokens less. A call that is no valid JSON is kept as sampled, so that it can be answered as a tool
-would.
+takes a third to a half of the tokens less. A call that is no valid JSON is kept as sampled, so that it can be answered
+as a tool would.
 """
 
 import json

@@ -34,7 +34,7 @@ def measure(home: Path) -> list[Line]:
     peer = f"bare forward+backward {bare:.0f}/s"
     return [
         Line("GRPO on all layers: tokens a second", f"{everything:.0f}/s", peer, f"{everything / bare:.2f}", "≥ 0.7"),
-        Line("GRPO as the demo runs it", f"{defaults:.0f}/s", peer, f"{defaults / bare:.2f}", "≥ 0.7"),
+        Line("GRPO on the layers that the demo trains", f"{defaults:.0f}/s", peer, f"{defaults / bare:.2f}", "≥ 0.7"),
         Line("GRPO: peak memory of the process", f"{memory:.1f} GiB", "–", "–", "–"),
     ]
 
@@ -60,8 +60,8 @@ def _groups() -> list[TrainingGroup]:
         prompt = tuple(draw.randrange(20, 49000) for _ in range(PROMPT))
         members = []
         for m in range(MEMBERS):
-            turn = [*[1] * 28, *[0] * 25]
-            mask = tuple(turn * draw.choice((3, 4, 5)))[:-25]
+            step_of_token = [s for n in range(draw.choice((3, 4, 5))) for s in (*[n] * 28, *[-1] * 25)][:-25]
+            mask = tuple(int(step >= 0) for step in step_of_token)
             ids = tuple(draw.randrange(20, 49000) for _ in mask)
             members.append(
                 TrainingMember(
@@ -72,6 +72,7 @@ def _groups() -> list[TrainingGroup]:
                     in_loss=mask,
                     logprobs=tuple(-10.5 if scored else 0.0 for scored in mask),
                     turn_of_token=tuple(0 if scored else -1 for scored in mask),
+                    step_of_token=tuple(step_of_token),
                     turn_values=(0.5,),
                     versions=("v0001",),
                 )

@@ -64,15 +64,14 @@ def state_advantages(
     rollout's own reward is in it only makes later steps, about which the group says less, weigh less (as in GiGPO,
     arXiv 2505.10978, whose states are anchors across rollouts).
     """
-    scored = [g for g, reward in enumerate(rewards_G) if reward is not None]
-    if not scored:
-        return [None] * len(rewards_G)
     values = {g: reward for g, reward in enumerate(rewards_G) if reward is not None}
-    scale = _scale(list(values.values()), divide_by_std)
-    group_mean = _mean(list(values.values()))
     advantages_G: list[list[float] | None] = [None] * len(rewards_G)
+    if not values:
+        return advantages_G
+    scored = list(values.values())
+    group_mean, scale = _mean(scored), _scale(scored, divide_by_std)
     for g, reward in values.items():
-        here, baseline = scored, group_mean
+        here, baseline = list(values), group_mean
         steps = [(reward - baseline) / scale]
         for step, heard in enumerate(observations_G[g]):
             here = [h for h in here if len(observations_G[h]) > step and observations_G[h][step] == heard]

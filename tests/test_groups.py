@@ -45,6 +45,7 @@ def test_members_carry_exact_tokens_logprobs_and_what_was_sampled(sqlite_log: Lo
     assert member.in_loss == (1, 1, 0, 1, 1, 1)
     assert member.logprobs == pytest.approx((-1, -1 / 2, 0, -1, -1 / 2, -1 / 3))
     assert member.turn_of_token == (0, 0, -1, 0, 0, 0)
+    assert member.step_of_token == (0, 0, -1, 1, 1, 1)
     assert member.versions == ("v0001",)
     assert member.excluded_reason is None
 

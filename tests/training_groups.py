@@ -22,6 +22,7 @@ def a_member(name: str, prompt: tuple[int, ...], reward: float | None, rng: rand
         in_loss=tuple(sampled),
         logprobs=(0.0,) * len(sampled),
         turn_of_token=tuple(0 if kept else -1 for kept in sampled),
+        step_of_token=(0,) * first + (-1,) * 2 + (1,) * second,
         versions=("v0001",),
         turn_values=(reward,),
         excluded_reason=None if reward is not None else "UNSCORED",

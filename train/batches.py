@@ -126,6 +126,7 @@ def _cut(member: TrainingMember, end: int) -> TrainingMember:
         in_loss=member.in_loss[:end],
         logprobs=member.logprobs[:end],
         turn_of_token=member.turn_of_token[:end],
+        step_of_token=member.step_of_token[:end],
         versions=member.versions,
         turn_values=member.turn_values,
     )

@@ -7,7 +7,7 @@ judged stays out of the baseline (invariant 3), what the policy did not sample s
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby
 
 from reward.advantages import EPSILON, state_advantages, trajectory_advantages, turn_advantages
 from store.database import Log
@@ -25,7 +25,7 @@ class RunRefused(TrainingFailed):
 
 @dataclass(frozen=True)
 class TrainingMember:
-    """One trajectory of a group. T = len(completion_ids), also of the three sequences below it."""
+    """One trajectory of a group. T = len(completion_ids), also of the four sequences below it."""
 
     trajectory_id: str
     reward: float | None
@@ -38,6 +38,8 @@ class TrainingMember:
     """The behaviour policy's; 0.0 where it did not sample."""
     turn_of_token: tuple[int, ...]
     """-1 where the policy did not sample."""
+    step_of_token: tuple[int, ...]
+    """The step's number in the trajectory; -1 where the policy did not sample."""
     versions: tuple[str, ...]
     """Which versions sampled it, in order of first appearance; more than one if a swap came in between."""
     turn_values: tuple[float | None, ...]
@@ -136,59 +138,38 @@ def token_advantages(group: TrainingGroup, settings: GrpoSettings) -> list[list[
     (baseline over the members that reached the turn).
     """
     rewards_G = [member.reward for member in group.members]
-    if settings.advantage == "trajectory" and settings.baseline == "state":
-        steps_G = [_steps(member) for member in group.members]
-        by_step_G = state_advantages(
-            rewards_G,
-            [_observations(member, steps) for member, steps in zip(group.members, steps_G, strict=True)],
-            divide_by_std=settings.divide_by_std,
-        )
-        return [
-            None if by_step is None else _spread_steps(member, steps, by_step)
-            for member, steps, by_step in zip(group.members, steps_G, by_step_G, strict=True)
-        ]
     if settings.advantage == "turn":
         values_G_T = [None if m.reward is None else list(m.turn_values) for m in group.members]
         turns_G = turn_advantages(values_G_T, divide_by_std=settings.divide_by_std)
-    else:
-        flat_G = trajectory_advantages(rewards_G, divide_by_std=settings.divide_by_std)
-        turns_G = [
-            None if advantage is None else [advantage] * (max(member.turn_of_token, default=-1) + 1)
-            for member, advantage in zip(group.members, flat_G, strict=True)
-        ]
+        return [_spread(m, m.turn_of_token, by_turn) for m, by_turn in zip(group.members, turns_G, strict=True)]
+    if settings.baseline == "state":
+        observations_G = [_observations(member) for member in group.members]
+        steps_G = state_advantages(rewards_G, observations_G, divide_by_std=settings.divide_by_std)
+        return [_spread(m, m.step_of_token, by_step) for m, by_step in zip(group.members, steps_G, strict=True)]
+    flat_G = trajectory_advantages(rewards_G, divide_by_std=settings.divide_by_std)
     return [
-        None if by_turn is None else _spread(member, by_turn)
-        for member, by_turn in zip(group.members, turns_G, strict=True)
+        None if advantage is None else [advantage if scored else 0.0 for scored in member.in_loss]
+        for member, advantage in zip(group.members, flat_G, strict=True)
     ]
 
 
-def _spread(member: TrainingMember, by_turn: Sequence[float | None]) -> list[float]:
+def _spread(
+    member: TrainingMember, part_of_token: Sequence[int], by_part: Sequence[float | None] | None
+) -> list[float] | None:
+    """The advantage of each token's turn or step, 0 where it is not in the loss."""
+    if by_part is None:
+        return None
     return [
-        (by_turn[turn] or 0.0) if scored and 0 <= turn < len(by_turn) else 0.0
-        for scored, turn in zip(member.in_loss, member.turn_of_token, strict=True)
+        (by_part[part] or 0.0) if scored and 0 <= part < len(by_part) else 0.0
+        for scored, part in zip(member.in_loss, part_of_token, strict=True)
     ]
 
 
-def _steps(member: TrainingMember) -> list[tuple[int, int]]:
-    """(start, stop) of each run of sampled ids among the completion's: a step of the policy."""
-    steps: list[tuple[int, int]] = []
-    for index, turn in enumerate(member.turn_of_token):
-        if turn >= 0:
-            start = steps.pop()[0] if steps and steps[-1][1] == index else index
-            steps.append((start, index + 1))
-    return steps
-
-
-def _observations(member: TrainingMember, steps: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:
-    """The ids that the world put between one step and the next."""
-    return [member.completion_ids[stop:start] for (_, stop), (start, _) in pairwise(steps)]
-
-
-def _spread_steps(member: TrainingMember, steps: Sequence[tuple[int, int]], by_step: Sequence[float]) -> list[float]:
-    advantages = [0.0] * len(member.completion_ids)
-    for (start, stop), advantage in zip(steps, by_step, strict=True):
-        advantages[start:stop] = [advantage if scored else 0.0 for scored in member.in_loss[start:stop]]
-    return advantages
+def _observations(member: TrainingMember) -> list[tuple[int, ...]]:
+    """The ids that the world put between one step of the policy and the next."""
+    places = zip(member.step_of_token, member.completion_ids, strict=True)
+    runs = [(step, tuple(token for _, token in run)) for step, run in groupby(places, key=lambda place: place[0])]
+    return [said for step, said in runs[:-1] if step < 0]
 
 
 def _no_gradient(group: TrainingGroup, settings: GrpoSettings) -> str | None:
@@ -207,7 +188,7 @@ def _no_gradient(group: TrainingGroup, settings: GrpoSettings) -> str | None:
 def _member(summary: TrajectorySummary, sequence: TokenSequence | None, reward: Reward | None) -> TrainingMember:
     reason = _exclusion(summary, sequence, reward)
     if sequence is None:
-        return TrainingMember(summary.id, None, (), (), (), (), (), (), (), reason)
+        return TrainingMember(summary.id, None, (), (), (), (), (), (), (), (), reason)
     steps = sequence.steps
     turns = tuple(steps[step].turn_index if step >= 0 else -1 for step in sequence.step_of_token)
     in_loss = tuple(
@@ -224,6 +205,7 @@ def _member(summary: TrajectorySummary, sequence: TokenSequence | None, reward: 
         in_loss=in_loss,
         logprobs=tuple(sequence.logprobs),
         turn_of_token=turns,
+        step_of_token=tuple(sequence.step_of_token),
         versions=tuple(dict.fromkeys(step.version for step in steps)),
         turn_values=reward.turn_values if reward is not None else (),
         excluded_reason=reason,

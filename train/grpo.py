@@ -164,9 +164,7 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
             processing_class=tokenizer,
         )
         quiet(self)
-        master = self.accelerator.unwrap_model(self.model)
-        self._twin = Bfloat16Twin(master) if self.args.bf16 else None
-        self._policy = self._twin.model if self._twin else master
+        self._twin = Bfloat16Twin(self.accelerator.unwrap_model(self.model), wanted=self.args.bf16)
 
     def get_train_dataloader(self) -> DataLoader[StepBatch]:
         steps: Any = self._steps
@@ -191,8 +189,7 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         self, model: nn.Module, inputs: dict[str, StepBatch], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         model.train()
-        if self._twin:
-            self._twin.refresh()
+        self._twin.refresh()
         step = inputs["step"]
         self._sums = {}
         total = torch.zeros((), device=self.accelerator.device)
@@ -225,7 +222,7 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         micro: MicroBatch = inputs["micro_batch"]
-        logprobs, entropies = self._forward(self._policy, micro)
+        logprobs, entropies = self._forward(self._twin.model, micro)
         mask = inputs["tool_mask"].bool()
         behaviour, advantages = inputs["old_per_token_logps"], inputs["advantages"]
         weights = correction(logprobs.detach(), behaviour, mask, self._settings)

@@ -97,8 +97,7 @@ class TrainingLoop:
     def _round(self, n: int, current: str) -> str:
         """One round from version `current`; the version that is live after it."""
         key = f"round-{n}"
-        per_round = self._settings.loop.scenarios_per_round
-        scenarios = self._sets.pool[(n - 1) * per_round : n * per_round]
+        scenarios = _of_round(self._sets.pool, n, self._settings.loop.scenarios_per_round)
         self._stage(f"{key}/play", f"round {n}: play groups", lambda s: self._play_groups(s, n, scenarios, current))
         trained = self._stage(f"{key}/train", f"round {n}: train (GRPO)", lambda s: self._train(s, n, current))
         candidate = trained["version"]
@@ -245,8 +244,7 @@ class TrainingLoop:
         if made is not None:  # decided just before a kill: what is recorded stands
             return {"passed": made.passed, "reason": made.reason, **made.figures}
         gateway = self._open_gateway()
-        per_round = self._settings.loop.validation_scenarios
-        validation = self._sets.validation[(n - 1) * per_round : n * per_round]
+        validation = _of_round(self._sets.validation, n, self._settings.loop.validation_scenarios)
 
         def outcomes_of(version: str) -> dict[str, float | None]:
             batch = f"{self._name}/round-{n}/validation/{version}"
@@ -315,6 +313,11 @@ class TrainingLoop:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def _of_round(scenarios: Sequence[Scenario], n: int, count: int) -> Sequence[Scenario]:
+    """Round n's own `count` scenarios; rounds count from 1."""
+    return scenarios[(n - 1) * count : n * count]
 
 
 _FIXED = ("model", "rollout", "sft", "grpo", "loop")

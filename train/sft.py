@@ -108,9 +108,7 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        master = self.accelerator.unwrap_model(self.model)
-        self._twin = Bfloat16Twin(master) if self.args.bf16 else None
-        self._policy = self._twin.model if self._twin else master
+        self._twin = Bfloat16Twin(self.accelerator.unwrap_model(self.model), wanted=self.args.bf16)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
@@ -119,10 +117,9 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
         micro_batches: list[MicroBatch] = inputs["micro_batches"]
         in_loss = sum(len(micro.targets) for micro in micro_batches)
         total = torch.zeros((), device=self.accelerator.device)
-        if self._twin:
-            self._twin.refresh()
+        self._twin.refresh()
         for micro in micro_batches:
-            logprobs, _ = token_logprobs(self._policy, micro.row, micro.sources, micro.targets)
+            logprobs, _ = token_logprobs(self._twin.model, micro.row, micro.sources, micro.targets)
             loss = -logprobs.sum() / in_loss
             self.accelerator.backward(loss)
             total += loss.detach()
