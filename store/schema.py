@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -126,7 +127,11 @@ class GroupRow(Base):
 class TrajectoryRow(Base):
     __tablename__ = "trajectory"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    """Also the gateway's session."""
+    """Also the gateway's session, or one agent of it (`trajectory_id`)."""
+    session: Mapped[str | None] = mapped_column(String(64), index=True)
+    """The gateway's session where that holds several agents; NULL where the trajectory is the whole session."""
+    agent: Mapped[str | None] = mapped_column(String(64))
+    """Which agent of the session speaks here, as the client named it."""
     origin: Mapped[str] = mapped_column(String(16))
     scenario_hash: Mapped[str | None] = mapped_column(String(64), ForeignKey("scenario.hash"), index=True)
     group_id: Mapped[int | None] = mapped_column(ForeignKey("rollout_group.id"), index=True)
@@ -162,6 +167,12 @@ class StepRow(Base):
     """Within its turn."""
     parent_id: Mapped[int | None] = mapped_column(BigKey, ForeignKey("step.id"), index=True)
     version: Mapped[str] = mapped_column(String(16), index=True)
+    """The version that began the step."""
+    version_spans: Mapped[list[Any] | None]
+    """[[version, sampled tokens], …] where a swap came between two of its tokens; NULL: `version` sampled them all."""
+    forked: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """The client rewrote history: assistant messages before this step are not those that were sampled, or its parent
+    had been continued already."""
     new_messages: Mapped[list[Any]]
     """The request's messages that are new to the parent's context, in OpenAI form."""
     tools_hash: Mapped[str | None] = mapped_column(String(64))
@@ -253,6 +264,56 @@ class VersionRow(Base):
     """File name to SHA-256."""
     figures: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class VersionPinRow(Base):
+    """Pins and their removal, append-only; the newest row counts. A pinned version is never pruned."""
+
+    __tablename__ = "policy_version_pin"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(String(16), ForeignKey("policy_version.name"), index=True)
+    pinned: Mapped[bool]
+    reason: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class TrafficSplitRow(Base):
+    """Which share of new sessions a candidate answers, append-only; the newest row counts."""
+
+    __tablename__ = "traffic_split"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    candidate: Mapped[str | None] = mapped_column(String(16), ForeignKey("policy_version.name"))
+    """NULL ends the split."""
+    share: Mapped[float]
+    reason: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class RatingRow(Base):
+    """A person's thumbs on a turn, with a comment, append-only; the newest row of a turn counts."""
+
+    __tablename__ = "rating"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"))
+    turn_index: Mapped[int]
+    value: Mapped[int]
+    """+1 thumbs up, -1 thumbs down, 0 taken back."""
+    comment: Mapped[str]
+    person: Mapped[str] = mapped_column(String(128))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    __table_args__ = (Index("rating_by_turn", "trajectory_id", "turn_index"),)
+
+
+class IncidentRow(Base):
+    """A request that the gateway took and that ended in no step: what went wrong, never a reward (invariant 3)."""
+
+    __tablename__ = "incident"
+    id: Mapped[int] = mapped_column(BigKey, primary_key=True)
+    trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    detail: Mapped[str]
+    version: Mapped[str | None] = mapped_column(String(16))
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
 
 
 class VersionStateRow(Base):
