@@ -158,7 +158,9 @@ def _stop_in_order() -> None:
 
 def _end_with_stdin() -> None:
     """The parent holds the other end of standard input; when it is gone, however it went, this process ends."""
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: its lock, held here for ever, would break the interpreter's way out.
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
