@@ -16,7 +16,8 @@ from store.turns import get_turns
 from store.verdicts import verdicts_of
 from store.vocabulary import Outcome
 from tests.sample_log import build_sample_log
-from tests.test_dashboard import HOSTILE, free_port, hostile_trajectory
+from tests.scripted_gateway import free_port
+from tests.test_dashboard import HOSTILE, hostile_trajectory
 
 pytestmark = pytest.mark.timeout(240)
 

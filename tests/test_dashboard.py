@@ -1,16 +1,11 @@
 """Every page as a person meets it: on an empty log, on a full one, on a broken one, and with hostile text in it."""
 
 import shutil
-import socket
 import sqlite3
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from streamlit.testing.v1 import AppTest
 
 from dashboard.chats import scenario_of as chat_scenario_of
@@ -37,18 +32,12 @@ from store.verdicts import Verdict, add_verdicts, rewards_of, verdicts_of
 from store.vocabulary import Origin, Outcome, RunKind, Split, ToolSource, VerdictSource
 from tests.sample_log import CHAT_ID, build_sample_log, scenario_of
 from tests.sample_log import DOMAINS as SAMPLE_DOMAINS
-from tests.scripted_gateway import Policy, Refuses, Says, ScriptedGateway, call
+from tests.scripted_gateway import Refuses, RunningGateway, Says, call, free_port
 
 APP = Path(__file__).parent.parent / "dashboard" / "app.py"
 HOSTILE = (
     '<script>alert("x")</script><img src=x onerror=alert(1)> ![p](http://evil.test/p.png) [l](http://evil.test) # h'
 )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(autouse=True)
@@ -363,31 +352,6 @@ def test_text_shows_exactly_its_characters() -> None:
     assert escape("x" * (LONGEST + 5)).endswith("(5 more characters)")
     assert 'href="?a=&quot;' in link("l", '?a="')
     assert tidy_json("{broken") == "{broken"
-
-
-class RunningGateway:
-    """The scripted gateway behind a real port, with the health route that the page asks."""
-
-    def __init__(self, log: Log, policy: Policy, port: int) -> None:
-        app = FastAPI()
-        scripted = ScriptedGateway(log, policy)
-        app.post("/sessions/{session}/v1/chat/completions")(scripted.complete)
-        app.get("/health")(lambda: {"servers": {"live": True}})
-        self.scripted = scripted
-        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-
-    def __enter__(self) -> "RunningGateway":
-        self._thread.start()
-        deadline = time.monotonic() + 20
-        while not self._server.started:
-            assert time.monotonic() < deadline, "the scripted gateway did not start"
-            time.sleep(0.02)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(timeout=20)
 
 
 def asks_a_tool_then_replies(body: dict) -> Says:
