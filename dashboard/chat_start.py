@@ -44,7 +44,6 @@ def choose_setup(settings: Settings, ready: bool) -> ChatSetup:
         domain = st.selectbox(
             "Domain of the simulated tools",
             sorted(WORLDS),
-            format_func=lambda name: WORLDS[name].title,
             key="tools",
             bind="query-params",
             width=320,

@@ -109,9 +109,9 @@ def list_chats(log: Log, *, limit: int, offset: int = 0) -> list[ChatListing]:
         rows = connection.execute(query).all()
         ids = [row.id for row in rows]
         counts = select(TurnRow.trajectory_id, func.count()).where(TurnRow.trajectory_id.in_(ids))
-        turns = dict(connection.execute(counts.group_by(TurnRow.trajectory_id)).tuples())
+        turns = {row[0]: row[1] for row in connection.execute(counts.group_by(TurnRow.trajectory_id))}
         first = select(TurnRow.trajectory_id, TurnRow.user).where(TurnRow.trajectory_id.in_(ids), TurnRow.index == 0)
-        openings = dict(connection.execute(first).tuples())
+        openings = {row[0]: row[1] for row in connection.execute(first)}
     return [
         ChatListing(
             id=row.id,

@@ -91,9 +91,10 @@ def show_session(log: Log, chat_id: str, state: GatewayState, settings: Settings
     summary = get_trajectory(log, chat_id)
     setup = setup_of(summary)
     running = live_chats().turn_of(chat_id)
+    turn_state = running.state if running is not None else None  # asked once, and before the log: it changes meanwhile
     turns = get_turns(log, chat_id)
     show_head(summary, setup, turns[0].user if turns else running.text if running else "")
-    if running is not None and running.state in (TurnState.ENDED, TurnState.WAITING):
+    if turn_state in (TurnState.ENDED, TurnState.WAITING):
         live_chats().forget(chat_id)
         running = None
     # A turn that runs, or was broken off here, is shown as this process knows it; the log may not have all of it yet.
@@ -102,14 +103,14 @@ def show_session(log: Log, chat_id: str, state: GatewayState, settings: Settings
     ready = state == GatewayState.READY and setup is not None
     waiting = calls_that_wait(turns[-1], setup) if turns and running is None else []
     show_settled(log, chat_id, settled, figures, sampled, can_retry=ready and running is None, waiting=waiting)
-    if running is not None and running.state is not TurnState.RUNNING:
+    if running is not None and turn_state is not TurnState.RUNNING:
         show_broken_off(chat_id, running, ready)
     if waiting and setup is not None:
         show_question(chat_id, turns[-1], sampled, waiting)
     if setup is None:
         show(soft("This chat was started elsewhere, with tools that the dashboard does not have: it can be read here."))
     is_up = show_gateway_state(state, settings)
-    busy = running is not None and running.state is TurnState.RUNNING
+    busy = running is not None and turn_state is TurnState.RUNNING
     ask_for_message(chat_id, setup, is_up, busy=busy, waiting=bool(waiting))
     if running is not None and busy:
         follow(chat_id, running)
