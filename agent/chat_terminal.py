@@ -94,7 +94,7 @@ class Terminal:
         if hasattr(self, "chat"):
             await self.chat.close()
         self.chat, self.equipment, self.folded = opened, equipment, []
-        said = f" · {opened.turns} turns" if opened.turns else ""
+        said = f" · turns so far: {opened.turns}" if opened.turns else ""
         self.out.print(f"[dim]chat {opened.id}{said} · /help lists the commands[/dim]")
         if session:
             for turn in get_turns(self.log, session)[-2:]:

@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard.chat_actions import delete, leave, rename
 from dashboard.chat_start import LABELS
 from dashboard.chats import title_of
-from dashboard.format import ago
+from dashboard.format import ago, plural
 from dashboard.links import CHAT, TRAJECTORIES, address
 from dashboard.text import chip, escape, link, show, soft
 from env_sim.worlds import WORLDS
@@ -38,9 +38,9 @@ def _list_more(shown: int) -> None:
 
 def _line(listing: ChatListing, is_open: bool, now: datetime) -> str:
     name = listing.title if listing.chat is not None or listing.title not in WORLDS else None
-    title = _short(name or listing.opening or listing.id)
+    title = _short(name or listing.opening or "New chat")
     shown = f"<b>{escape(title)}</b>" if is_open else link(title, address(CHAT, session=listing.id))
-    note = soft(f"{ago(listing.created_at, now)} · {listing.turns} turns · {listing.version or 'no version'}")
+    note = soft(f"{ago(listing.created_at, now)} · {plural(listing.turns, 'turn')} · {listing.version or 'no version'}")
     return f'<div class="cl-recent{" cl-open" if is_open else ""}">{shown}<br>{note}</div>'
 
 

@@ -98,11 +98,10 @@ def parts_of_events(events: Sequence["ChatEvent"], begun: Sequence[Part] = ()) -
 def turn_html(parts: Sequence[Part], *, running: bool = False, asked: Sequence[str] = ()) -> str:
     """The agent's side of a turn. `asked`: ids of calls that wait for a person, whose line says so."""
     shown = [_said(part) if isinstance(part, Said) else call_html(part, part.call_id in asked) for part in parts]
-    if running:
-        waits = not parts or isinstance(parts[-1], Called)
-        shown.append(
-            '<span class="cl-caret"></span>' if not waits else f'<span class="cl-busy">{soft("working")}</span>'
-        )
+    if running and isinstance(parts[-1] if parts else None, Said):
+        shown[-1] = shown[-1].removesuffix("</div>") + '<span class="cl-caret"></span></div>'
+    elif running:
+        shown.append(f'<span class="cl-busy">{soft("working")}</span>')
     if not shown:
         shown.append(soft("nothing was said"))
     return f'<div class="cl-turn">{"".join(shown)}</div>'

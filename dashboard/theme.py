@@ -48,6 +48,7 @@ STYLE = """
 <style>
 [data-testid="stMainBlockContainer"] { padding: 2.4rem 2.6rem 4rem; max-width: 1400px; }
 [data-testid="stBottomBlockContainer"] { padding: 1rem 2.6rem 2rem; max-width: 1400px; }
+[data-testid="stBottomBlockContainer"] [data-testid="stChatInput"] { max-width: calc((100% - 40px) * 7 / 9); }
 .cl { --line: color-mix(in srgb, currentColor 14%, transparent);
       --wash: color-mix(in srgb, currentColor 4%, transparent);
       --soft: color-mix(in srgb, currentColor 62%, transparent);
@@ -123,12 +124,14 @@ STYLE = """
 .cl-marks { display: flex; gap: 0.45rem; align-items: center; white-space: nowrap; }
 .cl-tool > .cl-block { background: none; margin: 0; padding: 0.55rem 0.8rem 0.7rem; }
 .cl-tool .cl-mono + .cl-label { margin-top: 0.6rem; }
-.cl-caret { display: inline-block; width: 0.5rem; height: 1.05rem; border-radius: 2px; background: #0072B2;
+.cl-caret { display: inline-block; width: 0.45rem; height: 1rem; border-radius: 2px; background: #0072B2;
+            margin-left: 0.25rem; vertical-align: -0.15rem;
             animation: cl-blink 1.1s steps(2, start) infinite; }
 .cl-busy::before { content: ""; display: inline-block; width: 0.5rem; height: 0.5rem; margin-right: 0.5rem;
                    border-radius: 50%; background: #0072B2; animation: cl-blink 1.1s steps(2, start) infinite; }
 @keyframes cl-blink { to { visibility: hidden; } }
-.cl-ask { border: 1px solid #8A5A00; border-left-width: 4px; border-radius: 9px; padding: 0.6rem 0.8rem; }
+.st-key-question { border-left: 4px solid #8A5A00 !important; }
+.st-key-question .cl-mono { margin-top: 0.4rem; }
 .cl-chats { display: flex; flex-direction: column; }
 .cl-recent.cl-open { border-left: 3px solid #0072B2; padding-left: 0.6rem; }
 .cl-bar { display: inline-block; height: 0.55rem; border-radius: 3px; background: #0072B2; opacity: 0.75;

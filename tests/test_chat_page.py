@@ -165,7 +165,7 @@ def test_several_marked_calls_are_decided_one_by_one(empty: Log, serve: Serve) -
     serve(lambda body: Says("Done.") if body["messages"][-1]["role"] == "tool" else both)
     session = book_chat(empty)
     app = say(open_page(CHAT, session=session), "Book both")
-    assert "and 1 more" in html(app)
+    assert "1 more after it" in html(app)
     press(app, "refuse")
     assert all(made.response is None for made in get_turns(empty, session)[0].steps[0].calls)  # nothing runs yet
     press(app, "approve")

@@ -103,7 +103,7 @@ def test_chats_are_listed_and_gone_on_with(sqlite_log: Log) -> None:
         return Says("yes")
 
     shown = chat(sqlite_log, f"/resume {first}", "and now?", policy=remember)
-    assert "1 turns" in shown and "It is half past twelve." in shown
+    assert "turns so far: 1" in shown and "It is half past twelve." in shown
     assert seen[0][0] == "hello there" and seen[0][-1] == "and now?"
     assert "there is no trajectory" in chat(sqlite_log, "/resume nothing-like-it")
 

@@ -6,19 +6,20 @@ Reads the chats of the log and the turns that are being said (`dashboard.live_ch
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import streamlit as st
 
 from dashboard.boundary import run_page
-from dashboard.chat_actions import PROBLEM, comment, decide, decisions_key, leave, rate, say_instead, say_typed, stop
+from dashboard.chat_actions import PROBLEM, comment, decide, decisions_key, rate, say_instead, say_typed, stop
 from dashboard.chat_list import show_head, show_list
 from dashboard.chat_start import choose_setup
-from dashboard.chat_turns import Called, call_html, cost_html, parts_of_events, parts_of_turn, took, turn_html
+from dashboard.chat_turns import Called, cost_html, parts_of_events, parts_of_turn, took, turn_html
 from dashboard.chats import setup_of
 from dashboard.gateway_status import GatewayState, ask_gateway
 from dashboard.links import CHAT, TRAJECTORIES, address
 from dashboard.live_chats import RunningTurn, TurnState, live_chats
-from dashboard.text import escape, link, prose, show, show_empty, soft
+from dashboard.text import escape, link, mono, prose, show, show_empty, soft, tidy_json
 from store.browsing import StepFigures, any_trajectory, sampled_arguments, step_figures
 from store.chats import ChatSetup
 from store.database import Log
@@ -31,6 +32,28 @@ from store.turns import get_turns
 REDRAW_S = 0.06  # a picture of the reply for every token would cost more than the tokens
 AT_LEAST_S = 0.4  # however little happens: also what lets a click on the page through
 SHOWN_TURNS = 12
+
+
+@dataclass(frozen=True)
+class NextMessage:
+    """What stands in the way of the next message, and what it would begin or go on with."""
+
+    chat_id: str | None
+    setup: ChatSetup | None
+    """None: a chat that can only be read here."""
+    gateway_is_up: bool
+    running: RunningTurn | None = None
+    waiting: bool = False
+
+    @property
+    def hint(self) -> str:
+        if not self.gateway_is_up:
+            return "The agent cannot be reached"
+        if self.setup is None:
+            return "This chat can only be read here"
+        if self.running is not None:
+            return "The agent is answering"
+        return "The agent waits for your decision above" if self.waiting else ""
 
 
 def show_chat(log: Log, settings: Settings) -> None:
@@ -47,14 +70,23 @@ def show_chat(log: Log, settings: Settings) -> None:
         state = ask_gateway(settings.gateway_url)
         if chat_id and not any_trajectory(log, chat_id):
             show_empty("There is no such chat", f"The log holds none with the id {chat_id}: it may have been deleted.")
-            st.button("Start a new one", on_click=leave)
             return
         if chat_id is None:
-            ready = show_gateway_state(state, settings)
-            setup: ChatSetup | None = choose_setup(settings, ready)
-            ask_for_message(None, setup, ready, busy=False, waiting=False)
+            is_up = show_gateway_state(state, settings)
+            coming = NextMessage(None, choose_setup(settings, is_up), is_up)
         else:
-            show_session(log, chat_id, state, settings)
+            coming = show_session(log, chat_id, state, settings)
+    # Outside of the columns: only there it stays at the bottom of the window.
+    st.chat_input(
+        coming.hint or "Message the agent",
+        key="say",
+        disabled=bool(coming.hint),
+        on_submit=say_typed,
+        args=(chat_id, coming.setup, "say"),
+    )
+    if coming.running is not None and chat_id is not None:
+        with main:
+            follow(chat_id, coming.running)
 
 
 def show_gateway_state(state: GatewayState, settings: Settings) -> bool:
@@ -70,50 +102,31 @@ def show_gateway_state(state: GatewayState, settings: Settings) -> bool:
     return False
 
 
-def ask_for_message(chat_id: str | None, setup: ChatSetup | None, ready: bool, *, busy: bool, waiting: bool) -> None:
-    placeholder = "Message the agent"
-    if not ready:
-        placeholder = "The agent cannot be reached"
-    elif setup is None:
-        placeholder = "This chat can only be read here"
-    elif busy:
-        placeholder = "The agent is answering"
-    elif waiting:
-        placeholder = "The agent waits for your decision above"
-    can_say = ready and setup is not None and not busy and not waiting
-    st.chat_input(
-        placeholder, key="say", disabled=not can_say, on_submit=say_typed, args=(chat_id, setup, "say"), width="stretch"
-    )
-
-
-def show_session(log: Log, chat_id: str, state: GatewayState, settings: Settings) -> None:
-    """The dialogue so far, and how it goes on."""
+def show_session(log: Log, chat_id: str, state: GatewayState, settings: Settings) -> NextMessage:
+    """The dialogue so far; returns how it goes on."""
     summary = get_trajectory(log, chat_id)
     setup = setup_of(summary)
-    running = live_chats().turn_of(chat_id)
-    turn_state = running.state if running is not None else None  # asked once, and before the log: it changes meanwhile
-    turns = get_turns(log, chat_id)
-    show_head(summary, setup, turns[0].user if turns else running.text if running else "")
+    turn = live_chats().turn_of(chat_id)
+    turn_state = turn.state if turn is not None else None  # asked once, and before the log: it changes meanwhile
     if turn_state in (TurnState.ENDED, TurnState.WAITING):
         live_chats().forget(chat_id)
-        running = None
+        turn = None
+    running = turn if turn_state is TurnState.RUNNING else None
+    turns = get_turns(log, chat_id)
+    show_head(summary, setup, turns[0].user if turns else turn.text if turn else "")
     # A turn that runs, or was broken off here, is shown as this process knows it; the log may not have all of it yet.
-    settled = turns if running is None else turns[: running.index]
+    settled = turns if turn is None else turns[: turn.index]
     sampled, figures = sampled_arguments(log, chat_id), step_figures(log, chat_id)
-    ready = state == GatewayState.READY and setup is not None
-    waiting = calls_that_wait(turns[-1], setup) if turns and running is None else []
-    show_settled(log, chat_id, settled, figures, sampled, can_retry=ready and running is None, waiting=waiting)
-    if running is not None and turn_state is not TurnState.RUNNING:
-        show_broken_off(chat_id, running, ready)
-    if waiting and setup is not None:
-        show_question(chat_id, turns[-1], sampled, waiting)
+    can_say = state == GatewayState.READY and setup is not None
+    waiting = calls_that_wait(turns[-1], setup) if turns and turn is None else []
+    show_settled(log, chat_id, settled, figures, sampled, can_retry=can_say and turn is None, waiting=waiting)
+    if turn is not None and running is None:
+        show_broken_off(chat_id, turn, can_say)
+    if waiting:
+        show_question(chat_id, turns[-1], sampled, waiting, can_say)
     if setup is None:
         show(soft("This chat was started elsewhere, with tools that the dashboard does not have: it can be read here."))
-    is_up = show_gateway_state(state, settings)
-    busy = running is not None and turn_state is TurnState.RUNNING
-    ask_for_message(chat_id, setup, is_up, busy=busy, waiting=bool(waiting))
-    if running is not None and busy:
-        follow(chat_id, running)
+    return NextMessage(chat_id, setup, show_gateway_state(state, settings), running, bool(waiting))
 
 
 def calls_that_wait(turn: TurnRecord, setup: ChatSetup | None) -> list[str]:
@@ -156,7 +169,8 @@ def show_settled(
             show(turn_html(parts_of_turn(turn, sampled), asked=asked))
             if not turn.complete and not asked:
                 show(soft("This turn ended without a reply; it can be said again."))
-            show_below(chat_id, turn, figures, ratings.get((chat_id, turn.index)), can_retry=can_retry and is_last)
+            if not asked:
+                show_below(chat_id, turn, figures, ratings.get((chat_id, turn.index)), can_retry=can_retry and is_last)
 
 
 def show_more(chat_id: str, shown: int) -> None:
@@ -223,35 +237,45 @@ def show_broken_off(chat_id: str, turn: RunningTurn, ready: bool) -> None:
                 show_retry(chat_id, turn.index, turn.text)
 
 
-def show_question(chat_id: str, turn: TurnRecord, sampled: dict[str, str], waiting: Sequence[str]) -> None:
+def show_question(
+    chat_id: str, turn: TurnRecord, sampled: dict[str, str], waiting: Sequence[str], can_say: bool
+) -> None:
     """The next call that waits, with what a person can say to it."""
     decided = st.session_state.get(decisions_key(chat_id), {})
-    open_ones = [call_id for call_id in waiting if call_id not in decided]
     parts = parts_of_turn(turn, sampled)
-    calls = [part for part in parts if isinstance(part, Called) and part.call_id in open_ones]
+    calls = [p for p in parts if isinstance(p, Called) and p.call_id in waiting and p.call_id not in decided]
     if not calls:
         return
     call = calls[0]
-    more = f" (and {len(calls) - 1} more)" if len(calls) > 1 else ""
+    more = f" · {len(calls) - 1} more after it" if len(calls) > 1 else ""
     with st.container(border=True, key="question"):
         show(
-            f'<div class="cl-row"><span class="cl-label">Asks first{more}</span></div>'
-            f'<div class="cl-question cl-text">Shall the agent call {escape(call.name)}?</div>'
+            f'<div class="cl-label">Asks first{more}</div>'
+            f'<div class="cl-title">Shall the agent call {escape(call.name)}?</div>{mono(tidy_json(call.arguments))}'
         )
-        show(call_html(call).replace('<details class="cl-tool">', '<details class="cl-tool" open>', 1))
         reason = f"reason-{call.call_id}"
         st.text_input("If you refuse: why", key=reason, placeholder="told to the agent", max_chars=500)
         given = (chat_id, turn.index, turn.user, parts, list(waiting), call.call_id)
-        with st.container(horizontal=True, gap="small"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.button(
                 "Approve",
                 type="primary",
                 icon=":material/check:",
                 key="approve",
+                disabled=not can_say,
                 on_click=decide,
                 args=(*given, True, reason),
             )
-            st.button("Refuse", icon=":material/block:", key="refuse", on_click=decide, args=(*given, False, reason))
+            st.button(
+                "Refuse",
+                icon=":material/block:",
+                key="refuse",
+                disabled=not can_say,
+                on_click=decide,
+                args=(*given, False, reason),
+            )
+            if can_say:
+                show_retry(chat_id, turn.index, turn.user)
 
 
 def follow(chat_id: str, turn: RunningTurn) -> None:
