@@ -16,7 +16,7 @@ from langchain_core.messages import (
 )
 
 from agent.policy import is_json_object
-from store.chats import ChatAnswer, ChatStep
+from store.chats import WHOLE, ChatAnswer, ChatStep
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def dialogue_of(steps: Sequence[ChatStep], answers: Mapping[str, ChatAnswer]) ->
     finished = before_turn(messages, len(turns_in(messages)) - 1)
     if calls and all(answered):
         messages += [_answer_message(call, answers[call["id"]]) for call in calls]
-    return LoggedDialogue(messages, finished, bool(calls) and not any(answered) and newest.finish_reason != "length")
+    unanswered = bool(calls) and not any(answered) and newest.finish_reason in WHOLE
+    return LoggedDialogue(messages, finished, unanswered)
 
 
 def turns_in(messages: Sequence[AnyMessage]) -> list[int]:

@@ -15,6 +15,7 @@ from sqlalchemy import delete, func, inspect, or_, select, table, update
 from store.database import Log, LogError
 from store.schema import RunTrajectoryRow, StepRow, ToolResponseRow, TrajectoryRow, TurnRow
 from store.trajectories import NewTrajectory, create_trajectories, delete_with_all_that_hangs_on
+from store.turns import message_text
 from store.vocabulary import ChatTools, Origin
 
 CHECKPOINT_TABLES = ("checkpoints", "writes", "checkpoint_blobs", "checkpoint_writes")
@@ -22,6 +23,8 @@ CHECKPOINT_TABLES = ("checkpoints", "writes", "checkpoint_blobs", "checkpoint_wr
 
 ENDED = frozenset({"stop", "length", "tool_calls"})
 """How a message ends that the policy was let finish; any other finish reason is that of a message cut off by others."""
+WHOLE = ENDED - {"length"}
+"""How one ends whose calls are whole, so that they can be made."""
 
 LONGEST_TITLE = 120
 
@@ -110,8 +113,14 @@ def list_chats(log: Log, *, limit: int, offset: int = 0) -> list[ChatListing]:
         ids = [row.id for row in rows]
         counts = select(TurnRow.trajectory_id, func.count()).where(TurnRow.trajectory_id.in_(ids))
         turns = {row[0]: row[1] for row in connection.execute(counts.group_by(TurnRow.trajectory_id))}
-        first = select(TurnRow.trajectory_id, TurnRow.user).where(TurnRow.trajectory_id.in_(ids), TurnRow.index == 0)
-        openings = {row[0]: row[1] for row in connection.execute(first)}
+        step = StepRow
+        first = select(step.trajectory_id, step.new_messages).where(
+            step.trajectory_id.in_(ids), step.turn_index == 0, step.index == 0
+        )
+        openings: dict[str, str] = {}
+        for chat_id, messages in connection.execute(first.order_by(step.id)):  # the newest, if it was said anew
+            said = [message_text(message.get("content")) for message in messages if message.get("role") == "user"]
+            openings[chat_id] = said[-1] if said else openings.get(chat_id, "")
     return [
         ChatListing(
             id=row.id,

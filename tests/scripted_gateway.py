@@ -127,7 +127,8 @@ class ScriptedGateway:
                 sampled_ids=[3],
                 logprobs=[-0.5],
                 context_tokens=context + 2,
-                finish_reason=finish_reason,
+                # As vLLM says it, which knows of no tool calls.
+                finish_reason="stop" if finish_reason == "tool_calls" else finish_reason,
                 latency_ms=1.0,
                 sampling={"seed": body.get("seed")},
             ),
@@ -154,11 +155,19 @@ def _print(messages: list[dict[str, Any]]) -> str:
         [
             message["role"],
             message.get("content") or "",
-            [[c["id"], json.loads(c["function"]["arguments"] or "{}")] for c in message.get("tool_calls") or ()],
+            [[call["id"], _parsed(call["function"]["arguments"])] for call in message.get("tool_calls") or ()],
         ]
         for message in messages
     ]
     return json.dumps(said, sort_keys=True)
+
+
+def _parsed(arguments: str) -> Any:
+    """Clients parse arguments and write them again; text that is no JSON comes back as it was."""
+    try:
+        return json.loads(arguments or "{}", parse_constant=str)
+    except (ValueError, RecursionError):
+        return arguments
 
 
 async def _chunks(message: dict[str, Any], finish_reason: str) -> AsyncIterator[str]:

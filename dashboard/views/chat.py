@@ -21,7 +21,7 @@ from dashboard.links import CHAT, TRAJECTORIES, address
 from dashboard.live_chats import RunningTurn, TurnState, live_chats
 from dashboard.text import escape, link, mono, prose, show, show_empty, soft, tidy_json
 from store.browsing import StepFigures, any_trajectory, sampled_arguments, step_figures
-from store.chats import ChatSetup
+from store.chats import WHOLE, ChatSetup
 from store.database import Log
 from store.ratings import Rating, ratings_of
 from store.records import TurnRecord
@@ -132,7 +132,7 @@ def show_session(log: Log, chat_id: str, state: GatewayState, settings: Settings
 def calls_that_wait(turn: TurnRecord, setup: ChatSetup | None) -> list[str]:
     """Ids of the calls that a person decides on: those of the newest step, if none of its calls was answered."""
     last = turn.steps[-1]
-    if setup is None or last.finish_reason != "tool_calls" or any(call.response is not None for call in last.calls):
+    if setup is None or last.finish_reason not in WHOLE or any(call.response is not None for call in last.calls):
         return []
     return [call.call_id for call in last.calls if call.name in setup.ask_first and call.arguments is not None]
 
