@@ -43,8 +43,12 @@ async def _sqlite(log: Log) -> AsyncIterator[BaseCheckpointSaver[str]]:
     import aiosqlite
     from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-    # Waits for the log's writers as they wait for one another; each of its transactions begins with a write.
-    async with aiosqlite.connect(str(log.engine.url.database), timeout=LOCK_TIMEOUT_S) as connection:
+    # Waits for the log's writers as they wait for one another. Every statement is a transaction of its own: one that
+    # stayed open until the event loop comes round to its commit would hold the log's write lock for as long, and with
+    # it the gateway. (What a kill leaves half-written is made again from the log.)
+    async with aiosqlite.connect(
+        str(log.engine.url.database), timeout=LOCK_TIMEOUT_S, isolation_level=None
+    ) as connection:
         await connection.execute("PRAGMA synchronous=NORMAL")
         saver = AsyncSqliteSaver(connection, serde=SERDE)
         await saver.setup()
@@ -84,7 +88,6 @@ async def keep_newest(saver: BaseCheckpointSaver[str], chat_id: str) -> None:
     )
     for name in ("writes", "checkpoints"):
         await connection.execute(f"DELETE FROM {name} WHERE {older[0]}", older[1])
-    await connection.commit()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,10 +26,11 @@ from agent.chat import (
     ToolCalled,
     TurnEnded,
 )
+from agent.checkpoints import open_checkpoints
 from agent.tools import ToolOutage
 from store.browsing import step_figures
 from store.chats import CHECKPOINT_TABLES, delete_chat
-from store.database import Log, LogError
+from store.database import LOCK_TIMEOUT_S, Log, LogError
 from store.records import ToolSpec
 from store.trajectories import ToolAnswer, get_trajectory
 from store.turns import get_turns
@@ -310,3 +312,44 @@ def test_a_deleted_chat_leaves_nothing_behind(log: Log, log_url: str) -> None:
             names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
             dump = "\n".join(str(connection.execute(f'SELECT * FROM "{name}"').fetchall()) for (name,) in names)
     assert session not in dump and kept in dump
+
+
+def test_checkpoints_wait_for_the_log_s_writers(sqlite_log: Log) -> None:
+    """Eight chats at once on the file that others write: nobody fails, and each has its checkpoint."""
+    desk = Desk(sqlite_log, looks_then_says)
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            with sqlite_log.writing() as connection:
+                connection.execute(text("UPDATE trajectory SET batch = 'x'"))
+                time.sleep(0.01)
+            time.sleep(0.02)  # SQLite lets nobody in between two transactions that follow at once
+
+    async def chats() -> list[str]:
+        client = desk.gateway.client()
+        opened = [ChatSession("http://gateway", sqlite_log, desk.equipment, http_client=client) for _ in range(8)]
+
+        async def talk(chat: ChatSession) -> str:
+            for said in ("one", "two"):
+                async for _ in chat.say(said):
+                    pass
+            await chat.close()
+            return chat.id
+
+        return list(await asyncio.gather(*map(talk, opened)))
+
+    async def pragma(name: str) -> int:
+        async with open_checkpoints(sqlite_log) as saver, saver.conn.execute(f"PRAGMA {name}") as cursor:  # type: ignore[attr-defined]
+            return int((await cursor.fetchone())[0])
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        ids = asyncio.run(chats())
+    finally:
+        done.set()
+        writer.join()
+    assert [desk.checkpoints(name) for name in ids] == [1] * 8
+    assert all(len(get_turns(sqlite_log, name)) == 2 for name in ids)
+    assert asyncio.run(pragma("busy_timeout")) == LOCK_TIMEOUT_S * 1000

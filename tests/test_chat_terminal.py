@@ -4,7 +4,11 @@ import asyncio
 import getpass
 import io
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +24,7 @@ from store.trajectories import ToolAnswer, list_trajectories
 from store.turns import get_turns
 from store.versions import add_version, set_version_state
 from store.vocabulary import Origin, ToolSource, VersionState
-from tests.scripted_gateway import Policy, Refuses, Says, ScriptedGateway, call
+from tests.scripted_gateway import Policy, Refuses, RunningGateway, Says, ScriptedGateway, call
 from tests.test_chat import ALARM, CLOCK, looks_then_says, rings_then_says
 
 LONG = json.dumps({"times": [f"{hour}:{minute:02}" for hour in range(24) for minute in range(0, 60, 20)]})
@@ -184,3 +188,26 @@ def test_text_of_models_and_tools_is_no_markup(sqlite_log: Log) -> None:
 
     shown = chat(sqlite_log, "hello", "/show", policy=policy)
     assert "[bold]loud[/bold]" in shown and shown.count("[red]y[/red]") == 2
+
+
+def test_the_command_chats_and_goes_on_with_a_chat(sqlite_log: Log, tmp_path: Path) -> None:
+    def policy(body: dict[str, Any]) -> Says:
+        last = body["messages"][-1]
+        return Says(f"It is {last['content']}.") if last["role"] == "tool" else call("calculate", expression="17 * 23")
+
+    def run(typed: str, *options: str) -> str:
+        environment = {"CHECKLOOP_DATABASE_URL": sqlite_log.url, "CHECKLOOP_GATEWAY__PORT": str(gateway.port)}
+        command = [sys.executable, "-m", "checkloop", "chat", *options]
+        done = subprocess.run(
+            command, input=typed, env=os.environ | environment, capture_output=True, text=True, timeout=90
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with RunningGateway(sqlite_log, policy) as gateway:
+        shown = run("what is 17 times 23?\n/rate up quick\n/quit\n", "--tools", "real")
+        assert "It is 391." in shown and "← calculate" in shown and "turn 1 rated up" in shown
+        [listed] = list_chats(sqlite_log, limit=5)
+        assert listed.chat == {"tools": "real", "domain": None, "ask_first": []}
+        assert "turns so far: 1" in run("again?\n", "--session", listed.id)
+        assert len(get_turns(sqlite_log, listed.id)) == 2
