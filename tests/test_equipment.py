@@ -2,15 +2,18 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dashboard.chats import scenario_of
 from dashboard.equipment import equip
+from dashboard.process import settings_environment
 from store.chats import ChatSetup, create_chat
 from store.database import Log, LogError
 from store.records import RecordedCall, Scenario, ToolSpec
+from store.settings import load_settings
 from store.trajectories import ToolAnswer, record_step, record_tool_answers
 from store.vocabulary import ChatTools, ToolSource
 from tests.store_examples import a_call, a_step
@@ -59,6 +62,18 @@ def test_the_world_answers_what_the_llm_does_not_have_to(sqlite_log: Log) -> Non
     create_chat(sqlite_log, "chat-1", setup, version=None, seed=SEED)
     assert ask(sqlite_log, llm, "c0", setup).source in (ToolSource.WORLD, ToolSource.RECORDED)
     assert llm.histories == []
+
+
+def test_the_dashboard_of_a_configured_parent_has_its_simulator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "elsewhere.toml"
+    file.write_text('[simulator]\nbase_url = "http://127.0.0.1:9/v1"\nmodel = "m"\n[gateway]\nport = 8099\n')
+    parent = load_settings(file)
+    for name, value in settings_environment(parent).items():
+        monkeypatch.setenv(name, value)
+    child = load_settings()
+    assert (child.simulator, child.gateway, child.url) == (parent.simulator, parent.gateway, parent.url)
 
 
 def test_a_chat_that_needs_an_llm_says_so(sqlite_log: Log) -> None:
