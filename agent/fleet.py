@@ -199,6 +199,9 @@ class Fleet:
                 swap = await self._promote_behind_doors(new, old, reason)
             if not swap.accepted and (proof := swap.worst.proof) is not None:
                 await asyncio.to_thread(self._refuse, version, f"proof failed: {proof.reason}")
+            # An adapter goes when the last step on it has ended, which nobody has to wait for.
+            keep = {self.live_version, *([self.split.candidate] if self.split else [])}
+            self._tidying = asyncio.gather(*(slot.unload_unused(keep) for slot in self._all()), return_exceptions=True)
             return swap
 
     async def set_split(self, candidate: str | None, share: float, reason: str) -> None:
@@ -243,9 +246,6 @@ class Fleet:
             for slot in self.live_slots:
                 slot.answer_with(new)
             self.live_version = new.version
-        keep = {self.live_version, *([self.split.candidate] if self.split else [])}
-        # An adapter goes when the last step on it has ended, which nobody has to wait for.
-        self._tidying = asyncio.gather(*(slot.unload_unused(keep) for slot in self.live_slots), return_exceptions=True)
         return swap
 
     async def _promote_behind_doors(self, new: Weights, old: Weights, reason: str) -> Swap:

@@ -191,7 +191,7 @@ class Slot:
 
     async def unload_unused(self, keep: set[str]) -> None:
         """Unloads adapters that nobody leases any more, except those in `keep`; waits for those that are leased."""
-        for version in [v for v in self.adapters if v not in keep]:
+        for version in [v for v in self.adapters if v not in keep and v != self.version]:
             while any(lease.version == version for lease in self.leases):
                 self._changed.clear()
                 await self._changed.wait()

@@ -225,7 +225,6 @@ def step_figures(log: Log, trajectory_id: str) -> dict[tuple[int, int], StepFigu
     """Figures of every step, by (turn index, step index); where history forked, those of the newest branch."""
     query = (
         select(
-            StepRow.parent_id,
             StepRow.turn_index,
             StepRow.index.label("step_index"),
             StepRow.version,
@@ -235,11 +234,11 @@ def step_figures(log: Log, trajectory_id: str) -> dict[tuple[int, int], StepFigu
             StepRow.finish_reason,
             StepRow.trainable,
             StepRow.untrainable_reason,
+            StepRow.forked,
         )
         .where(StepRow.trajectory_id == trajectory_id)
         .order_by(StepRow.id)
     )
-    parents: set[int | None] = set()
     figures: dict[tuple[int, int], StepFigures] = {}
     with log.reading() as session:
         for row in session.execute(query):
@@ -253,9 +252,8 @@ def step_figures(log: Log, trajectory_id: str) -> dict[tuple[int, int], StepFigu
                 finish_reason=row.finish_reason,
                 trainable=row.trainable,
                 untrainable_reason=row.untrainable_reason,
-                fork=row.parent_id in parents,
+                fork=row.forked,
             )
-            parents.add(row.parent_id)
     return figures
 
 

@@ -144,6 +144,8 @@ class LogCounts:
     tool_calls: int
     sampled_tokens: int
     verdicts: int
+    forked: int = 0
+    """Steps before which the client rewrote history."""
 
 
 def as_utc(moment: datetime) -> datetime:
@@ -202,8 +204,9 @@ def log_counts(log: Log) -> LogCounts:
         ]
         tokens = session.scalar(select(func.sum(StepRow.sampled_tokens))) or 0
         verdicts = session.scalar(select(func.count()).select_from(VerdictRow)) or 0
+        forked = session.scalar(select(func.count()).select_from(StepRow).where(StepRow.forked)) or 0
     trajectories, turns, steps, tool_calls = sizes
-    return LogCounts(trajectories, turns, steps, tool_calls, int(tokens), verdicts)
+    return LogCounts(trajectories, turns, steps, tool_calls, int(tokens), verdicts, forked)
 
 
 def facets(log: Log) -> Facets:

@@ -57,6 +57,8 @@ class ScriptedGateway:
     in_flight: int = 0
     most_in_flight: int = 0
     calls_made: int = 0
+    _continued: set[tuple[str, int | None]] = field(default_factory=set)
+    """(session, step) that some later step extends."""
     _contexts: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
     """(session, its messages) -> (step id, context with what was sampled, number of messages)"""
 
@@ -131,8 +133,10 @@ class ScriptedGateway:
                 finish_reason="stop" if finish_reason == "tool_calls" else finish_reason,
                 latency_ms=1.0,
                 sampling={"seed": body.get("seed")},
+                forked=(session, parent) in self._continued,
             ),
         )
+        self._continued.add((session, parent))
         as_openai = [
             {"id": one["id"], "type": "function", "function": {"name": one["name"], "arguments": one["arguments"]}}
             for one in calls

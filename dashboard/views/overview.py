@@ -18,6 +18,7 @@ from dashboard.text import escape, link, show, show_empty, soft, state_badge, ta
 from store.database import Log
 from store.figures import (
     Counts,
+    LogCounts,
     VerdictCell,
     VersionFigures,
     facets,
@@ -44,7 +45,7 @@ def show_overview(log: Log, settings: Settings) -> None:
     pair = default_pair(batches)
     comparison = counted(log, compare_batches, before=pair[0], after=pair[1]) if pair else None
     cells = counted(log, verdict_cube)
-    show_headline(comparison, batches, counts.trajectories, counts.turns, cells)
+    show_headline(comparison, batches, counts, cells)
     if not cells:
         show_empty("Nothing is judged yet", "Verdicts appear here as soon as a batch of dialogues is judged.")
         return
@@ -71,8 +72,7 @@ def show_live(versions: Sequence[VersionFigures]) -> None:
 def show_headline(
     comparison: Comparison | None,
     batches: Sequence[BatchFigures],
-    trajectories: int,
-    turns: int,
+    counts: LogCounts,
     cells: Sequence[VerdictCell],
 ) -> None:
     total = sum((cell.counts for cell in cells), start=Counts())
@@ -109,7 +109,13 @@ def show_headline(
             border=True,
         )
         st.metric(
-            "Dialogues", f"{trajectories:,}", plural(turns, "turn"), delta_color="off", delta_arrow="off", border=True
+            "Dialogues",
+            f"{counts.trajectories:,}",
+            f"{plural(counts.turns, 'turn')} · {percent(counts.forked / max(counts.steps, 1), 1)} forks",
+            delta_color="off",
+            delta_arrow="off",
+            help="Forks: the share of steps before which a client rewrote history, so that they start a branch.",
+            border=True,
         )
 
 
