@@ -153,7 +153,7 @@ def _end_with_stdin() -> None:
 
 def main() -> None:
     from agent.bundled_model import ModelError
-    from agent.vllm_server import ServerError
+    from agent.vllm_client import ServerError
     from store.database import LogError
     from store.settings import SettingsError
     from train.errors import TrainingFailed

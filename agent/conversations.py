@@ -7,9 +7,10 @@ rewrote history: the step starts a branch of its own (a fork), it never inherits
 
 import hashlib
 import json
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.rendering import Message, Renderer
@@ -18,14 +19,16 @@ from store.database import Log
 from store.records import canonical_json
 
 
-@dataclass(frozen=True)
+@dataclass
 class Context:
     """A recorded step with all ids up to and including what it sampled."""
 
     step_id: int
-    ids: tuple[int, ...]
+    ids: "array[int]"
     ended: bool
     """Whether the sampled ids end with the end-of-turn token."""
+    continued: bool = False
+    """Whether a later step extends it."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,33 @@ class Prompt:
     turn_index: int
     step_index: int
     user: str
+    invented: bool = False
+    """Whether it holds assistant messages that were not sampled here."""
+    first: bool = True
+    """Whether the conversation had no step yet."""
+
+    def with_forced(self, ids: Sequence[int]) -> "Prompt":
+        """The prompt with the ids that the answer has to begin with."""
+        return replace(self, delta_ids=[*self.delta_ids, *ids], ids=[*self.ids, *ids])
+
+    @property
+    def forked(self) -> bool:
+        """Whether the client rewrote history; asked just before the step is written."""
+        if self.first:
+            return False
+        return self.parent is None or self.parent.continued or self.invented
 
 
 @dataclass
 class Conversation:
-    """The contexts of one session, by fingerprint of the messages that lead to them."""
+    """The contexts of one dialogue, by fingerprint of the messages that lead to them."""
 
     contexts: dict[str, Context] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Ids kept."""
+        return sum(len(context.ids) for context in self.contexts.values())
 
     def prompt(self, renderer: Renderer, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> Prompt:
         """Renders `messages`: the longest recorded context is extended, otherwise a prompt is opened."""
@@ -59,9 +82,11 @@ class Conversation:
             if messages[end - 1]["role"] == "assistant" and (parent := self.contexts.get(prints[end - 1])):
                 new = list(messages[end:])
                 delta = renderer.extend([rendered(m) for m in new], ended=parent.ended)
-                return Prompt(parent, new, delta, [*parent.ids, *delta], turn, step, user)
+                invented = any(m["role"] == "assistant" for m in new)
+                return Prompt(parent, new, delta, [*parent.ids, *delta], turn, step, user, invented, False)
         ids = renderer.open([rendered(m) for m in messages], tools)
-        return Prompt(None, list(messages), ids, ids, turn, step, user)
+        invented = any(m["role"] == "assistant" for m in messages)
+        return Prompt(None, list(messages), ids, ids, turn, step, user, invented, not self.contexts)
 
     def add(
         self,
@@ -71,42 +96,78 @@ class Conversation:
         answer: Message,
         ids: Sequence[int],
         ended: bool,
-    ) -> None:
+    ) -> str:
+        """Keeps a recorded step's context; gives its fingerprint."""
         key = fingerprints([*messages, answer], tools)[-1]
-        self.contexts[key] = Context(step_id, tuple(ids), ended)
+        self.contexts[key] = Context(step_id, array("I", ids), ended)
+        return key
 
 
 class Conversations:
-    """The conversations in memory; an evicted or unknown one is read back from the log."""
+    """The dialogues in memory, by trajectory id; an evicted or unknown one is read back from the log."""
 
-    def __init__(self, log: Log, renderer: Renderer, capacity: int = 2000) -> None:
+    def __init__(self, log: Log, renderer: Renderer, capacity: int = 2000, max_ids: int = 20_000_000) -> None:
         self._log = log
         self._renderer = renderer
         self._capacity = capacity
+        self._max_ids = max_ids
+        self._ids = 0
         self._kept: OrderedDict[str, Conversation] = OrderedDict()
+        self._ends: OrderedDict[str, tuple[str, Context]] = OrderedDict()
 
-    def get(self, session: str) -> Conversation:
-        conversation = self._kept.get(session)
+    def get(self, trajectory: str) -> Conversation:
+        """The dialogue; reads the log where it is not in memory (`known` says whether it is)."""
+        conversation = self._kept.get(trajectory)
         if conversation is None:
-            conversation = self._read(session)
-            self._kept[session] = conversation
-            while len(self._kept) > self._capacity:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(session)
+            conversation = self._read(trajectory)
+            self._kept[trajectory] = conversation
+            self._ids += conversation.size
+        self._kept.move_to_end(trajectory)
+        self._evict()
         return conversation
 
-    def _read(self, session: str) -> Conversation:
+    def known(self, trajectory: str) -> bool:
+        return trajectory in self._kept
+
+    def start(self, trajectory: str) -> Conversation:
+        """A dialogue whose name was just made up: there is nothing to read."""
+        return self._kept.setdefault(trajectory, Conversation())
+
+    def ended(self, trajectory: str, key: str, context: Context) -> None:
+        """Remembers where a dialogue ends now, for clients that name no session."""
+        self._ids += len(context.ids)
+        self._ends[key] = (trajectory, context)
+        while len(self._ends) > self._capacity:
+            self._ends.popitem(last=False)
+        self._evict()
+
+    def continued_by(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> str | None:
+        """The trajectory whose end is exactly the last assistant message of `messages`, if nobody went on from it."""
+        last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "assistant"), None)
+        if last is None:
+            return None
+        trajectory, context = self._ends.get(fingerprints(messages[: last + 1], tools)[-1], (None, None))
+        return trajectory if context is not None and not context.continued else None
+
+    def _evict(self) -> None:
+        while len(self._kept) > 1 and (len(self._kept) > self._capacity or self._ids > self._max_ids):
+            _, dropped = self._kept.popitem(last=False)
+            self._ids -= dropped.size
+
+    def _read(self, trajectory: str) -> Conversation:
         conversation = Conversation()
-        chains: dict[int, tuple[str, tuple[int, ...]]] = {}
-        for step in stored_steps(self._log, session):
-            nothing: tuple[int, ...] = ()
-            key, before = (_root(step.tools_hash), nothing) if step.parent_id is None else chains[step.parent_id]
+        chains: dict[int, tuple[str, Context | None]] = {}
+        for step in stored_steps(self._log, trajectory):
+            key, parent = (_root(step.tools_hash), None) if step.parent_id is None else chains[step.parent_id]
             for message in [*step.new_messages, as_openai_message(step.message)]:
                 key = _chain(key, message)
-            ids = (*before, *step.delta_ids, *step.sampled_ids)
-            chains[step.id] = (key, ids)
             ended = bool(step.sampled_ids) and step.sampled_ids[-1] == self._renderer.end_of_turn_id
-            conversation.contexts[key] = Context(step.id, ids, ended)
+            before = parent.ids if parent is not None else array("I")
+            context = Context(step.id, before + array("I", [*step.delta_ids, *step.sampled_ids]), ended)
+            if parent is not None:
+                parent.continued = True
+            chains[step.id] = (key, context)
+            conversation.contexts[key] = context
         return conversation
 
 
@@ -128,7 +189,10 @@ def _root(tools: str | None) -> str:
 
 
 def _chain(before: str, message: Message) -> str:
-    said: list[Any] = [before, message["role"], text_of(message.get("content")), message.get("tool_call_id")]
+    text = text_of(message.get("content"))
+    if message["role"] == "assistant":
+        text = text.strip()  # a streamed answer reaches the client with the white space that its recorded form lacks
+    said: list[Any] = [before, message["role"], text, message.get("tool_call_id")]
     calls = message.get("tool_calls") or []
     said.append(sorted([c.get("id"), c["function"]["name"], _canonical(c["function"]["arguments"])] for c in calls))
     return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
@@ -148,7 +212,7 @@ def text_of(content: Any) -> str:
         return ""
     if isinstance(content, str):
         return content
-    return "".join(part.get("text", "") for part in content if isinstance(part, dict))
+    return "".join(part.get("text") or part.get("refusal") or "" for part in content if isinstance(part, dict))
 
 
 def rendered(message: Message) -> Message:
@@ -156,6 +220,8 @@ def rendered(message: Message) -> Message:
     kept = {
         k: v for k, v in message.items() if k in ("role", "tool_calls", "reasoning_content", "tool_call_id", "name")
     }
+    if kept["role"] == "developer":
+        kept["role"] = "system"
     return {**kept, "content": text_of(message.get("content"))}
 
 

@@ -1,132 +1,60 @@
-"""Which server holds which policy version: the alias `policy`, exact versions, swaps and their proof.
+"""Which server holds which policy version: the alias `policy`, exact versions, the traffic split, swaps.
 
-The alias is answered by a server that holds the live version, and by no other (invariant 4). A gate looks at a
-candidate on the `staging` server where there is one; with a single server it borrows that one, and `policy` answers
-503 with Retry-After until the candidate is promoted or the live version is back. A step leases a server and keeps its
-version: a swap waits for the leases to end, and new steps wait for the swap.
+The alias is answered by a server that holds the live version (or, for the sessions of a traffic split, the candidate)
+and by no other (invariant 4). A gate looks at a candidate on the `staging` server where there is one; with a single
+server it borrows that one, and `policy` answers 503 with Retry-After until the candidate is promoted or the live
+version is back.
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.openai_form import ApiError
-from agent.proof import Proof, read_probe, weigh_proof
-from agent.vllm_server import SERVED_NAME, ServerError, VllmServer
+from agent.slot import Lease, Loaded, Slot, Weights, is_adapter
+from agent.vllm_client import SERVED_NAME, ServerError
+from agent.vllm_server import RunningServer, VllmServer
 from store.database import Log
 from store.settings import Settings
+from store.traffic import TrafficSplit, set_traffic_split, traffic_split
 from store.versions import get_version, live_version, set_version_state
 from store.vocabulary import VersionState
+
+BUSY_RETRY_S = 2
 
 
 @dataclass(frozen=True)
 class Swap:
-    """One swap as it went; seconds by stage."""
+    """One swap as it went, over all servers concerned; seconds by stage are the slowest server's."""
 
-    server: str
     version: str
-    before: str
-    drain_s: float
-    reload_s: float
-    proof_s: float
-    proof: Proof | None
+    servers: Sequence[Loaded]
 
     @property
     def accepted(self) -> bool:
-        return self.proof is None or self.proof.accepted
+        return all(loaded.accepted for loaded in self.servers)
+
+    @property
+    def worst(self) -> Loaded:
+        refused = [loaded for loaded in self.servers if not loaded.accepted]
+        return (refused or list(self.servers))[0]
 
     def figures(self) -> dict[str, Any]:
+        worst = self.worst
         return {
-            "server": self.server,
+            "server": ", ".join(loaded.server for loaded in self.servers),
             "version": self.version,
-            "before": self.before,
-            "drain_s": self.drain_s,
-            "reload_s": self.reload_s,
-            "proof_s": self.proof_s,
+            "before": worst.before,
+            "drain_s": max(loaded.drain_s for loaded in self.servers),
+            "reload_s": max(loaded.reload_s for loaded in self.servers),
+            "proof_s": max(loaded.proof_s for loaded in self.servers),
             "accepted": self.accepted,
-            "proof": self.proof.figures() if self.proof else None,
+            "proof": worst.proof.figures() if worst.proof else None,
         }
-
-
-class Slot:
-    """A server and the version it holds."""
-
-    def __init__(self, server: VllmServer, version: str) -> None:
-        self.server = server
-        self.version = version
-        self._in_flight = 0
-        self._swapping = False
-        self._changed = asyncio.Condition()
-
-    @asynccontextmanager
-    async def lease(self) -> AsyncIterator[str]:
-        """Waits out a swap, then gives the version held; the server keeps it until the lease ends."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._swapping)
-            self._in_flight += 1
-        try:
-            yield self.version
-        finally:
-            async with self._changed:
-                self._in_flight -= 1
-                self._changed.notify_all()
-
-    async def swap(self, version: str, path: Path, old_path: Path) -> Swap:
-        """Loads `version` when no step is in flight, and proves it; the old weights come back if the proof fails."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._swapping)
-            self._swapping = True
-            began = time.perf_counter()
-            await self._changed.wait_for(lambda: self._in_flight == 0)
-        before = self.version
-        try:
-            drained = time.perf_counter()
-            if before != version:
-                await self.server.reload(path)
-            reloaded = time.perf_counter()
-            proof = await self._prove(path, old_path if old_path != path else None)
-            proved = time.perf_counter()
-            if proof is None or proof.accepted:
-                self.version = version
-                self.server.model_dir = path
-            else:
-                await self.server.reload(old_path)
-            return Swap(
-                self.server.name, version, before, drained - began, reloaded - drained, proved - reloaded, proof
-            )
-        except ServerError:
-            # Nobody may be answered by weights that nobody can name: put the old ones back before the door opens.
-            await self.server.reload(old_path)
-            raise
-        finally:
-            async with self._changed:
-                self._swapping = False
-                self._changed.notify_all()
-
-    async def revive(self) -> None:
-        """Starts the server again after it died, with the weights of the version it held."""
-        async with self._changed:
-            self._swapping = True
-        try:
-            self.server.stop()
-            self.server.launch()
-            await self.server.wait_ready()
-        finally:
-            async with self._changed:
-                self._swapping = False
-                self._changed.notify_all()
-
-    async def _prove(self, path: Path, old_path: Path | None) -> Proof | None:
-        probe = read_probe(path)
-        if probe is None:
-            return None
-        old = read_probe(old_path) if old_path else None
-        answered = await self.server.prompt_logprobs(probe.ids)
-        return weigh_proof(answered, probe.logprobs, old.logprobs if old and old.ids == probe.ids else None)
 
 
 class Fleet:
@@ -139,19 +67,23 @@ class Fleet:
                 "there is no live version to serve: run `make demo`, or `checkloop init` for your own model"
             )
         self._log = log
+        self._settings = settings
         self.live_version = live.name
-        names = ["live", "staging"] if settings.server.staging else ["live"]
-        self.slots = {
-            name: Slot(
-                VllmServer(name, settings.server.port + i, Path(live.path), settings.server, settings.home / "servers"),
-                live.name,
-            )
-            for i, name in enumerate(names)
-        }
+        self.split: TrafficSplit | None = traffic_split(log)
+        self._swapping = asyncio.Lock()
+        weights = self._weights(live.name)
+        self.live_slots = [Slot(server, weights) for server in self._live_servers(weights.full.path)]
+        staging = self._started("staging", 1, weights.full.path) if settings.server.staging else None
+        self.staging = Slot(staging, weights) if staging else None
+
+    @property
+    def slots(self) -> dict[str, Slot]:
+        every = [*self.live_slots, *([self.staging] if self.staging else [])]
+        return {slot.server.name: slot for slot in every}
 
     @property
     def live(self) -> Slot:
-        return self.slots["live"]
+        return self.live_slots[0]
 
     async def start(self) -> None:
         """Starts all servers at once; if one fails, all are stopped and ServerError is raised."""
@@ -160,6 +92,10 @@ class Fleet:
                 slot.server.launch()
             await asyncio.gather(*(slot.server.wait_ready() for slot in self.slots.values()))
             for slot in self.slots.values():
+                if isinstance(slot.server, RunningServer):
+                    await self._bring_in(slot)
+                if slot.weights.base is not None:
+                    await slot.load_beside(slot.weights)
                 await slot.server.complete({"model": SERVED_NAME, "prompt": [1], "max_tokens": 1})
         except BaseException:
             self.stop()
@@ -169,39 +105,179 @@ class Fleet:
         for slot in self.slots.values():
             slot.server.stop()
 
-    def slot_of(self, model: str) -> Slot:
-        """The slot that answers `policy` or `policy@v0007`. Raises ApiError 404; 503 while the server is borrowed."""
+    async def watch(self) -> None:
+        """Starts a server again that died; its requests have failed with 503 and may be tried again."""
+        while True:
+            await asyncio.sleep(1.0)
+            for slot in self.slots.values():
+                if isinstance(slot.server, RunningServer):
+                    was_alive = slot.server.alive
+                    if await slot.server.look() and not was_alive:
+                        await self._bring_in(slot)
+                elif not slot.server.alive and slot.is_open:
+                    await slot.revive()
+
+    async def _bring_in(self, slot: Slot) -> None:
+        """Nobody knows what a server holds that somebody else started: it gets what it should hold."""
+        async with slot.closed(interrupt=False):
+            await slot.server.reload(slot.weights.full.path)
+
+    def version_for(self, session: str, model: str) -> str:
+        """The version that `model` means for `session`. Raises ApiError 404 for another name than `policy`."""
         alias, _, wanted = model.partition("@")
         if alias != SERVED_NAME:
             raise ApiError(
                 404, f"model {model!r} does not exist here; use 'policy' or 'policy@v0001'", "model_not_found"
             )
-        version = wanted or self.live_version
-        for slot in self.slots.values():
-            if slot.version == version:
-                return slot
+        if wanted:
+            return wanted
+        split = self.split
+        if split is not None and _point(session) < split.share and any(map(_holds(split.candidate), self._all())):
+            return split.candidate
+        return self.live_version
+
+    def route(self, session: str, model: str) -> tuple[Slot, str]:
+        """The slot and version that answer. Raises ApiError 404 (not loaded) or 503 (the server is borrowed)."""
+        version = self.version_for(session, model)
+        holding = [slot for slot in self._all() if slot.holds(version)]
+        if holding:
+            able = [slot for slot in holding if slot.server.alive] or holding
+            return max(able, key=lambda slot: _rank(session, slot.server.name)), version
         held = ", ".join(f"{slot.version} ({name})" for name, slot in self.slots.items())
         if version == self.live_version:
-            raise ApiError(503, f"the only server is looking at a candidate: {held}", "policy_busy", "server_error")
+            raise ApiError(
+                503,
+                f"the only server is looking at a candidate: {held}",
+                "policy_busy",
+                "server_error",
+                retry_after=BUSY_RETRY_S,
+            )
         raise ApiError(404, f"version {version!r} is not loaded; loaded are {held}", "model_not_found")
+
+    @asynccontextmanager
+    async def lease(self, session: str, model: str) -> AsyncIterator[Lease]:
+        """Waits out a swap, then leases what `model` means for `session`. Raises ApiError as `route`."""
+        while True:
+            slot, version = self.route(session, model)
+            if slot.is_open:
+                break
+            await slot.opened()
+        with slot.lease(version) as lease:
+            yield lease
 
     async def stage(self, version: str) -> Swap:
         """Loads a version where a gate can look at it: on the staging server, or else on the only one."""
-        return await self._swap(self.slots.get("staging", self.live), version)
+        slot = self.staging or self.live
+        if self.staging is None and len(self.live_slots) > 1:
+            slot = self.live_slots[-1]
+        async with self._swapping:
+            weights = await asyncio.to_thread(self._weights, version)
+            async with slot.closed(interrupt=slot is self.staging):
+                loaded = await slot.load(weights)
+        return Swap(version, [loaded])
 
     async def promote(self, version: str, reason: str) -> Swap:
-        """Makes a version live: swap, proof, then the log. A failed proof marks it refused and keeps the old one."""
-        swap = await self._swap(self.live, version)
-        if not swap.accepted and swap.proof is not None:
-            set_version_state(self._log, version, VersionState.REFUSED, f"proof failed: {swap.proof.reason}")
-        elif version != self.live_version:
-            set_version_state(self._log, version, VersionState.LIVE, reason)
-            self.live_version = version
+        """Makes a version live on all live servers: load, proof, then the log, then the doors open.
+
+        A failed proof marks it refused and brings the old one back everywhere.
+        """
+        async with self._swapping:
+            new = await asyncio.to_thread(self._weights, version)
+            old = await asyncio.to_thread(self._weights, self.live_version)
+            if new.base is not None and all(slot.weights.full.version == new.full.version for slot in self.live_slots):
+                swap = await self._promote_beside(new, old, reason)
+            else:
+                swap = await self._promote_behind_doors(new, old, reason)
+            if not swap.accepted and (proof := swap.worst.proof) is not None:
+                await asyncio.to_thread(self._refuse, version, f"proof failed: {proof.reason}")
+            return swap
+
+    async def set_split(self, candidate: str | None, share: float, reason: str) -> None:
+        """Raises LogError for what is no candidate or share."""
+        await asyncio.to_thread(set_traffic_split, self._log, candidate, share, reason)
+        self.split = await asyncio.to_thread(traffic_split, self._log)
+
+    async def _promote_beside(self, new: Weights, old: Weights, reason: str) -> Swap:
+        loaded = [await slot.load_beside(new) for slot in self.live_slots]
+        swap = Swap(new.version, loaded)
+        if swap.accepted:
+            await asyncio.to_thread(self._make_live, new.version, reason)
+            for slot in self.live_slots:
+                slot.answer_with(new)
+            self.live_version = new.version
+        keep = {self.live_version}
+        await asyncio.gather(*(slot.unload_unused(keep) for slot in self.live_slots))
         return swap
 
-    async def _swap(self, slot: Slot, version: str) -> Swap:
-        # A borrowed server holds the candidate already: it is proved against the version that it is to replace.
-        before = self.live_version if slot.version == version else slot.version
-        old = await asyncio.to_thread(get_version, self._log, before)
-        new = await asyncio.to_thread(get_version, self._log, version)
-        return await slot.swap(version, Path(new.path), Path(old.path))
+    async def _promote_behind_doors(self, new: Weights, old: Weights, reason: str) -> Swap:
+        async with AsyncExitStack() as doors:
+            for slot in self.live_slots:
+                await doors.enter_async_context(slot.closed(interrupt=True))
+            outcomes = await asyncio.gather(
+                *(slot.load(new, against=old) for slot in self.live_slots), return_exceptions=True
+            )
+            failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            loaded = [outcome for outcome in outcomes if isinstance(outcome, Loaded)]
+            swap = Swap(new.version, loaded)
+            if not failures and swap.accepted:
+                await asyncio.to_thread(self._make_live, new.version, reason)
+                self.live_version = new.version
+                return swap
+            for slot in self.live_slots:
+                if slot.version != old.version:
+                    await slot.load(old)
+            if failures:
+                raise failures[0]
+            return swap
+
+    def _make_live(self, version: str, reason: str) -> None:
+        if version != self.live_version:
+            set_version_state(self._log, version, VersionState.LIVE, reason)
+
+    def _refuse(self, version: str, reason: str) -> None:
+        if get_version(self._log, version).state is VersionState.CANDIDATE:
+            set_version_state(self._log, version, VersionState.REFUSED, reason)
+
+    def _weights(self, version: str) -> Weights:
+        """Raises LogError for an unknown version, ServerError for an adapter without full weights below it."""
+        found = get_version(self._log, version)
+        path = Path(found.path)
+        if not is_adapter(path):
+            return Weights(version, path)
+        if not self._settings.server.max_loras:
+            raise ServerError(f"{version} is an adapter: set server.max_loras to 2 to serve adapters")
+        below = found.parent
+        while below is not None:
+            parent = get_version(self._log, below)
+            if not is_adapter(Path(parent.path)):
+                return Weights(version, path, Weights(parent.name, Path(parent.path)))
+            below = parent.parent
+        raise ServerError(f"{version} is an adapter, but none of its parents has full weights")
+
+    def _live_servers(self, model_dir: Path) -> list[VllmServer | RunningServer]:
+        urls = self._settings.server.urls
+        if not urls:
+            return [self._started("live", 0, model_dir)]
+        patience = self._settings.server.start_timeout_s
+        return [RunningServer(f"live-{n}", url, model_dir, patience) for n, url in enumerate(urls)]
+
+    def _started(self, name: str, offset: int, model_dir: Path) -> VllmServer:
+        server = self._settings.server
+        return VllmServer(name, server.port + offset, model_dir, server, self._settings.home / "servers")
+
+    def _all(self) -> list[Slot]:
+        return [*self.live_slots, *([self.staging] if self.staging else [])]
+
+
+def _holds(version: str) -> Any:
+    return lambda slot: slot.holds(version)
+
+
+def _point(session: str) -> float:
+    """Where a session falls in [0, 1): the same at every request of it, whatever the process."""
+    return int.from_bytes(hashlib.sha256(session.encode()).digest()[:8]) / 2**64
+
+
+def _rank(session: str, server: str) -> bytes:
+    """Rendezvous hashing: a session keeps its server while that lives, and only its own move when one dies."""
+    return hashlib.sha256(f"{server}\0{session}".encode()).digest()

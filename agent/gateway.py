@@ -1,242 +1,191 @@
-"""The gateway: the one door to the policy (FastAPI).
+"""The gateway: every request to the policy is rendered once, sent to vLLM as ids, and recorded before it is answered.
 
-OpenAI-compatible chat completions, plain and streamed, under `/v1` and `/sessions/{session}/v1`. Each request is
-rendered once, sent to vLLM as ids, and recorded before the answer's last byte leaves. The admin routes load and
-promote versions; they are for the same machine only, like everything here in its first form.
+What happens between a request in OpenAI's form and its answer; the addresses are in `gateway_app`.
 """
 
 import asyncio
+import contextlib
 import itertools
-import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
-
+from agent.addresses import new_session, trajectory_id
+from agent.admission import Admission
 from agent.completions import StreamParser, parse_completion
-from agent.conversations import Conversation, Conversations, Prompt, as_openai_message, tools_hash
-from agent.fleet import Fleet, Slot
-from agent.openai_form import (
-    ApiError,
-    ChatRequest,
-    chat_answer,
-    chat_chunk,
-    completion_id,
-    parse_request,
-    usage_of,
-)
-from agent.rendering import Renderer
-from agent.vllm_server import SERVED_NAME, ServerError
-from store.database import Log, LogError
+from agent.conversations import Conversations, as_openai_message
+from agent.fleet import Fleet
+from agent.openai_answers import Head, answer_choice, chat_answer, chat_chunk, usage_chunk, usage_of
+from agent.openai_form import ApiError, ChatRequest, call_schema
+from agent.recording import CALL_END, Asked, Recorder
+from agent.rendering import Renderer, RenderingError
+from agent.sampling import Sampled, sample, sample_stream, task_of
+from agent.vllm_client import ServerError
+from store.database import Log
 from store.settings import Settings
-from store.steps import StepToRecord, record_step
-from store.trajectories import ensure_trajectory
-from store.versions import list_versions
-from store.vocabulary import Origin
+
+CALL_TAG = "<tool_call>"
 
 
 class Gateway:
-    """What the routes call; holds no state but its sessions' contexts."""
+    """What the routes call. Holds the dialogues' contexts and the writer of the log."""
 
     def __init__(self, log: Log, fleet: Fleet, renderer: Renderer, settings: Settings) -> None:
         self.log = log
         self.fleet = fleet
         self.renderer = renderer
+        self.settings = settings.gateway
         self.max_len = settings.server.max_model_len
-        self.timeout_s = settings.gateway.request_timeout_s
+        self.admission = Admission(settings.gateway.max_in_flight, settings.gateway.max_waiting)
         self._conversations = Conversations(log, renderer)
-        self._announced: set[str] = set()
+        self._call_end_id = renderer.single_token(CALL_END)
+        self._recorder = Recorder(log, fleet, renderer, self._conversations, settings.gateway.request_timeout_s)
 
-    async def answer(self, session: str, request: ChatRequest) -> dict[str, Any]:
-        """Samples one step, records it and gives it in OpenAI's form. Raises ApiError, ServerError, LogError."""
-        slot = self.fleet.slot_of(request.model)
-        prompt, conversation = await self._prepare(session, request)
-        async with slot.lease() as version:
-            self._check_version(request, slot, version)
-            began = time.perf_counter()
-            body = self._sampling_body(request, prompt)
+    async def close(self) -> None:
+        """Lets what runs end, writes what waits, stops the servers."""
+        await self.admission.close(self.settings.shutdown_s)
+        await self._recorder.close()
+        self.fleet.stop()
+
+    async def answer(self, session: str | None, agent: str | None, request: ChatRequest) -> tuple[dict[str, Any], str]:
+        """Samples, records and gives (the answer in OpenAI's form, session). Raises ApiError, ServerError, LogError."""
+        async with self._in_time() as clock, self.admission.place():
+            asked = await self._ask(session, agent, request)
+            task = self._task(asked)
             try:
-                raw = await asyncio.wait_for(slot.server.complete(body), self.timeout_s)
-            except TimeoutError as error:
-                raise ApiError(504, f"no answer within {self.timeout_s:.0f} s", "timeout", "server_error") from error
-        choice = raw["choices"][0]
-        check_prompt(prompt, choice["prompt_token_ids"])
-        sampled = Sampled(choice["token_ids"], choice["logprobs"]["token_logprobs"], choice["finish_reason"])
-        message = self._message(choice["text"], call_ids())
-        await self._record(session, request, prompt, conversation, version, sampled, message, began)
-        usage = usage_of(len(prompt.ids), len(sampled.ids))
-        return chat_answer(completion_id(), version, _public(message), _finish(message, sampled.finish), usage)
+                choices = await sample(self.fleet, task)
+            except asyncio.CancelledError:
+                await self._recorder.cut_off(asked, (), (), clock)
+                raise
+            except ServerError as error:
+                await self._recorder.server_failed(asked, error)
+                raise
+            answers = []
+            for index, choice in enumerate(choices):
+                message = parsed_message(asked.forced + self._without_end(choice.text), call_ids())
+                await self._recorder.record(asked, choice, message)
+                answers.append(
+                    answer_choice(
+                        index,
+                        _public(message),
+                        _finish(message, choice.finish),
+                        choice.tokens if request.logprobs else None,
+                    )
+                )
+        head = Head.new(choices[-1].spans[-1][0] if choices[-1].spans else self.fleet.live_version)
+        usage = usage_of(len(asked.prompt_ids), sum(len(choice.ids) for choice in choices))
+        return chat_answer(head, answers, usage), asked.session
 
-    async def stream(self, session: str, request: ChatRequest) -> AsyncIterator[dict[str, Any]]:
-        """Like `answer`, as chunks; the last ones leave after the step is recorded."""
-        slot = self.fleet.slot_of(request.model)
-        prompt, conversation = await self._prepare(session, request)
-        identifier, parser = completion_id(), StreamParser(call_ids())
-        ids: list[int] = []
-        logprobs: list[float] = []
-        finish: str | None = None
-        async with slot.lease() as version:
-            self._check_version(request, slot, version)
-            began = time.perf_counter()
-            yield chat_chunk(identifier, version, {"role": "assistant", "content": ""})
-            async with slot.server.stream(self._sampling_body(request, prompt) | {"stream": True}) as lines:
-                async for line in lines:
-                    if line == "[DONE]":
-                        break
-                    value = json.loads(line)
-                    if "error" in value:
-                        raise ServerError(f"vLLM broke off: {value['error']}")
-                    choice = value["choices"][0]
-                    if not ids and choice.get("prompt_token_ids") is not None:
-                        check_prompt(prompt, choice["prompt_token_ids"])
-                    ids += choice.get("token_ids") or []
-                    logprobs += (choice.get("logprobs") or {}).get("token_logprobs") or []
-                    finish = choice.get("finish_reason") or finish
-                    for delta in parser.feed(self._without_end(choice["text"])):
-                        yield chat_chunk(identifier, version, delta)
-        for delta in parser.feed("", final=True):
-            yield chat_chunk(identifier, version, delta)
-        parsed = parse_completion(parser.text)
-        calls = [{"id": c["id"], **c["function"]} for c in parser.calls]
-        message = {"content": parsed.content, "reasoning": parsed.reasoning, "tool_calls": calls}
-        sampled = Sampled(ids, logprobs, finish)
-        await self._record(session, request, prompt, conversation, version, sampled, message, began)
-        yield chat_chunk(identifier, version, {}, _finish(message, finish))
-        if request.stream_options and request.stream_options.include_usage:
-            closing = chat_chunk(identifier, version, {}, usage=usage_of(len(prompt.ids), len(ids)))
-            yield closing | {"choices": []}
+    async def stream(
+        self, session: str | None, agent: str | None, request: ChatRequest
+    ) -> AsyncIterator[dict[str, Any] | str]:
+        """Like `answer`: first the session's name, then chunks; the last ones come after the steps are recorded."""
+        async with self._in_time() as clock, self.admission.place():
+            asked = await self._ask(session, agent, request)
+            yield asked.session
+            task = self._task(asked)
+            choices = [Sampled() for _ in range(request.n)]
+            parsers = [StreamParser(call_ids()) for _ in choices]
+            head: Head | None = None
+            try:
+                async for index, piece, version in sample_stream(self.fleet, task, choices):
+                    if head is None:
+                        head = Head.new(version)
+                        for n, parser in enumerate(parsers):
+                            yield chat_chunk(head, n, {"role": "assistant", "content": ""})
+                            parser.feed(asked.forced)
+                    deltas = parsers[index].feed(self._without_end(piece.text))
+                    if request.logprobs and piece.tokens:
+                        yield chat_chunk(head, index, {}, logprobs=piece.tokens)
+                    for delta in deltas:
+                        yield chat_chunk(head, index, delta)
+            except (asyncio.CancelledError, GeneratorExit):
+                texts = [asked.forced + self._without_end(choice.text) for choice in choices]
+                messages = [parsed_message(text, call_ids()) for text in texts]
+                await self._recorder.cut_off(asked, choices, messages, clock)
+                raise
+            except ServerError as error:
+                await self._recorder.server_failed(asked, error)
+                raise
+            head = head or Head.new(self.fleet.live_version)
+            for index, (choice, parser) in enumerate(zip(choices, parsers, strict=True)):
+                for delta in parser.feed("", final=True):
+                    yield chat_chunk(head, index, delta)
+                parsed = parse_completion(parser.text)
+                calls = [{"id": c["id"], **c["function"]} for c in parser.calls]
+                message = {"content": parsed.content, "reasoning": parsed.reasoning, "tool_calls": calls}
+                await self._recorder.record(asked, choice, message)
+                yield chat_chunk(head, index, {}, _finish(message, choice.finish))
+            if request.stream_options and request.stream_options.include_usage:
+                sampled = sum(len(choice.ids) for choice in choices)
+                yield usage_chunk(head, usage_of(len(asked.prompt_ids), sampled))
 
-    async def _prepare(self, session: str, request: ChatRequest) -> tuple[Prompt, Conversation]:
-        if session not in self._announced:
-            await asyncio.to_thread(ensure_trajectory, self.log, session, Origin.CHAT, None)
-            self._announced.add(session)
-        conversation = self._conversations.get(session)
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[asyncio.Timeout]:
+        limit = self.settings.request_timeout_s
         try:
-            prompt = conversation.prompt(self.renderer, request.dumped_messages(), self._tools(request))
-        except (TypeError, KeyError, AttributeError) as error:
+            async with asyncio.timeout(limit) as clock:
+                yield clock
+        except TimeoutError as error:
+            raise ApiError(504, f"no answer within {limit:g} s", "timeout", "server_error", retry_after=1) from error
+
+    async def _ask(self, session: str | None, agent: str | None, request: ChatRequest) -> Asked:
+        began = time.perf_counter()
+        messages, tools = request.dumped_messages(), request.offered_tools
+        self.fleet.version_for(session or "", request.model)  # an unknown model is refused before anything is kept
+        if session is None:
+            session = self._conversations.continued_by(messages, tools) if agent is None else None
+            name = session or new_session()
+            trajectory = trajectory_id(name, agent)
+            conversation = self._conversations.get(name) if session else self._conversations.start(trajectory)
+        else:
+            name, trajectory = session, trajectory_id(session, agent)
+            if self._conversations.known(trajectory):
+                conversation = self._conversations.get(trajectory)
+            else:
+                conversation = await asyncio.to_thread(self._conversations.get, trajectory)
+        try:
+            prompt = conversation.prompt(self.renderer, messages, tools)
+        except (RenderingError, TypeError, KeyError, AttributeError, ValueError) as error:
             raise ApiError(400, f"messages or tools cannot be rendered: {error}", "invalid_messages") from error
+        forced = ""
+        if request.forced_tools:
+            forced = CALL_TAG
+            prompt = prompt.with_forced(self.renderer.encode(CALL_TAG))
         if len(prompt.ids) >= self.max_len:
             raise ApiError(
                 400,
                 f"the prompt has {len(prompt.ids)} tokens, the model's context is {self.max_len}",
                 "context_length_exceeded",
+                param="messages",
             )
-        return prompt, conversation
+        return Asked(request, name, agent, trajectory, conversation, prompt, forced, began)
 
-    def _tools(self, request: ChatRequest) -> list[dict[str, Any]] | None:
-        return request.tools if request.tools and request.tool_choice != "none" else None
-
-    def _check_version(self, request: ChatRequest, slot: Slot, version: str) -> None:
-        wanted = request.model.partition("@")[2]
-        if wanted and wanted != version:
-            raise ApiError(404, f"version {wanted!r} was swapped out while the request waited", "model_not_found")
-
-    def _sampling_body(self, request: ChatRequest, prompt: Prompt) -> dict[str, Any]:
-        room = self.max_len - len(prompt.ids)
-        body: dict[str, Any] = {
-            "model": SERVED_NAME,
-            "prompt": prompt.ids,
-            "max_tokens": min(request.token_limit or room, room),
-            "temperature": request.temperature,
-            "top_p": request.top_p,
-            "logprobs": 0,
-            "return_token_ids": True,
-            "skip_special_tokens": False,
-            "spaces_between_special_tokens": False,
-            "stop_token_ids": [self.renderer.end_of_turn_id],
-        }
-        for name in ("seed", "stop", "response_format"):
-            if (value := getattr(request, name)) is not None:
-                body[name] = value
-        return body
+    def _task(self, asked: Asked) -> Any:
+        request = asked.request
+        stop_ids = [self.renderer.end_of_turn_id]
+        if not request.parallel_tool_calls and self._call_end_id is not None:
+            stop_ids.append(self._call_end_id)
+        grammar = call_schema(request.forced_tools) if request.forced_tools else None
+        room = self.max_len - len(asked.prompt_ids)
+        return task_of(asked.session, request, asked.prompt_ids, room, stop_ids, grammar)
 
     def _without_end(self, text: str) -> str:
         return text.removesuffix(self.renderer.end_of_turn)
 
-    def _message(self, text: str, ids: Iterator[str]) -> dict[str, Any]:
-        parsed = parse_completion(self._without_end(text))
-        calls = [{"id": next(ids), "name": c.name, "arguments": c.arguments} for c in parsed.calls]
-        return {"content": parsed.content, "reasoning": parsed.reasoning, "tool_calls": calls}
 
-    async def _record(
-        self,
-        session: str,
-        request: ChatRequest,
-        prompt: Prompt,
-        conversation: Conversation,
-        version: str,
-        sampled: "Sampled",
-        message: dict[str, Any],
-        began: float,
-    ) -> None:
-        reason = _untrainable(request, sampled)
-        step = StepToRecord(
-            trajectory_id=session,
-            turn_index=prompt.turn_index,
-            index=prompt.step_index,
-            parent_id=prompt.parent.step_id if prompt.parent else None,
-            user=prompt.user,
-            version=version,
-            new_messages=prompt.new_messages,
-            tools_hash=tools_hash(self._tools(request)),
-            message=message,
-            delta_ids=prompt.delta_ids,
-            sampled_ids=sampled.ids,
-            logprobs=sampled.logprobs,
-            context_tokens=len(prompt.ids),
-            finish_reason=sampled.finish,
-            latency_ms=(time.perf_counter() - began) * 1000,
-            sampling=request.model_dump(
-                include={"temperature", "top_p", "seed", "stop", "response_format"}, exclude_none=True
-            ),
-            trainable=reason is None,
-            untrainable_reason=reason,
-        )
-        step_id = await asyncio.to_thread(record_step, self.log, step)
-        ended = bool(sampled.ids) and sampled.ids[-1] == self.renderer.end_of_turn_id
-        conversation.add(
-            step_id,
-            request.dumped_messages(),
-            self._tools(request),
-            as_openai_message(message),
-            [*prompt.ids, *sampled.ids],
-            ended,
-        )
-
-
-class Sampled:
-    """What the server returned: ids, their logprobs (nats), why it stopped ("stop" or "length")."""
-
-    def __init__(self, ids: list[int], logprobs: list[float], finish: str | None) -> None:
-        if len(ids) != len(logprobs):
-            raise ServerError(f"vLLM returned {len(ids)} token ids but {len(logprobs)} logprobs")
-        self.ids, self.logprobs, self.finish = ids, logprobs, finish
-
-
-def check_prompt(prompt: Prompt, seen: list[int]) -> None:
-    """Invariant 1, on every step: the server saw exactly the ids that are recorded."""
-    if seen != prompt.ids:
-        raise ServerError(f"vLLM saw a prompt of {len(seen)} ids that are not the {len(prompt.ids)} that it was sent")
+def parsed_message(text: str, ids: Iterator[str]) -> dict[str, Any]:
+    """Sampled text as the log keeps it: content, reasoning, tool calls with ids."""
+    parsed = parse_completion(text)
+    calls = [{"id": next(ids), "name": c.name, "arguments": c.arguments} for c in parsed.calls]
+    return {"content": parsed.content, "reasoning": parsed.reasoning, "tool_calls": calls}
 
 
 def call_ids() -> Iterator[str]:
     stem = uuid.uuid4().hex[:12]
     return (f"call_{stem}{n}" for n in itertools.count())
-
-
-def _untrainable(request: ChatRequest, sampled: Sampled) -> str | None:
-    """Decided here, at log time, never in the trainer."""
-    if not sampled.ids:
-        return "nothing was sampled"
-    if request.temperature != 1.0 or request.top_p != 1.0:
-        return "sampled at another temperature than 1"
-    if request.response_format is not None:
-        return "sampled under a grammar"
-    return None
 
 
 def _finish(message: dict[str, Any], finish: str | None) -> str | None:
@@ -250,87 +199,5 @@ def _public(message: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
-def make_app(gateway: Gateway) -> FastAPI:
-    """The application; the fleet is started and stopped with it."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            gateway.fleet.stop()
-
-    app = FastAPI(title="checkloop gateway", lifespan=lifespan)
-
-    @app.exception_handler(ApiError)
-    async def refuse(_: Request, error: ApiError) -> JSONResponse:
-        headers = {"Retry-After": "2"} if error.status == 503 else None
-        return JSONResponse(error.body, status_code=error.status, headers=headers)
-
-    @app.exception_handler(ServerError)
-    async def server_failed(_: Request, error: ServerError) -> JSONResponse:
-        failure = ApiError(503, str(error), "policy_server_failed", "server_error")
-        return JSONResponse(failure.body, status_code=503, headers={"Retry-After": "1"})
-
-    @app.exception_handler(LogError)
-    async def log_failed(_: Request, error: LogError) -> JSONResponse:
-        failure = ApiError(503, f"the step could not be recorded: {error}", "log_failed", "server_error")
-        return JSONResponse(failure.body, status_code=503)
-
-    async def complete(session: str, request: Request) -> Response:
-        chat = parse_request(await request.body())
-        if not chat.stream:
-            return JSONResponse(await gateway.answer(session, chat))
-        chunks = gateway.stream(session, chat)
-        # The first chunk is drawn before the status line leaves, so that a refusal keeps its status.
-        first = await anext(chunks)
-        return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
-
-    @app.post("/sessions/{session}/v1/chat/completions")
-    async def complete_in_session(session: str, request: Request) -> Response:
-        if not 1 <= len(session) <= 64:
-            raise ApiError(400, "a session name has 1 to 64 characters", "invalid_session")
-        return await complete(session, request)
-
-    @app.post("/v1/chat/completions")
-    async def complete_alone(request: Request) -> Response:
-        return await complete(request.headers.get("x-session") or f"s-{uuid.uuid4().hex[:16]}", request)
-
-    @app.get("/v1/models")
-    @app.get("/sessions/{session}/v1/models")
-    async def models() -> dict[str, Any]:
-        held = sorted({slot.version for slot in gateway.fleet.slots.values()})
-        names = [SERVED_NAME, *(f"{SERVED_NAME}@{version}" for version in held)]
-        return {"object": "list", "data": [{"id": n, "object": "model", "owned_by": "checkloop"} for n in names]}
-
-    @app.get("/health")
-    async def health() -> JSONResponse:
-        servers = {name: slot.server.alive for name, slot in gateway.fleet.slots.items()}
-        return JSONResponse({"servers": servers}, status_code=200 if all(servers.values()) else 503)
-
-    @app.get("/admin/versions")
-    async def versions() -> dict[str, Any]:
-        states = {v.name: v.state for v in await asyncio.to_thread(list_versions, gateway.log)}
-        return {"loaded": {name: slot.version for name, slot in gateway.fleet.slots.items()}, "states": states}
-
-    @app.post("/admin/stage/{version}")
-    async def stage(version: str) -> dict[str, Any]:
-        return (await gateway.fleet.stage(version)).figures()
-
-    @app.post("/admin/promote/{version}")
-    async def promote(version: str, reason: str = "promoted by hand") -> dict[str, Any]:
-        return (await gateway.fleet.promote(version, reason)).figures()
-
-    return app
-
-
-async def _events(first: dict[str, Any], rest: AsyncIterator[dict[str, Any]]) -> AsyncIterator[str]:
-    yield f"data: {json.dumps(first)}\n\n"
-    try:
-        async for chunk in rest:
-            yield f"data: {json.dumps(chunk)}\n\n"
-    except (ApiError, ServerError, LogError) as error:
-        body = error.body if isinstance(error, ApiError) else ApiError(503, str(error), "failed", "server_error").body
-        yield f"data: {json.dumps(body)}\n\n"
-        return
-    yield "data: [DONE]\n\n"
+def renderer_of(fleet: Fleet) -> Renderer:
+    return Renderer.from_dir(Path(fleet.live.server.model_dir))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from agent.vllm_server import ServerError
+from agent.vllm_client import ServerError
 from store.settings import Settings
 
 
@@ -34,6 +34,8 @@ class GatewayProcess:
         self._log_file = settings.home / "servers" / "gateway.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.url = settings.gateway_url
+        token = settings.gateway.token
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def __enter__(self) -> "GatewayProcess":
         self.launch()
@@ -101,7 +103,7 @@ class GatewayProcess:
 
     def _admin(self, path: str, params: dict[str, str]) -> dict[str, Any]:
         try:
-            answer = httpx.post(f"{self.url}{path}", params=params, timeout=300.0)
+            answer = httpx.post(f"{self.url}{path}", params=params, headers=self._headers, timeout=300.0)
         except httpx.TransportError as error:
             raise ServerError(f"the gateway does not answer ({type(error).__name__}): {self._last_words()}") from error
         if answer.status_code != 200:

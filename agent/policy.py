@@ -1,6 +1,7 @@
 """The policy as a chat model: ChatOpenAI pointed at one session of the gateway; reads and writes nothing."""
 
 import json
+import os
 from typing import Any
 
 import openai
@@ -109,7 +110,7 @@ def connect_policy(
     return PolicyChat(
         model=model,
         base_url=f"{gateway_url.rstrip('/')}/sessions/{session}/v1",
-        api_key="none",
+        api_key=os.environ.get("CHECKLOOP_TOKEN") or "none",
         temperature=temperature,
         max_tokens=max_tokens,
         max_retries=0,

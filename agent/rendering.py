@@ -93,6 +93,15 @@ class Renderer:
         body = after[len(before) :]
         return body[: body.rfind(self.end_of_turn) + len(self.end_of_turn)]
 
+    def encode(self, text: str) -> list[int]:
+        """Ids of a piece of text, special tokens read as such, nothing added."""
+        return self._encode(text)
+
+    def single_token(self, text: str) -> int | None:
+        """The id of `text` if it is one token."""
+        ids = self._encode(text)
+        return ids[0] if len(ids) == 1 else None
+
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 

@@ -1,4 +1,4 @@
-"""One vLLM server as a child process: started, watched, told to load weights, asked for logprobs, stopped.
+"""One vLLM server as a child process: started, watched, stopped; or one that runs already.
 
 Writes its output to a log file under `home`/servers. Everything here fails with ServerError, which says what happened
 and where the server's own log stands.
@@ -10,26 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-
-import httpx
 
 from agent.bundled_model import check_model_dir
+from agent.vllm_client import SERVED_NAME, ServerError, VllmClient
 from store.settings import ServerSettings
 
-SERVED_NAME = "policy"
 KEEP_FREED_MEMORY = (
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:"
     "glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=268435456"
 )
 """glibc's allocator (Linux): keep what is freed, in huge pages."""
-
-
-class ServerError(RuntimeError):
-    """A vLLM server is not there, does not come up, died, or answers what it should not."""
 
 
 def is_cpu_build() -> bool:
@@ -56,19 +47,18 @@ def check_port_free(host: str, port: int, owner: str) -> None:
             ) from error
 
 
-class VllmServer:
+class VllmServer(VllmClient):
     """A server on 127.0.0.1:`port`, started from the model directory `model_dir`."""
 
+    owned = True
+
     def __init__(self, name: str, port: int, model_dir: Path, settings: ServerSettings, log_dir: Path) -> None:
-        self.name = name
+        super().__init__(name, f"http://127.0.0.1:{port}")
         self.port = port
         self.model_dir = model_dir
         self.settings = settings
         self.log_file = log_dir / f"vllm-{name}.log"
-        self.url = f"http://127.0.0.1:{port}"
         self._process: subprocess.Popen[bytes] | None = None
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=256)
-        self.client = httpx.AsyncClient(base_url=self.url, timeout=httpx.Timeout(600.0, connect=5.0), limits=limits)
 
     @property
     def alive(self) -> bool:
@@ -89,17 +79,14 @@ class VllmServer:
         deadline = asyncio.get_running_loop().time() + self.settings.start_timeout_s
         while asyncio.get_running_loop().time() < deadline:
             if not self.alive:
-                raise ServerError(f"vLLM server {self.name!r} ended while starting: {self._last_words()}")
-            try:
-                if (await self.client.get("/health", timeout=2.0)).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
+                raise ServerError(f"vLLM server {self.name!r} ended while starting: {self.last_words()}")
+            if await self.healthy():
+                return
             await asyncio.sleep(0.25)
         self.stop()
         raise ServerError(
             f"vLLM server {self.name!r} did not answer within {self.settings.start_timeout_s:.0f} s "
-            f"(server.start_timeout_s): {self._last_words()}"
+            f"(server.start_timeout_s): {self.last_words()}"
         )
 
     def stop(self) -> None:
@@ -119,60 +106,6 @@ class VllmServer:
                 continue
         self._process = None
 
-    async def reload(self, weights: Path) -> None:
-        """Replaces the weights in place and empties the prefix cache. Call it with no request running."""
-        await self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(weights)}})
-        # Answers 200 with success=false while requests still run: their blocks would carry old weights' keys.
-        for _ in range(50):
-            answer = await self.client.post("/reset_prefix_cache")
-            if answer.status_code == 200 and _success(answer):
-                return
-            await asyncio.sleep(0.1)
-        raise ServerError(f"vLLM server {self.name!r} did not empty its prefix cache after a reload")
-
-    async def prompt_logprobs(self, prompts: Sequence[Sequence[int]]) -> list[list[float]]:
-        """log p(token | tokens before) of every token after the first, for each prompt."""
-        body = {
-            "model": SERVED_NAME,
-            "prompt": [list(p) for p in prompts],
-            "max_tokens": 1,
-            "temperature": 0.0,
-            "prompt_logprobs": 0,
-        }
-        answer = await self._post("/v1/completions", body)
-        values: list[list[float]] = []
-        for choice, prompt in zip(answer["choices"], prompts, strict=True):
-            rows = choice["prompt_logprobs"]
-            values.append([rows[i][str(token)]["logprob"] for i, token in enumerate(prompt) if i > 0])
-        return values
-
-    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        """`POST /v1/completions`, not streamed."""
-        return await self._post("/v1/completions", body)
-
-    @asynccontextmanager
-    async def stream(self, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[str]]:
-        """`POST /v1/completions` as server-sent events; gives the data lines."""
-        try:
-            async with self.client.stream("POST", "/v1/completions", json=body) as answer:
-                if answer.status_code != 200:
-                    await answer.aread()
-                    raise ServerError(f"vLLM answered {answer.status_code}: {answer.text[:300]}")
-                yield (line[6:] async for line in answer.aiter_lines() if line.startswith("data: "))
-        except httpx.TransportError as error:
-            raise ServerError(f"vLLM server {self.name!r} broke off: {type(error).__name__} {error}") from error
-
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            answer = await self.client.post(path, json=body)
-        except httpx.TransportError as error:
-            raise ServerError(
-                f"vLLM server {self.name!r} does not answer ({type(error).__name__}): {self._last_words()}"
-            ) from error
-        if answer.status_code != 200:
-            raise ServerError(f"vLLM server {self.name!r} answered {answer.status_code} on {path}: {answer.text[:300]}")
-        return dict(answer.json()) if answer.content else {}
-
     def _command(self) -> list[str]:
         s = self.settings
         command = [
@@ -190,6 +123,8 @@ class VllmServer:
             command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(budget), "--enforce-eager"]
             # The engine runs its one worker itself: as two processes they spin for each other's core.
             command += ["--distributed-executor-backend", "uni"]
+        if s.max_loras:
+            command += ["--enable-lora", "--max-loras", str(s.max_loras), "--max-lora-rank", str(s.max_lora_rank)]
         return [*command, *s.extra_args]
 
     def _environment(self) -> dict[str, str]:
@@ -203,9 +138,11 @@ class VllmServer:
             "GLIBC_TUNABLES": KEEP_FREED_MEMORY,
         }
         common = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+        if self.settings.max_loras:
+            common["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
         return os.environ | common | (cpu if is_cpu_build() else {})
 
-    def _last_words(self) -> str:
+    def last_words(self) -> str:
         try:
             lines = self.log_file.read_text(errors="replace").splitlines()
         except OSError:
@@ -214,6 +151,33 @@ class VllmServer:
         return f"{telling[-1].strip() if telling else 'it wrote nothing'} (log: {self.log_file})"
 
 
-def _success(answer: httpx.Response) -> bool:
-    """vLLM answers an empty body (older) or {"success": bool}."""
-    return not answer.content or bool(answer.json().get("success", True))
+class RunningServer(VllmClient):
+    """A vLLM server that somebody else started (`server.urls`); watched, never started or stopped."""
+
+    owned = False
+
+    def __init__(self, name: str, url: str, model_dir: Path, start_timeout_s: float) -> None:
+        super().__init__(name, url)
+        self.model_dir = model_dir
+        self.alive = True
+        """As last seen by `look`."""
+        self._start_timeout_s = start_timeout_s
+
+    def launch(self) -> None:
+        """It runs already."""
+
+    async def wait_ready(self) -> None:
+        """Raises ServerError if it does not answer in time, or serves no model named `policy`."""
+        deadline = asyncio.get_running_loop().time() + self._start_timeout_s
+        while not await self.healthy():
+            if asyncio.get_running_loop().time() > deadline:
+                raise ServerError(f"the vLLM server at {self.url} (server.urls) does not answer")
+            await asyncio.sleep(0.5)
+        self.alive = True
+
+    async def look(self) -> bool:
+        self.alive = await self.healthy()
+        return self.alive
+
+    def stop(self) -> None:
+        """It is not ours to stop."""

@@ -55,13 +55,33 @@ class ServerSettings(Section):
     kv_cache_gib: int = Field(default=1, ge=1)
     """CPU only: GiB of key-value cache for each server."""
     start_timeout_s: float = Field(default=240.0, gt=0)
+    urls: tuple[str, ...] = ()
+    """vLLM servers that run already, each serving the live version's weights as `policy` in development mode
+    (VLLM_SERVER_DEV_MODE=1) with `--logprobs-mode processed_logprobs`; then checkloop starts none for the live version.
+    Sessions are spread over them, each sticks to one."""
+    max_loras: int = Field(default=0, ge=0)
+    """Adapters that can be used at once (a swap needs 2); 0: full weights only."""
+    max_lora_rank: int = Field(default=64, ge=1)
     extra_args: tuple[str, ...] = ()
 
 
 class GatewaySettings(Section):
     host: str = "127.0.0.1"
+    """Another address than loopback needs a token (CHECKLOOP_TOKEN in the environment)."""
     port: int = Field(default=8080, ge=1, le=65535)
     request_timeout_s: float = Field(default=120.0, gt=0)
+    """From a request's arrival to its recorded answer, waiting included."""
+    max_in_flight: int = Field(default=256, ge=1)
+    max_waiting: int = Field(default=1024, ge=0)
+    """Requests beyond those in flight; one more gets 429."""
+    max_body_mib: float = Field(default=4.0, gt=0)
+    shutdown_s: float = Field(default=10.0, ge=0)
+    """How long requests in flight may take to end once the gateway is told to stop."""
+
+    @property
+    def token(self) -> str | None:
+        """The bearer token of every route but /health, if there is one."""
+        return os.environ.get("CHECKLOOP_TOKEN") or None
 
 
 class ModelSettings(Section):
@@ -200,6 +220,6 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
 
 
 def _environment_names() -> list[str]:
-    reserved = {"CONFIG"}
+    reserved = {"CONFIG", "TOKEN"}
     names = [name.removeprefix("CHECKLOOP_") for name in os.environ if name.startswith("CHECKLOOP_")]
     return [name for name in names if name not in reserved]

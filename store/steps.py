@@ -1,7 +1,7 @@
 """Steps as the server sampled them and the answers to their tool calls: the log's hot path.
 
-Writes the turn, step, tool_call and tool_response tables. The gateway waits for `record_step` before it answers, so it
-is one transaction of a handful of statements, all of them built once.
+Writes the trajectory (if new), turn, step, tool_call and tool_response tables. The gateway waits for its step before it
+answers: all statements are built once, and steps that wait together share a transaction (`store/step_writer.py`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,13 +9,26 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, exists, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from store.database import AnyRow, Log, LogError, insert_new
-from store.schema import StepRow, ToolCallRow, ToolResponseRow, TurnRow, storable
+from store.schema import StepRow, ToolCallRow, ToolResponseRow, TrajectoryRow, TurnRow, storable
 from store.tokens import pack_ids, pack_logprobs
 from store.turns import message_text
-from store.vocabulary import ToolSource
+from store.vocabulary import Origin, ToolSource
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What a trajectory is created with if the step is the first that the log hears of it."""
+
+    origin: Origin = Origin.CHAT
+    session: str | None = None
+    agent: str | None = None
+    version: str | None = None
+
+    def row(self, trajectory_id: str) -> dict[str, Any]:
+        return asdict(self) | {"id": trajectory_id, "origin": self.origin.value}
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,10 @@ class StepToRecord:
     sampling: dict[str, Any]
     trainable: bool = True
     untrainable_reason: str | None = None
+    version_spans: Sequence[tuple[str, int]] | None = None
+    """(version, sampled tokens) where a swap came between two of them; None: `version` sampled them all."""
+    forked: bool = False
+    announcement: Announcement | None = None
 
 
 @dataclass(frozen=True)
@@ -63,36 +80,69 @@ def record_step(log: Log, step: StepToRecord) -> int:
     One transaction; returns the step's id. Raises LogError, with nothing written, if the ids do not extend the
     parent's context to `context_tokens` (invariant 1), or the trajectory or parent is unknown.
     """
+    (outcome,) = record_steps(log, [step])
+    if isinstance(outcome, LogError):
+        raise outcome
+    return outcome
+
+
+def record_steps(log: Log, steps: Sequence[StepToRecord]) -> list[int | LogError]:
+    """Records steps in one transaction; for each its id, or the error because of which nothing of it was written.
+
+    A step that cannot be recorded does not keep the others out. Raises LogError, with nothing written, where the
+    database itself fails.
+    """
+    try:
+        with log.writing() as connection:
+            return [_record(log, connection, step) for step in steps]
+    except LogError as error:
+        if isinstance(error.__cause__, OperationalError):
+            raise
+        if len(steps) == 1:
+            return [error]
+    outcomes: list[int | LogError] = []
+    for step in steps:  # one of them is at fault: each alone
+        outcomes += record_steps(log, [step])
+    return outcomes
+
+
+class StepRefused(LogError):
+    """A step that does not fit what the log holds."""
+
+
+def _record(log: Log, connection: Connection, step: StepToRecord) -> int:
     if len(step.sampled_ids) != len(step.logprobs):
-        raise LogError(
+        raise StepRefused(
             f"trajectory {step.trajectory_id!r}: {len(step.sampled_ids)} sampled ids, {len(step.logprobs)} logprobs"
         )
-    with log.writing() as connection:
-        parent = _parent(connection, step)
-        try:
-            if parent is None or parent.turn_index != step.turn_index:
-                turn = {"trajectory_id": step.trajectory_id, "index": step.turn_index, "user": step.user}
-                connection.execute(insert_new(log, TurnRow.__table__), turn)
-            step_id = connection.execute(_INSERT_STEP, _step_row(step)).scalar_one()
-        except IntegrityError as error:
-            raise LogError(f"there is no trajectory {step.trajectory_id!r} in the log: create it first") from error
-        calls = [
-            {
-                "trajectory_id": step.trajectory_id,
-                "step_id": step_id,
-                "index": index,
-                "call_id": call["id"],
-                "name": storable(call["name"])[:128],
-                "arguments": call["arguments"],
-            }
-            for index, call in enumerate(step.message.get("tool_calls") or ())
-        ]
-        if calls:
-            connection.execute(_INSERT_CALLS, calls)
-        answers = {m["tool_call_id"]: m for m in step.new_messages if m.get("role") == "tool" and m.get("tool_call_id")}
-        if answers:
-            _record_client_answers(log, connection, step.trajectory_id, answers)
-    return step_id
+    parent = _parent(connection, step)
+    if step.announcement is not None:
+        row = step.announcement.row(step.trajectory_id)
+        connection.execute(insert_new(log, TrajectoryRow.__table__), row)
+    try:
+        if parent is None or parent.turn_index != step.turn_index:
+            turn = {"trajectory_id": step.trajectory_id, "index": step.turn_index, "user": step.user}
+            connection.execute(insert_new(log, TurnRow.__table__), turn)
+        step_id = connection.execute(_INSERT_STEP, _step_row(step)).scalar_one()
+    except IntegrityError as error:
+        raise StepRefused(f"there is no trajectory {step.trajectory_id!r} in the log: create it first") from error
+    calls = [
+        {
+            "trajectory_id": step.trajectory_id,
+            "step_id": step_id,
+            "index": index,
+            "call_id": call["id"],
+            "name": storable(call["name"])[:128],
+            "arguments": call["arguments"],
+        }
+        for index, call in enumerate(step.message.get("tool_calls") or ())
+    ]
+    if calls:
+        connection.execute(_INSERT_CALLS, calls)
+    answers = {m["tool_call_id"]: m for m in step.new_messages if m.get("role") == "tool" and m.get("tool_call_id")}
+    if answers:
+        _record_client_answers(log, connection, step.trajectory_id, answers)
+    return int(step_id)
 
 
 def record_tool_answers(log: Log, trajectory_id: str, answers: Iterable[ToolAnswer]) -> None:
@@ -128,10 +178,10 @@ def _parent(connection: Connection, step: StepToRecord) -> AnyRow | None:
     if step.parent_id is not None:
         parent = connection.execute(_PARENT, {"parent_id": step.parent_id}).first()
         if parent is None or parent.trajectory_id != step.trajectory_id:
-            raise LogError(f"trajectory {step.trajectory_id!r} has no step {step.parent_id} to go on from")
+            raise StepRefused(f"trajectory {step.trajectory_id!r} has no step {step.parent_id} to go on from")
         before = parent.context_tokens + parent.sampled_tokens
     if before + len(step.delta_ids) != step.context_tokens:
-        raise LogError(
+        raise StepRefused(
             f"trajectory {step.trajectory_id!r}: {before} ids of the parent and {len(step.delta_ids)} new ones are not "
             f"the prompt's {step.context_tokens}: a rewritten history forks from an earlier step"
         )
@@ -158,6 +208,8 @@ def _step_row(step: StepToRecord) -> dict[str, Any]:
         "sampling": step.sampling,
         "trainable": step.trainable,
         "untrainable_reason": step.untrainable_reason,
+        "version_spans": [list(span) for span in step.version_spans] if step.version_spans else None,
+        "forked": step.forked,
     }
 
 

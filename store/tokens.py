@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from store.database import AnyRow, Log, LogError, in_chunks
 from store.schema import StepRow
+from store.vocabulary import Untrainable
 
 STEP = StepRow.__table__.c
 
@@ -41,6 +42,8 @@ class SequenceStep(NamedTuple):
     step_index: int
     version: str
     trainable: bool
+    truncated: bool = False
+    """Cut off by a limit: the policy's own doing, so its reward counts although the step is not trained on."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def token_sequences(log: Log, trajectory_ids: Iterable[str]) -> dict[str, TokenS
         STEP.logprobs,
         STEP.context_tokens,
         STEP.trainable,
+        STEP.untrainable_reason,
     )
     wanted = list(dict.fromkeys(trajectory_ids))
     rows: dict[str, dict[int, AnyRow]] = {}
@@ -139,5 +143,14 @@ def _sequence(trajectory_id: str, chain: list[AnyRow]) -> TokenSequence:
         step_of_token += [-1] * len(delta) + [ordinal] * len(ids)
     if not len(completion) == len(sampled) == len(logprobs):
         raise LogError(f"trajectory {trajectory_id} has {sum(sampled)} sampled ids and {len(logprobs)} logprobs")
-    steps = [SequenceStep(row.turn_index, row.step_index, row.version, row.trainable) for row in chain]
+    steps = [
+        SequenceStep(
+            row.turn_index,
+            row.step_index,
+            row.version,
+            row.trainable,
+            row.untrainable_reason == Untrainable.TRUNCATED,
+        )
+        for row in chain
+    ]
     return TokenSequence(trajectory_id, prompt, completion, sampled, logprobs, step_of_token, steps)

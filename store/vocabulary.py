@@ -69,6 +69,31 @@ class StopReason(StrEnum):
     """Server, simulator or judge trouble: excluded from baselines (invariant 3)."""
 
 
+class Untrainable(StrEnum):
+    """Why a step is not trained on; decided when it is logged, never in the trainer."""
+
+    NOTHING = "nothing was sampled"
+    TEMPERATURE = "sampled at another temperature than 1"
+    DISTRIBUTION = "sampled from a changed distribution"
+    """top_p, top_k, min_p, penalties or logit_bias: the logprobs are not those of the policy alone."""
+    GRAMMAR = "sampled under a grammar"
+    TRUNCATED = "truncated"
+    """Cut off by max_tokens, the context or a stop string."""
+    CANCELLED = "cancelled"
+    """The client went away, or the deadline passed."""
+    NO_LOGPROBS = "no logprobs"
+
+
+class IncidentKind(StrEnum):
+    """What ended a request of the gateway without a step."""
+
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    SERVER_FAILED = "server_failed"
+    BAD_ANSWER = "bad_answer"
+    """vLLM answered something that is no answer."""
+
+
 class VersionState(StrEnum):
     CANDIDATE = "candidate"
     LIVE = "live"

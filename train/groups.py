@@ -195,7 +195,7 @@ def _member(summary: TrajectorySummary, sequence: TokenSequence | None, reward: 
         int(bool(sampled) and steps[step].trainable)
         for sampled, step in zip(sequence.sampled, sequence.step_of_token, strict=True)
     )
-    if reason is None and not any(in_loss):
+    if reason is None and not any(in_loss) and not any(step.truncated for step in steps):
         reason = "no step of it may be trained on"
     return TrainingMember(
         trajectory_id=summary.id,

@@ -1,0 +1,255 @@
+"""The gateway's addresses (FastAPI): chat completions, models, health, and the admin routes for versions.
+
+A generation runs in a task of its own: a slow reader holds up nobody, and a client that goes away ends it.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from agent.addresses import check_name
+from agent.gateway import Gateway
+from agent.openai_answers import event_line
+from agent.openai_form import ApiError, ChatRequest, parse_request
+from agent.vllm_client import SERVED_NAME, BadAnswer, ServerError
+from store.database import LogError
+from store.versions import list_versions
+
+SESSION_HEADER, AGENT_HEADER = "x-checkloop-session", "x-checkloop-agent"
+CLIENT_CLOSED_REQUEST = 499
+
+Chunk = dict[str, Any] | str
+
+
+def make_app(gateway: Gateway) -> FastAPI:
+    """The application; dialogues are written and servers stopped when it ends."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await gateway.close()
+
+    app = FastAPI(title="checkloop gateway", lifespan=lifespan, openapi_url=None)
+    token = gateway.settings.token
+    limit = int(gateway.settings.max_body_mib * 2**20)
+
+    def admit(request: Request) -> None:
+        if token is None:
+            return
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not secrets.compare_digest(given.encode(), token.encode()):
+            raise ApiError(401, "this gateway needs its bearer token as the API key", "invalid_api_key")
+
+    @app.exception_handler(ApiError)
+    async def refuse(_: Request, error: ApiError) -> JSONResponse:
+        return _refusal(error)
+
+    @app.exception_handler(ServerError)
+    async def server_failed(_: Request, error: ServerError) -> JSONResponse:
+        return _refusal(as_api_error(error))
+
+    @app.exception_handler(LogError)
+    async def log_failed(_: Request, error: LogError) -> JSONResponse:
+        return _refusal(as_api_error(error))
+
+    @app.exception_handler(404)
+    async def no_such_address(request: Request, _: Exception) -> JSONResponse:
+        return _refusal(ApiError(404, f"there is nothing at {request.method} {request.url.path}", "not_found"))
+
+    @app.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> JSONResponse:
+        return _refusal(as_api_error(error))
+
+    async def complete(request: Request, session: str | None, agent: str | None) -> Response:
+        admit(request)
+        session = session or request.headers.get(SESSION_HEADER)
+        agent = agent or request.headers.get(AGENT_HEADER)
+        if session is not None:
+            check_name("session", session)
+        if agent is not None:
+            check_name("agent", agent)
+        chat = parse_request(await read_body(request, limit))
+        if chat.stream:
+            return await _streamed(gateway, session, agent, chat)
+        answering = asyncio.ensure_future(gateway.answer(session, agent, chat))
+        outcome = await _unless_gone(request, answering)
+        if outcome is None:
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        answer, name = outcome
+        return JSONResponse(answer, headers={SESSION_HEADER: name})
+
+    @app.post("/sessions/{session}/agents/{agent}/v1/chat/completions")
+    async def complete_for_agent(session: str, agent: str, request: Request) -> Response:
+        return await complete(request, session, agent)
+
+    @app.post("/sessions/{session}/v1/chat/completions")
+    async def complete_in_session(session: str, request: Request) -> Response:
+        return await complete(request, session, None)
+
+    @app.post("/v1/chat/completions")
+    async def complete_alone(request: Request) -> Response:
+        return await complete(request, None, None)
+
+    @app.get("/v1/models")
+    @app.get("/sessions/{session}/v1/models")
+    @app.get("/sessions/{session}/agents/{agent}/v1/models")
+    async def models(request: Request) -> dict[str, Any]:
+        admit(request)
+        held = {slot.version for slot in gateway.fleet.slots.values()}
+        held |= {version for slot in gateway.fleet.slots.values() for version in slot.adapters}
+        names = [SERVED_NAME, *(f"{SERVED_NAME}@{version}" for version in sorted(held))]
+        entry = {"object": "model", "owned_by": "checkloop", "created": 0, "max_model_len": gateway.max_len}
+        return {"object": "list", "data": [{"id": name, **entry} for name in names]}
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        servers = {name: slot.server.alive for name, slot in gateway.fleet.slots.items()}
+        return JSONResponse({"servers": servers}, status_code=200 if all(servers.values()) else 503)
+
+    @app.get("/admin/versions")
+    async def versions(request: Request) -> dict[str, Any]:
+        admit(request)
+        states = {v.name: v.state for v in await asyncio.to_thread(list_versions, gateway.log)}
+        split = gateway.fleet.split
+        return {
+            "live": gateway.fleet.live_version,
+            "loaded": {name: slot.version for name, slot in gateway.fleet.slots.items()},
+            "states": states,
+            "split": {"candidate": split.candidate, "share": split.share} if split else None,
+            "in_flight": gateway.admission.in_flight,
+            "waiting": gateway.admission.waiting,
+        }
+
+    @app.post("/admin/stage/{version}")
+    async def stage(version: str, request: Request) -> dict[str, Any]:
+        admit(request)
+        return (await gateway.fleet.stage(version)).figures()
+
+    @app.post("/admin/promote/{version}")
+    async def promote(version: str, request: Request, reason: str = "promoted by hand") -> dict[str, Any]:
+        admit(request)
+        return (await gateway.fleet.promote(version, reason)).figures()
+
+    @app.post("/admin/split")
+    async def split(request: Request, share: float, candidate: str | None = None, reason: str = "") -> dict[str, Any]:
+        admit(request)
+        await gateway.fleet.set_split(candidate, share, reason or "set by hand")
+        return await versions(request)
+
+    return app
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Raises ApiError 413 for a body of more than `limit` bytes, without reading the rest."""
+    parts: list[bytes] = []
+    size = 0
+    declared = request.headers.get("content-length", "")
+    if not (declared.isdigit() and int(declared) > limit):
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                break
+            parts.append(part)
+        else:
+            return b"".join(parts)
+    raise ApiError(413, f"the body is larger than {limit / 2**20:g} MiB (gateway.max_body_mib)", "request_too_large")
+
+
+def as_api_error(error: BaseException) -> ApiError:
+    """What a client is told of a failure."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, BadAnswer):
+        return ApiError(502, str(error), "policy_server_bad_answer", "server_error", retry_after=1)
+    if isinstance(error, ServerError):
+        return ApiError(503, str(error), "policy_server_failed", "server_error", retry_after=1)
+    if isinstance(error, LogError):
+        return ApiError(503, f"the step could not be recorded: {error}", "log_failed", "server_error", retry_after=2)
+    return ApiError(500, f"the gateway failed: {type(error).__name__}: {error}", "internal_error", "server_error")
+
+
+def _refusal(error: ApiError) -> JSONResponse:
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
+    return JSONResponse(error.body, status_code=error.status, headers=headers)
+
+
+async def _unless_gone(
+    request: Request, answering: "asyncio.Future[tuple[dict[str, Any], str]]"
+) -> tuple[dict[str, Any], str] | None:
+    """The answer; None, with the generation ended, if the client goes away before it."""
+    gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait([answering, gone], return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return await answering
+        await _end(answering)
+        return None
+    finally:
+        gone.cancel()
+        await _end(answering)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end(task: "asyncio.Future[Any]") -> None:
+    """Cancels a task and waits until it has put away what it had."""
+    if not task.done():
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await task
+
+
+async def _streamed(gateway: Gateway, session: str | None, agent: str | None, chat: ChatRequest) -> Response:
+    queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
+    generating = asyncio.ensure_future(_generate(gateway.stream(session, agent, chat), queue))
+    try:
+        # The first chunk is drawn before the status line leaves, so that a refusal keeps its status.
+        name, first = await queue.get(), None
+        if isinstance(name, str):
+            first = await queue.get()
+        for drawn in (name, first):
+            if isinstance(drawn, BaseException):
+                raise drawn
+    except BaseException:
+        await _end(generating)
+        raise
+    headers = {SESSION_HEADER: str(name), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(_events(first, queue, generating), media_type="text/event-stream", headers=headers)
+
+
+async def _generate(chunks: AsyncIterator[Chunk], queue: "asyncio.Queue[Chunk | BaseException | None]") -> None:
+    try:
+        async for chunk in chunks:
+            queue.put_nowait(chunk)
+    except Exception as error:
+        queue.put_nowait(error)
+    else:
+        queue.put_nowait(None)
+
+
+async def _events(
+    first: Any, queue: "asyncio.Queue[Chunk | BaseException | None]", generating: "asyncio.Future[None]"
+) -> AsyncIterator[bytes]:
+    try:
+        chunk: Chunk | BaseException | None = first
+        while chunk is not None:
+            if isinstance(chunk, BaseException):
+                yield event_line(as_api_error(chunk).body)
+                return
+            assert isinstance(chunk, dict)
+            yield event_line(chunk)
+            chunk = await queue.get()
+        yield b"data: [DONE]\n\n"
+    finally:
+        await asyncio.shield(_end(generating))
