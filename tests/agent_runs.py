@@ -31,6 +31,15 @@ class Ran:
     def turns(self, trajectory: str) -> list[TurnRecord]:
         return get_turns(self.serving.log, trajectory)
 
+    def tool_answers(self, trajectory: str) -> list[tuple[str, str]]:
+        """(call id, recorded response) of every call that has one, on whatever branch."""
+        query = (
+            "SELECT c.call_id, r.response FROM tool_call c JOIN tool_response r ON r.trajectory_id = c.trajectory_id "
+            f"AND r.call_id = c.call_id WHERE c.trajectory_id = '{trajectory}'"
+        )
+        with self.serving.log.lookup() as connection:
+            return [(row.call_id, row.response) for row in connection.exec_driver_sql(query)]
+
     def column(self, trajectory: str, name: str) -> list[Any]:
         query = f"SELECT {name} FROM step WHERE trajectory_id = '{trajectory}' ORDER BY id"
         with self.serving.log.lookup() as connection:
@@ -65,6 +74,11 @@ def check_captured(ran: Ran) -> None:
         step_id = same[0]
         ids = [i for step in open_steps.pop(step_id) for i in (*step.delta_ids, *step.sampled_ids)]
         assert context_ids(ran.serving.log, step_id) == ids
+    answered = {call_id: response for name in ran.trajectories for call_id, response in ran.tool_answers(name)}
+    for exchange in ran.exchanges:
+        for message in exchange.request["messages"]:
+            if message["role"] == "tool":
+                assert answered[message["tool_call_id"]] == text(message), "each tool's answer stands beside its call"
 
 
 def chains(steps: Sequence[StoredStep]) -> list[tuple[StoredStep, list[StoredStep]]]:
@@ -103,7 +117,9 @@ def difference(chain: Sequence[StoredStep], exchange: Exchange, renderer: Render
         own_system = not any(message["role"] == "system" for message in messages) and "system\nTools:" in added
         if added.count("<|im_start|>") != len(messages) + 1 + own_system:
             return f"{added!r} holds more than {len(messages)} messages and the beginning of an answer"
-        sampled = parse_completion(renderer.decode(step.sampled_ids).removesuffix(renderer.end_of_turn))
+        # Where a call is forced, its opening tag is part of the prompt.
+        begun = "<tool_call>" if added.endswith("<tool_call>") else ""
+        sampled = parse_completion(begun + renderer.decode(step.sampled_ids).removesuffix(renderer.end_of_turn))
         calls = [(call.name, value_of(call.arguments)) for call in sampled.calls]
         if (sampled.content, calls) != (text(answer).strip(), calls_of(answer)):
             return f"sampled {sampled}, exchanged {answer}"

@@ -1,14 +1,11 @@
-"""A LangGraph agent whose model makes several tool calls in one answer; ToolNode runs them at the same time.
+"""A LangGraph agent whose model may make several tool calls in one answer; ToolNode runs them at the same time.
 
-The first answer has to call tools (`tool_choice="required"`), from then on the model decides.
-
-    OPENAI_BASE_URL=http://127.0.0.1:8080/sessions/trip-1/v1 OPENAI_API_KEY=none python parallel_tools.py
+OPENAI_BASE_URL=http://127.0.0.1:8080/sessions/trip-1/v1 OPENAI_API_KEY=none python parallel_tools.py
 """
 
 import sys
 from typing import Literal
 
-from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -37,14 +34,11 @@ class State(MessagesState):
 
 
 tools = [temperature_in, price_of_a_room]
-llm = ChatOpenAI(model="policy", max_tokens=96)
-looking_up = llm.bind_tools(tools, tool_choice="required")
-deciding = llm.bind_tools(tools)
+llm = ChatOpenAI(model="policy", max_tokens=96).bind_tools(tools)
 
 
 def call_model(state: State) -> dict:
-    first = not any(isinstance(message, AIMessage) for message in state["messages"])
-    return {"messages": [(looking_up if first else deciding).invoke(state["messages"])]}
+    return {"messages": [llm.invoke(state["messages"])]}
 
 
 def route(state: State) -> str:
