@@ -6,9 +6,14 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from agent.policy_commands import app as policy_commands
+
+UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+"""A wrong command line; Typer carries its own copy of the class and exports only some of its children."""
 
 app = typer.Typer(
     help="Agents that keep improving from their own log.",
@@ -16,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(policy_commands, name="policy")
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 
@@ -167,6 +173,9 @@ def main() -> None:
         print("checkloop: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except UsageProblem as error:
+        error.show()
         sys.exit(error.exit_code)
 
 

@@ -71,6 +71,7 @@ class Fleet:
         self.live_version = live.name
         self.split: TrafficSplit | None = traffic_split(log)
         self._swapping = asyncio.Lock()
+        self._tidying: asyncio.Future[Any] | None = None
         weights = self._weights(live.name)
         self.live_slots = [Slot(server, weights) for server in self._live_servers(weights.full.path)]
         staging = self._started("staging", 1, weights.full.path) if settings.server.staging else None
@@ -78,8 +79,10 @@ class Fleet:
 
     @property
     def slots(self) -> dict[str, Slot]:
-        every = [*self.live_slots, *([self.staging] if self.staging else [])]
-        return {slot.server.name: slot for slot in every}
+        """By the part that they play now: `live` (or `live-0`, `live-1` …), `staging`."""
+        many = len(self.live_slots) > 1
+        named = {f"live-{n}" if many else "live": slot for n, slot in enumerate(self.live_slots)}
+        return named | ({"staging": self.staging} if self.staging else {})
 
     @property
     def live(self) -> Slot:
@@ -184,7 +187,11 @@ class Fleet:
         async with self._swapping:
             new = await asyncio.to_thread(self._weights, version)
             old = await asyncio.to_thread(self._weights, self.live_version)
-            if new.base is not None and all(slot.weights.full.version == new.full.version for slot in self.live_slots):
+            if self.staging is not None and self.staging.version == version and len(self.live_slots) == 1:
+                swap = await self._exchange(new, old, reason)
+            elif new.base is not None and all(
+                slot.weights.full.version == new.full.version for slot in self.live_slots
+            ):
                 swap = await self._promote_beside(new, old, reason)
             else:
                 swap = await self._promote_behind_doors(new, old, reason)
@@ -193,9 +200,38 @@ class Fleet:
             return swap
 
     async def set_split(self, candidate: str | None, share: float, reason: str) -> None:
-        """Raises LogError for what is no candidate or share."""
+        """Loads the candidate beside the live version and gives it its share of the sessions.
+
+        Raises ApiError 409 where there is no place for it: no staging server, and it is no adapter; LogError for what
+        is no candidate or share.
+        """
+        if candidate is not None and not any(slot.holds(candidate) for slot in self._all()):
+            weights = await asyncio.to_thread(self._weights, candidate)
+            if weights.base is not None and self.live.weights.full.version == weights.base.version:
+                async with self._swapping:
+                    outcomes = [await slot.load_beside(weights) for slot in self.live_slots]
+            elif self.staging is not None:
+                outcomes = list((await self.stage(candidate)).servers)
+            else:
+                raise ApiError(
+                    409,
+                    f"{candidate} cannot be loaded beside the live version: set server.staging = true",
+                    "no_place_for_candidate",
+                )
+            if not all(outcome.accepted for outcome in outcomes):
+                raise ApiError(409, f"{candidate} failed its proof: it takes no sessions", "proof_failed")
         await asyncio.to_thread(set_traffic_split, self._log, candidate, share, reason)
         self.split = await asyncio.to_thread(traffic_split, self._log)
+
+    async def _exchange(self, new: Weights, old: Weights, reason: str) -> Swap:
+        """The staging server holds the candidate already: it becomes live. Running steps end on the other."""
+        assert self.staging is not None
+        swap = Swap(new.version, [await self.staging.prove(new, old)])
+        if swap.accepted:
+            await asyncio.to_thread(self._make_live, new.version, reason)
+            self.live_slots, self.staging = [self.staging], self.live_slots[0]
+            self.live_version = new.version
+        return swap
 
     async def _promote_beside(self, new: Weights, old: Weights, reason: str) -> Swap:
         loaded = [await slot.load_beside(new) for slot in self.live_slots]
@@ -205,8 +241,9 @@ class Fleet:
             for slot in self.live_slots:
                 slot.answer_with(new)
             self.live_version = new.version
-        keep = {self.live_version}
-        await asyncio.gather(*(slot.unload_unused(keep) for slot in self.live_slots))
+        keep = {self.live_version, *([self.split.candidate] if self.split else [])}
+        # An adapter goes when the last step on it has ended, which nobody has to wait for.
+        self._tidying = asyncio.gather(*(slot.unload_unused(keep) for slot in self.live_slots), return_exceptions=True)
         return swap
 
     async def _promote_behind_doors(self, new: Weights, old: Weights, reason: str) -> Swap:

@@ -20,6 +20,7 @@ from agent.openai_form import ApiError, ChatRequest, parse_request
 from agent.vllm_client import SERVED_NAME, BadAnswer, ServerError
 from store.database import LogError
 from store.versions import list_versions
+from store.vocabulary import VERSION_TRANSITIONS, VersionState
 
 SESSION_HEADER, AGENT_HEADER = "x-checkloop-session", "x-checkloop-agent"
 CLIENT_CLOSED_REQUEST = 499
@@ -131,20 +132,36 @@ def make_app(gateway: Gateway) -> FastAPI:
     @app.post("/admin/stage/{version}")
     async def stage(version: str, request: Request) -> dict[str, Any]:
         admit(request)
+        await _known(gateway, version)
         return (await gateway.fleet.stage(version)).figures()
 
     @app.post("/admin/promote/{version}")
     async def promote(version: str, request: Request, reason: str = "promoted by hand") -> dict[str, Any]:
         admit(request)
+        state = await _known(gateway, version)
+        if state is not VersionState.LIVE and VersionState.LIVE not in VERSION_TRANSITIONS[state]:
+            raise ApiError(409, f"version {version!r} is {state} and cannot go live", "version_refused")
         return (await gateway.fleet.promote(version, reason)).figures()
 
     @app.post("/admin/split")
     async def split(request: Request, share: float, candidate: str | None = None, reason: str = "") -> dict[str, Any]:
         admit(request)
+        if candidate is not None:
+            state = await _known(gateway, candidate)
+            if state is not VersionState.CANDIDATE or not 0 <= share <= 1:
+                raise ApiError(409, f"a candidate takes a share of 0 to 1; {candidate} is {state}", "split_refused")
         await gateway.fleet.set_split(candidate, share, reason or "set by hand")
         return await versions(request)
 
     return app
+
+
+async def _known(gateway: Gateway, version: str) -> VersionState:
+    """The version's state. Raises ApiError 404 for one that is not in the log."""
+    found = {v.name: v.state for v in await asyncio.to_thread(list_versions, gateway.log)}
+    if version not in found:
+        raise ApiError(404, f"there is no version {version!r} in the log", "version_not_found")
+    return found[version]
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -3,6 +3,7 @@
 It ends with its parent: it reads its standard input, which closes when the parent goes, however it goes.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -101,16 +102,26 @@ class GatewayProcess:
         """Makes a version live; the swap's figures. Raises ServerError."""
         return self._admin(f"/admin/promote/{version}", {"reason": reason})
 
+    def split(self, candidate: str | None, share: float, reason: str) -> dict[str, Any]:
+        """Gives a candidate a share of the sessions (None: takes it back). Raises ServerError."""
+        params = {"share": str(share), "reason": reason} | ({"candidate": candidate} if candidate else {})
+        return self._admin("/admin/split", params)
+
     def _admin(self, path: str, params: dict[str, str]) -> dict[str, Any]:
         try:
             answer = httpx.post(f"{self.url}{path}", params=params, headers=self._headers, timeout=300.0)
         except httpx.TransportError as error:
             raise ServerError(f"the gateway does not answer ({type(error).__name__}): {self._last_words()}") from error
         if answer.status_code != 200:
-            raise ServerError(f"the gateway answered {answer.status_code} on {path}: {answer.text[:300]}")
+            said = answer.text[:300]
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                said = answer.json()["error"]["message"]
+            raise ServerError(f"the gateway refused {path} ({answer.status_code}): {said}")
         return dict(answer.json())
 
     def _last_words(self) -> str:
+        if self._process is None:
+            return f"is `checkloop up` or `checkloop serve` running at {self.url}?"
         lines = [line for line in self._log_file.read_text(errors="replace").splitlines() if line.strip()]
         return f"{lines[-1].strip() if lines else 'it wrote nothing'} (log: {self._log_file})"
 

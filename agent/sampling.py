@@ -104,7 +104,7 @@ def task_of(
     if request.n > 1:
         body["n"] = request.n
     if grammar is not None:
-        body["structured_outputs"] = {"json": grammar, "disable_any_whitespace": True}
+        body["structured_outputs"] = {"json": grammar}
     elif request.grammar is not None:
         body["response_format"] = request.grammar
     guided = grammar is not None or request.grammar is not None

@@ -179,6 +179,12 @@ class Slot:
             await self._remove_adapter(new.version)
         return Loaded(self.server.name, self.version, 0.0, loaded - began, proved - loaded, proof)
 
+    async def prove(self, new: Weights, against: Weights) -> Loaded:
+        """The proof alone, of weights that are loaded. Raises ServerError."""
+        began = time.perf_counter()
+        proof = await self._prove(new, against)
+        return Loaded(self.server.name, against.version, 0.0, 0.0, time.perf_counter() - began, proof)
+
     def answer_with(self, new: Weights) -> None:
         """The alias is `new` from now on, which the slot holds already."""
         self._hold(new)
@@ -236,6 +242,6 @@ class Slot:
         if probe is None:
             return None
         before = read_probe(old.path) if old.version != new.version else None
+        earlier = before.logprobs if before is not None and before.ids == probe.ids else None
         model = f"adapter-{new.version}" if new.version in self.adapters else SERVED_NAME
-        answered = await self.server.prompt_logprobs(probe.ids, model)
-        return weigh_proof(answered, probe.logprobs, before.logprobs if before and before.ids == probe.ids else None)
+        return weigh_proof(await self.server.prompt_logprobs(probe.ids, model), probe.logprobs, earlier)

@@ -115,6 +115,8 @@ class VllmServer(VllmClient):
             "--max-model-len", str(s.max_model_len), "--max-num-seqs", str(s.max_num_seqs),
             # Sampling logprobs agree with training only after temperature and the like (STACK: logprobs mode).
             "--logprobs-mode", "processed_logprobs",
+            # White space that a grammar leaves free is where a small model loses its way.
+            "--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}',
         ]  # fmt: skip
         if is_cpu_build():
             # Seeded requests crash the CPU engine when their prefill is split ("CPU Generator does not use offset"),
@@ -125,6 +127,7 @@ class VllmServer(VllmClient):
             command += ["--distributed-executor-backend", "uni"]
         if s.max_loras:
             command += ["--enable-lora", "--max-loras", str(s.max_loras), "--max-lora-rank", str(s.max_lora_rank)]
+            command += ["--lora-target-modules", *s.lora_modules]
         return [*command, *s.extra_args]
 
     def _environment(self) -> dict[str, str]:

@@ -61,7 +61,13 @@ class ServerSettings(Section):
     Sessions are spread over them, each sticks to one."""
     max_loras: int = Field(default=0, ge=0)
     """Adapters that can be used at once (a swap needs 2); 0: full weights only."""
-    max_lora_rank: int = Field(default=64, ge=1)
+    max_lora_rank: int = Field(default=16, ge=1)
+    """Buffers are of this rank whatever an adapter's own is: on the CPU each token pays for it."""
+    lora_modules: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "qkv_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj",
+    )  # fmt: skip
+    """Layers that adapters may change, under vLLM's and the adapter's names. Without this vLLM wraps the output layer
+    too, which makes the CPU build ten times slower, and prompt logprobs kill it."""
     extra_args: tuple[str, ...] = ()
 
 

@@ -44,6 +44,8 @@ class SequenceStep(NamedTuple):
     trainable: bool
     truncated: bool = False
     """Cut off by a limit: the policy's own doing, so its reward counts although the step is not trained on."""
+    later_versions: tuple[str, ...] = ()
+    """Versions that went on with it after a swap in its middle."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def token_sequences(log: Log, trajectory_ids: Iterable[str]) -> dict[str, TokenS
         STEP.context_tokens,
         STEP.trainable,
         STEP.untrainable_reason,
+        STEP.version_spans,
     )
     wanted = list(dict.fromkeys(trajectory_ids))
     rows: dict[str, dict[int, AnyRow]] = {}
@@ -150,6 +153,7 @@ def _sequence(trajectory_id: str, chain: list[AnyRow]) -> TokenSequence:
             row.version,
             row.trainable,
             row.untrainable_reason == Untrainable.TRUNCATED,
+            tuple(version for version, _ in (row.version_spans or ())[1:]),
         )
         for row in chain
     ]

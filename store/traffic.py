@@ -42,11 +42,10 @@ def set_traffic_split(log: Log, candidate: str | None, share: float, reason: str
 def pinned_versions(log: Log) -> dict[str, str]:
     """Version -> why it is pinned."""
     newest = select(func.max(VersionPinRow.id)).group_by(VersionPinRow.version)
-    query = select(VersionPinRow.version, VersionPinRow.reason).where(
-        VersionPinRow.id.in_(newest), VersionPinRow.pinned
-    )
+    columns = (VersionPinRow.version, VersionPinRow.reason)
+    query = select(*columns).where(VersionPinRow.id.in_(newest), VersionPinRow.pinned)
     with log.lookup() as connection:
-        return dict(connection.execute(query))
+        return {row.version: row.reason for row in connection.execute(query)}
 
 
 def pin_version(log: Log, version: str, reason: str, *, pinned: bool = True) -> None:

@@ -39,6 +39,14 @@ class GateDecision:
     created_at: datetime
 
 
+@dataclass(frozen=True)
+class StateChange:
+    version: str
+    state: VersionState
+    reason: str
+    created_at: datetime
+
+
 def next_version_name(log: Log) -> str:
     """v0001, v0002 …: one more than the greatest there is."""
     with log.lookup() as connection:
@@ -90,6 +98,31 @@ def set_version_state(log: Log, name: str, state: VersionState | str, reason: st
             for other in [other for other, current in states.items() if current is VersionState.LIVE]:
                 _append_state(connection, other, VersionState.RETIRED, f"{name} went live")
         _append_state(connection, name, state, reason)
+
+
+def state_changes(log: Log, name: str) -> list[StateChange]:
+    """Oldest first. Raises LogError for an unknown version."""
+    get_version(log, name)
+    columns = (VersionStateRow.version, VersionStateRow.state, VersionStateRow.reason, VersionStateRow.created_at)
+    query = select(*columns).where(VersionStateRow.version == name).order_by(VersionStateRow.id)
+    with log.lookup() as connection:
+        rows = connection.execute(query).all()
+    return [StateChange(row.version, VersionState(row.state), row.reason, row.created_at) for row in rows]
+
+
+def previous_live(log: Log) -> PolicyVersion:
+    """The version that was live last before the live one. Raises LogError if there was none."""
+    query = (
+        select(VersionStateRow.version)
+        .where(VersionStateRow.state == VersionState.RETIRED.value)
+        .order_by(VersionStateRow.id.desc())
+        .limit(1)
+    )
+    with log.lookup() as connection:
+        name = connection.scalar(query)
+    if name is None:
+        raise LogError("there is nothing to roll back to: no other version has been live")
+    return get_version(log, name)
 
 
 def live_version(log: Log) -> PolicyVersion | None:

@@ -8,9 +8,10 @@ from store.database import Log
 from store.settings import GrpoSettings
 from store.trajectories import create_group, end_trajectory, record_step
 from store.verdicts import Reward, add_rewards
-from store.vocabulary import StopReason
+from store.vocabulary import StopReason, Untrainable
 from tests.store_examples import a_scenario, a_step, record_chain, start
 from tests.training_groups import some_groups
+from train.batches import make_step
 from train.groups import RunRefused, TrainingGroup, load_groups, select_groups, token_advantages
 
 SETTINGS = GrpoSettings(max_excluded=0.5)
@@ -68,6 +69,36 @@ def test_untrainable_steps_are_context_but_not_in_the_loss(sqlite_log: Log) -> N
     assert member.in_loss == (1, 1, 0, 0)
     assert member.versions == ("v0001", "v0002")
     assert member.excluded_reason is None
+
+
+def test_a_truncated_answer_counts_in_the_baseline_but_is_not_trained_on(sqlite_log: Log) -> None:
+    """Rambling is the policy's own doing: rewards 1 and 0 give advantages 0.5 and -0.5."""
+    scenario = a_scenario()
+    start(sqlite_log, scenario=scenario)
+    group = create_group(sqlite_log, scenario.hash, "cut", "v0001", 1)
+    start(sqlite_log, "good", "cut", scenario_hash=scenario.hash, group_id=group, batch="cut", version="v0001")
+    record_step(sqlite_log, a_step("good"))
+    record_step(sqlite_log, a_step("cut", trainable=False, untrainable_reason=Untrainable.TRUNCATED))
+    for name in ("good", "cut"):
+        end_trajectory(sqlite_log, name, StopReason.COMPLETED if name == "good" else StopReason.MAX_TOKENS)
+    add_rewards(sqlite_log, [reward("good", 1.0), reward("cut", 0.0)])
+    groups = load_groups(sqlite_log, "cut")
+    cut = groups[0].members[1]
+    assert (cut.reward, cut.excluded_reason, set(cut.in_loss)) == (0.0, None, {0})
+    selection = select_groups(groups, GrpoSettings(baseline="group"))
+    assert selection.advantages == {"good": 0.5, "cut": -0.5}
+    step = make_step(selection.taken, GrpoSettings(baseline="group"))
+    assert step.tokens_in_loss == sum(groups[0].members[0].in_loss)
+
+
+def test_a_step_across_a_swap_names_both_versions(sqlite_log: Log) -> None:
+    scenario = a_scenario()
+    start(sqlite_log, scenario=scenario)
+    group = create_group(sqlite_log, scenario.hash, "swap", "v0001", 1)
+    start(sqlite_log, "s", scenario_hash=scenario.hash, group_id=group, batch="swap", version="v0001")
+    record_step(sqlite_log, a_step("s", version_spans=[("v0001", 1), ("v0002", 1)]))
+    end_trajectory(sqlite_log, "s", StopReason.COMPLETED)
+    assert load_groups(sqlite_log, "swap")[0].members[0].versions == ("v0001", "v0002")
 
 
 def test_what_was_not_scored_is_excluded_with_its_reason(sqlite_log: Log) -> None:

@@ -109,7 +109,7 @@ def _samples(group: TrainingGroup, settings: GrpoSettings) -> list[Sample]:
     """Longest first, so that micro-batches fill evenly. What follows a member's last token in the loss is cut off."""
     samples = []
     for member, advantages in zip(group.members, token_advantages(group, settings), strict=True):
-        if advantages is not None:
+        if advantages is not None and any(member.in_loss):
             end = max(i for i, scored in enumerate(member.in_loss) if scored) + 1
             samples.append(Sample(_cut(member, end), tuple(advantages[:end])))
     return sorted(samples, key=lambda s: (s.member.prompt_ids, -len(s.member.completion_ids), s.member.trajectory_id))

@@ -206,7 +206,7 @@ def _member(summary: TrajectorySummary, sequence: TokenSequence | None, reward: 
         logprobs=tuple(sequence.logprobs),
         turn_of_token=turns,
         step_of_token=tuple(sequence.step_of_token),
-        versions=tuple(dict.fromkeys(step.version for step in steps)),
+        versions=tuple(dict.fromkeys(v for step in steps for v in (step.version, *step.later_versions))),
         turn_values=reward.turn_values if reward is not None else (),
         excluded_reason=reason,
     )

@@ -1,0 +1,148 @@
+"""`checkloop policy`: versions listed, shown, promoted, rolled back, pinned; a share of the sessions for a candidate.
+
+What changes who answers goes through the running gateway, which proves it; the rest is in the log.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from store.database import Log
+    from store.settings import Settings
+
+app = typer.Typer(help="Policy versions: what is live, and what could be.", no_args_is_help=True)
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
+ReasonOption = Annotated[str, typer.Option(help="Recorded with the change.")]
+
+
+def _open(config: Path | None) -> "tuple[Settings, Log]":
+    from store.database import open_log
+    from store.settings import load_settings
+
+    settings = load_settings(config)
+    return settings, open_log(settings.url)
+
+
+@app.command(name="list")
+def list_all(config: ConfigOption = None) -> None:
+    """All versions with parent, state, pin and the newest reason."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from agent.slot import is_adapter
+    from store.traffic import pinned_versions, traffic_split
+    from store.versions import list_versions, state_changes
+
+    _, log = _open(config)
+    pins, split = pinned_versions(log), traffic_split(log)
+    table = Table("version", "parent", "state", "weights", "made", "why")
+    for version in list_versions(log):
+        marks = [str(version.state)]
+        if version.name in pins:
+            marks.append("pinned")
+        if split is not None and split.candidate == version.name:
+            marks.append(f"{100 * split.share:g} % of sessions")
+        kind = "adapter" if is_adapter(Path(version.path)) else "full"
+        why = state_changes(log, version.name)[-1].reason
+        made = f"{version.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(version.name, version.parent or "–", ", ".join(marks), kind, made, why)
+    Console().print(table)
+
+
+@app.command()
+def show(version: str, config: ConfigOption = None) -> None:
+    """One version: where it comes from, its states with reasons, its gate decisions, its figures."""
+    from store.traffic import pinned_versions
+    from store.versions import get_version, list_gate_decisions, state_changes
+
+    _, log = _open(config)
+    found = get_version(log, version)
+    typer.echo(f"{found.name}  {found.state}  parent {found.parent or 'none'}  run {found.run_id or 'none'}")
+    typer.echo(f"weights: {found.path}")
+    if reason := pinned_versions(log).get(version):
+        typer.echo(f"pinned: {reason}")
+    for change in state_changes(log, version):
+        typer.echo(f"{change.created_at:%Y-%m-%d %H:%M:%S}  {change.state}: {change.reason}")
+    for decision in list_gate_decisions(log):
+        if decision.candidate == version:
+            outcome = "passed" if decision.passed else "refused"
+            typer.echo(
+                f"{decision.created_at:%Y-%m-%d %H:%M:%S}  gate {outcome} against {decision.live}: {decision.reason}"
+            )
+    for name, value in sorted(found.figures.items()):
+        typer.echo(f"{name}: {value}")
+
+
+@app.command()
+def promote(version: str, reason: ReasonOption = "promoted by hand", config: ConfigOption = None) -> None:
+    """Makes a version live in the running gateway, once the server has proved that it answers with it."""
+    from agent.gateway_process import GatewayProcess
+    from agent.vllm_client import ServerError
+
+    settings, _ = _open(config)
+    figures = GatewayProcess(settings).promote(version, reason)
+    if not figures["accepted"]:
+        raise ServerError(f"{version} was refused, {figures['before']} stays live: {figures['proof']['reason']}")
+    seconds = figures["drain_s"] + figures["reload_s"] + figures["proof_s"]
+    typer.echo(f"{version} is live after {seconds:.1f} s (before: {figures['before']})")
+
+
+@app.command()
+def rollback(reason: ReasonOption = "rolled back by hand", config: ConfigOption = None) -> None:
+    """Brings back the version that was live before the live one."""
+    from store.versions import previous_live
+
+    _, log = _open(config)
+    promote(previous_live(log).name, reason, config)
+
+
+@app.command()
+def pin(version: str, reason: ReasonOption = "pinned by hand", config: ConfigOption = None) -> None:
+    """Keeps a version from being pruned."""
+    from store.traffic import pin_version
+
+    pin_version(_open(config)[1], version, reason)
+    typer.echo(f"{version} is pinned")
+
+
+@app.command()
+def unpin(version: str, reason: ReasonOption = "unpinned by hand", config: ConfigOption = None) -> None:
+    """Takes a pin back."""
+    from store.traffic import pin_version
+
+    pin_version(_open(config)[1], version, reason, pinned=False)
+    typer.echo(f"{version} is not pinned")
+
+
+@app.command()
+def split(
+    candidate: Annotated[str, typer.Argument(help="A candidate, or `off`.")],
+    share: Annotated[str, typer.Argument(help="Of the sessions, such as 10%.")] = "0%",
+    reason: ReasonOption = "set by hand",
+    config: ConfigOption = None,
+) -> None:
+    """Lets a candidate answer a share of the sessions; it is loaded beside the live version where that is possible."""
+    from agent.gateway_process import GatewayProcess
+
+    settings, _ = _open(config)
+    gateway = GatewayProcess(settings)
+    if candidate == "off":
+        gateway.split(None, 0.0, reason)
+        typer.echo("all sessions go to the live version")
+        return
+    fraction = parse_share(share)
+    gateway.split(candidate, fraction, reason)
+    typer.echo(f"{100 * fraction:g} % of the sessions go to {candidate}")
+
+
+def parse_share(text: str) -> float:
+    """`10%` or `0.1` as a fraction; typer.BadParameter for anything else."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{text!r} is no share: write 10% or 0.1")
+    return value
