@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from store.vocabulary import ToolSource
-from tests.agent_runs import Ran, calls_of, is_one_dialogue, run_agent
+from tests.agent_runs import Ran, calls_of, is_one_dialogue, run_agent, text
 from tests.calling_policy import AGENTS, serve_calling_policy
 from tests.serving import Serving
 
