@@ -51,13 +51,11 @@ def run_agent(serving: Serving, command: Sequence[str], base: str, folder: Path,
     before = {one.id for one in list_trajectories(serving.log, limit=None)}
     with recording_proxy(serving.url) as proxy:
         environment = {"OPENAI_BASE_URL": f"{proxy.url}{base}", "OPENAI_API_KEY": "none"}
-        done = subprocess.run(
-            [*command, *arguments], env=environment, cwd=folder, capture_output=True, text=True, timeout=240
-        )
-    assert done.returncode == 0, done.stderr
+        done = subprocess.run([*command, *arguments], env=environment, cwd=folder, capture_output=True, timeout=240)
+    assert done.returncode == 0, done.stderr.decode()
     assert [exchange.status for exchange in proxy.exchanges] == [200] * len(proxy.exchanges) != []
     begun = [one.id for one in list_trajectories(serving.log, limit=None) if one.id not in before]
-    ran = Ran(serving, done.stdout, proxy.exchanges, sorted(begun))
+    ran = Ran(serving, done.stdout.decode(), proxy.exchanges, sorted(begun))
     check_captured(ran)
     return ran
 
