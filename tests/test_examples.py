@@ -125,7 +125,7 @@ def test_supervisor(serving: Serving, tmp_path: Path) -> None:
     assert is_one_dialogue(ran.steps("desk"))
     delegated = [calls_of(exchange.said) for exchange in ran.exchanges if "/agents/" not in exchange.path]
     assert delegated[0][0][0] == "delegate"
-    orders = {arguments["order"] for calls in delegated for _, arguments in calls if isinstance(arguments, dict)}
+    orders = {arguments.get("order") for calls in delegated for _, arguments in calls if isinstance(arguments, dict)}
     asked = {text(exchange.request["messages"][1]) for exchange in ran.exchanges if "/agents/" in exchange.path}
     assert asked <= {f"What about order {order}?" for order in orders}
     assert ran.exchanges[-1].said["content"].strip() in ran.printed
