@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.policy_commands import app as policy_commands
+from store.commands import app as log_commands
 
 UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 """A wrong command line; Typer carries its own copy of the class and exports only some of its children."""
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(policy_commands, name="policy")
+app.add_typer(log_commands, name="log")
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 
@@ -48,6 +50,8 @@ def serve(
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """The gateway with its vLLM servers, answering with the live version."""
+    import uvloop
+
     from agent.commands import serve as serve_gateway
     from store.database import open_log
     from store.settings import load_settings
@@ -56,7 +60,8 @@ def serve(
     settings = load_settings(config)
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    asyncio.run(serve_gateway(open_log(settings.url), settings))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve_gateway(open_log(settings.url), settings))
 
 
 @app.command()

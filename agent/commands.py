@@ -1,6 +1,8 @@
 """`checkloop serve`: the gateway with its vLLM servers in one process tree."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import uvicorn
 
@@ -17,6 +19,13 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 async def serve(log: Log, settings: Settings) -> None:
     """Serves the live version until stopped. Raises ServerError if anything does not come up."""
+    async with started(log, settings) as (server, _):
+        await server.serve()
+
+
+@asynccontextmanager
+async def started(log: Log, settings: Settings) -> AsyncIterator[tuple[uvicorn.Server, Gateway]]:
+    """The gateway before servers that are up, ready to serve; afterwards nothing of it runs. Raises ServerError."""
     host, port = settings.gateway.host, settings.gateway.port
     if host not in LOOPBACK and settings.gateway.token is None:
         raise ServerError(
@@ -25,9 +34,9 @@ async def serve(log: Log, settings: Settings) -> None:
     check_port_free(host, port, "gateway")
     fleet = Fleet(log, settings)
     await fleet.start()
-    app = make_app(Gateway(log, fleet, renderer_of(fleet), settings))
+    gateway = Gateway(log, fleet, renderer_of(fleet), settings)
     config = uvicorn.Config(
-        app,
+        make_app(gateway),
         host=host,
         port=port,
         log_level="warning",
@@ -36,7 +45,7 @@ async def serve(log: Log, settings: Settings) -> None:
     )
     watch = asyncio.create_task(fleet.watch())
     try:
-        await uvicorn.Server(config).serve()
+        yield uvicorn.Server(config), gateway
     finally:
         watch.cancel()
         fleet.stop()

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from agent.addresses import check_name
 from agent.gateway import Gateway
-from agent.openai_answers import event_line
+from agent.openai_answers import event_line, json_bytes
 from agent.openai_form import ApiError, ChatRequest, parse_request
 from agent.vllm_client import SERVED_NAME, BadAnswer, ServerError
 from store.database import LogError
@@ -85,7 +85,7 @@ def make_app(gateway: Gateway) -> FastAPI:
         if outcome is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         answer, name = outcome
-        return JSONResponse(answer, headers={SESSION_HEADER: name})
+        return Response(json_bytes(answer), media_type="application/json", headers={SESSION_HEADER: name})
 
     @app.post("/sessions/{session}/agents/{agent}/v1/chat/completions")
     async def complete_for_agent(session: str, agent: str, request: Request) -> Response:

@@ -6,6 +6,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import orjson
+
 
 class TokenLogprob(NamedTuple):
     """A sampled token as text, its logprob (nats), and the likeliest alternatives at its place."""
@@ -76,5 +78,14 @@ def usage_of(prompt: int, sampled: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": sampled, "total_tokens": prompt + sampled}
 
 
+def json_bytes(value: dict[str, Any]) -> bytes:
+    """JSON text. Half a surrogate pair, which orjson refuses, is escaped."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
 def event_line(value: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
+    """A server-sent event."""
+    return b"data: " + json_bytes(value) + b"\n\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 
 SERVED_NAME = "policy"
 READ_BUFFER = 2**22
@@ -120,7 +121,7 @@ class VllmClient:
         if not text or not text.lstrip().startswith(("{", "[")):
             return {}
         try:
-            value = json.loads(text)
+            value = orjson.loads(text)
         except ValueError as error:
             raise BadAnswer(f"vLLM server {self.name!r} answered no JSON on {path}: {text[:200]!r}") from error
         return value if isinstance(value, dict) else {}
@@ -160,7 +161,7 @@ class EventStream:
             if data == b"[DONE]":
                 return
             try:
-                value = json.loads(data)
+                value = orjson.loads(data)
             except ValueError as error:
                 raise BadAnswer(f"vLLM server {self._name!r} streamed no JSON: {data[:200]!r}") from error
             if "error" in value:

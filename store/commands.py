@@ -1,0 +1,37 @@
+"""`checkloop log`: what stands behind the figures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The log itself.", no_args_is_help=True)
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
+
+
+@app.callback()
+def about() -> None:
+    """The log itself."""
+
+
+@app.command()
+def check(config: ConfigOption = None) -> None:
+    """Whether all ids add up; shares of forks, of steps across swaps, of steps not trained on, with the reasons."""
+    from store.database import open_log
+    from store.log_check import check_log
+    from store.settings import load_settings
+
+    found = check_log(open_log(load_settings(config).url))
+    steps = max(found.steps, 1)
+    typer.echo(f"{found.trajectories} trajectories, {found.steps} steps, {found.tokens} sampled tokens")
+    typer.echo(f"forks: {found.forked} ({100 * found.fork_share:.1f} %)")
+    typer.echo(f"steps across a swap: {found.across_swaps} ({100 * found.across_swaps / steps:.1f} %)")
+    for reason, count in found.untrainable.most_common():
+        typer.echo(f"not trained on, {reason}: {count} ({100 * count / steps:.1f} %)")
+    for kind, count in found.incidents.most_common():
+        typer.echo(f"incident, {kind}: {count}")
+    for line in found.damaged:
+        typer.echo(f"DAMAGED {line}", err=True)
+    if found.damaged:
+        raise typer.Exit(1)
+    typer.echo("every step's ids add up")

@@ -1,0 +1,192 @@
+"""A stand-in for vLLM that misbehaves on request: what no real server does when it is asked to."""
+
+import asyncio
+import json
+import queue
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+
+from agent.commands import started
+from agent.gateway import Gateway
+from store.database import Log
+from store.settings import Settings
+from tests.serving import free_ports
+
+WORDS = [" yes", " no", " maybe", " fine"]
+END = 2
+"""The bundled model's end-of-turn token."""
+
+
+@dataclass
+class FaultyVllm:
+    """Answers `tokens` tokens, `pause_s` apart, then the end; `fault` says what goes wrong instead."""
+
+    fault: str = ""
+    tokens: int = 4
+    pause_s: float = 0.0
+    weights: str = ""
+    """What was loaded last."""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    aborted: int = 0
+    running: int = 0
+    url: str = ""
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+        app.get("/health")(lambda: PlainTextResponse("", 500 if self.fault == "sick" else 200))
+        app.post("/v1/completions")(self.complete)
+        app.post("/collective_rpc")(self.reload)
+        app.post("/reset_prefix_cache")(lambda: {"success": self.running == 0})
+        return app
+
+    async def reload(self, request: Request) -> Response:
+        if self.fault == "reload fails":
+            return JSONResponse({"error": {"message": "no such file"}}, 500)
+        self.weights = (await request.json())["kwargs"]["weights_path"]
+        return JSONResponse({"results": [None]})
+
+    async def complete(self, request: Request) -> Response:
+        body = await request.json()
+        self.requests.append(body)
+        if body.get("prompt_logprobs") is not None:
+            return self._scored(body)
+        faults = {
+            "no json": PlainTextResponse("<html>it works</html>"),
+            "html json": PlainTextResponse("{broken"),
+            "no choices": JSONResponse({"choices": []}),
+            "other prompt": JSONResponse({"choices": [self._choice(body, [5, END]) | {"prompt_token_ids": [1, 2]}]}),
+            "no ids": JSONResponse({"choices": [self._choice(body, [5, END]) | {"token_ids": None}]}),
+            "too few logprobs": JSONResponse(
+                {"choices": [self._choice(body, [5, END]) | {"logprobs": {"token_logprobs": [-1.0]}}]}
+            ),
+            "error 500": JSONResponse({"error": {"message": "CUDA error: out of luck"}}, 500),
+            "error 400": JSONResponse({"error": {"message": "grammar is too complex"}}, 400),
+        }
+        if self.fault in faults and body["max_tokens"] > 1:
+            return faults[self.fault]
+        count = min(self.tokens, body["max_tokens"])
+        ids = [*range(10, 10 + count), *([END] if count < body["max_tokens"] else [])]
+        if body.get("stream"):
+            return StreamingResponse(self._events(body, ids), media_type="text/event-stream")
+        self.running += 1
+        try:
+            for _ in ids:
+                await asyncio.sleep(self.pause_s)
+                if await request.is_disconnected():
+                    self.aborted += 1
+                    return Response(status_code=499)
+        finally:
+            self.running -= 1
+        return JSONResponse({"choices": [self._choice(body, ids)]})
+
+    async def _events(self, body: dict[str, Any], ids: list[int]) -> AsyncIterator[str]:
+        self.running += 1
+        done = 0
+        try:
+            for n, token in enumerate(ids):
+                await asyncio.sleep(self.pause_s)
+                if self.fault == "dies in the middle" and n == 2:
+                    return
+                if self.fault == "garbage in the middle" and n == 2:
+                    yield "data: {not json\n\n"
+                    return
+                if self.fault == "error in the middle" and n == 2:
+                    yield f"data: {json.dumps({'error': {'message': 'engine died'}})}\n\n"
+                    return
+                choice = self._choice(body, [token])
+                choice["finish_reason"] = ("stop" if token == END else "length") if n == len(ids) - 1 else None
+                if n:
+                    choice.pop("prompt_token_ids")
+                yield f"data: {json.dumps({'choices': [choice]})}\n\n"
+                done = n + 1
+            yield "data: [DONE]\n\n"
+        finally:
+            self.running -= 1
+            self.aborted += done < len(ids) and not self.fault
+
+    def _choice(self, body: dict[str, Any], ids: list[int]) -> dict[str, Any]:
+        texts = ["<|im_end|>" if i == END else WORDS[i % len(WORDS)] for i in ids]
+        return {
+            "index": 0,
+            "text": "".join(texts),
+            "token_ids": ids,
+            "prompt_token_ids": body["prompt"],
+            "logprobs": {"tokens": texts, "token_logprobs": [-0.5] * len(ids), "top_logprobs": None},
+            "finish_reason": "stop" if ids and ids[-1] == END else "length",
+        }
+
+    def _scored(self, body: dict[str, Any]) -> Response:
+        """Every logprob is -1, under the weights of `v0003` -9."""
+        value = -9.0 if self.weights.endswith("v0003") else -1.0
+        rows = [
+            {"prompt_logprobs": [None, *({str(token): {"logprob": value}} for token in prompt[1:])]}
+            for prompt in body["prompt"]
+        ]
+        return JSONResponse({"choices": rows})
+
+
+@contextmanager
+def run_app(app: FastAPI, port: int) -> Iterator[uvicorn.Server]:
+    """Serves `app` from a thread until left; then as on SIGTERM."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        threading.Event().wait(0.01)
+    try:
+        yield server
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+@contextmanager
+def faulty_servers(count: int = 1) -> Iterator[list[FaultyVllm]]:
+    stack = []
+    try:
+        for _ in range(count):
+            server, (port, _) = FaultyVllm(), free_ports()
+            server.url = f"http://127.0.0.1:{port}"
+            stack.append((server, run_app(server.app(), port)))
+            stack[-1][1].__enter__()
+        yield [server for server, _ in stack]
+    finally:
+        for _, running in reversed(stack):
+            running.__exit__(None, None, None)
+
+
+@contextmanager
+def gateway_over(log: Log, settings: Settings) -> Iterator[tuple[str, Gateway]]:
+    """The real gateway before the servers of `settings.server.urls`; (its address, itself)."""
+    ready: queue.Queue[tuple[uvicorn.Server, Gateway] | BaseException] = queue.Queue()
+
+    async def run() -> None:
+        try:
+            async with started(log, settings) as (server, gateway):
+                ready.put((server, gateway))
+                await server.serve()
+        except BaseException as error:
+            ready.put(error)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()), daemon=True)
+    thread.start()
+    outcome = ready.get(timeout=30)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    server, gateway = outcome
+    while not server.started:
+        threading.Event().wait(0.01)
+    try:
+        yield settings.gateway_url, gateway
+    finally:
+        server.should_exit = True
+        thread.join(30)
