@@ -70,8 +70,8 @@ async def open_mcp_tools(servers: Mapping[str, McpServer], log_dir: Path) -> Asy
 
 
 class _Connection:
-    """One server, held by a task of its own: when it breaks, nobody's task breaks with it. One that died is started
-    anew at the next call."""
+    """One server, held by a task of its own: when it breaks, nobody's task breaks with it. The call that finds it dead
+    fails (it may have been carried out); the next one starts it anew."""
 
     def __init__(self, name: str, server: McpServer, log_dir: Path) -> None:
         self.name = name
