@@ -2,7 +2,7 @@
 
 Reads a model directory's tokenizer and chat template. What the policy sampled is never rendered again: `extend` gives
 only the ids that new messages add after it. That needs a prefix-preserving template, which is checked when the
-renderer is made and refused otherwise.
+renderer is made; where TRL has a training form of the template that form is taken, any other is refused.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,17 @@ class Renderer:
         self._tokenizer = tokenizer
         self.end_of_turn: str = tokenizer.eos_token
         self.end_of_turn_id: int = tokenizer.eos_token_id
+        try:
+            self._prepare()
+        except RenderingError:
+            # Qwen3 and many others drop the thinking of earlier turns; TRL keeps templates of theirs that do not.
+            training = _training_template(tokenizer)
+            if training is None:
+                raise
+            tokenizer.chat_template = training
+            self._prepare()
+
+    def _prepare(self) -> None:
         rendered = self._text(_PROBE_PREFIX, None, False)
         end = rendered.rfind(self.end_of_turn)
         if end < 0:
@@ -134,6 +145,17 @@ class Renderer:
 
 def _call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return {"id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _training_template(tokenizer: Any) -> str | None:
+    """TRL's prefix-preserving form of the tokenizer's chat template, if it knows the template."""
+    from trl.chat_template_utils import get_training_chat_template
+
+    try:
+        template = get_training_chat_template(tokenizer)
+    except (ValueError, TypeError):
+        return None
+    return None if template is None else str(template)
 
 
 @lru_cache(maxsize=8)

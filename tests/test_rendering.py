@@ -1,5 +1,7 @@
 """Rendering on the bundled model's tokenizer: opened once, extended exactly, refused where it cannot be."""
 
+from pathlib import Path
+
 import pytest
 
 from agent.rendering import Message, Renderer, RenderingError
@@ -86,3 +88,26 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(renderer: Renderer) -
 def test_a_dialogue_without_an_assistant_is_refused(renderer: Renderer) -> None:
     with pytest.raises(RenderingError, match="nothing to learn"):
         renderer.dialogue(DIALOGUE[:2], None)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2_5"])
+def test_a_template_that_trl_knows_is_taken_in_its_training_form(renderer: Renderer, family: str) -> None:
+    """Qwen's own template drops earlier thinking: what was sampled would be rendered away. TRL's form keeps it."""
+    from copy import deepcopy
+
+    import trl
+
+    tokenizer = deepcopy(renderer._tokenizer)
+    own = (Path(trl.__file__).parent / "chat_templates" / f"{family}.jinja").read_text()
+    tokenizer.chat_template = own
+    theirs = Renderer(tokenizer)
+    assert (tokenizer.chat_template != own) == (family == "qwen3"), "only where its own form cannot be extended"
+    ids = theirs.open(DIALOGUE[:2], TOOLS)
+    call = '<tool_call>\n{"name": "find_flights", "arguments": {}}\n</tool_call>'
+    sampled = theirs.encode(f"<think>\nsearch\n</think>\n\n{call}<|im_end|>")
+    more = theirs.extend(DIALOGUE[3:4])
+    text = theirs.decode([*ids, *sampled, *more])
+    assert text.count("<think>\nsearch\n</think>") == 1
+    assert text.endswith("<|im_start|>assistant\n")
+    assert '<tool_response>\n{"id": "F1"}\n</tool_response>' in text
+    assert text.count("<|im_start|>user") == 2, "a tool's response is a user message in this family"

@@ -1,0 +1,209 @@
+"""Swaps on the real vLLM with the real model: what runs goes on, and every token has the version that sampled it.
+
+Full weights in place, a staging server that becomes the live one, LoRA adapters beside what runs, a traffic split. The
+tests are one story, told in order: each goes on with the versions that the one before left.
+"""
+
+import json
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from safetensors.torch import load_file, save_file
+
+from agent.bundled_model import prepare_bundled_model
+from agent.gateway_process import GatewayProcess
+from store.database import open_log
+from store.settings import load_settings
+from store.tokens import TokenSequence, token_sequences
+from store.versions import add_version, get_version, set_version_state
+from store.vocabulary import VersionState
+from tests.adapters import make_adapter
+from tests.serving import MODEL, Serving, free_ports
+from train.checkpoints import write_probe
+
+PROBE = [list(range(100 * n + 20, 100 * n + 50)) for n in range(1, 4)]
+STREAMS = 16
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A live and a staging server that take adapters. v0001 is live; v0002 and v0004 have other full weights, v0003 and
+    v0005 are adapters on v0002 and v0004."""
+    home = tmp_path_factory.mktemp("fleet")
+    gateway, port = free_ports()
+    server = {"port": port, "max_model_len": 1024, "max_num_seqs": 32, "max_loras": 2, "staging": True}
+    settings = load_settings(home=home, gateway={"port": gateway}, server=server)
+    log = open_log(settings.url)
+    places = {name: home / name for name in ("v0001", "v0002", "v0003", "v0004", "v0005")}
+    for name, changed in (("v0001", ()), ("v0002", (3, 9)), ("v0004", (6, 12, 18))):
+        shutil.copytree(prepare_bundled_model(MODEL), places[name])
+        weights = load_file(places[name] / "model.safetensors")
+        for layer in changed:
+            weights[f"model.layers.{layer}.mlp.down_proj.weight"] *= 0.5
+        save_file(weights, places[name] / "model.safetensors", metadata={"format": "pt"})
+        write_probe(places[name], PROBE)
+    make_adapter(places["v0002"], places["v0003"], PROBE, seed=3)
+    make_adapter(places["v0004"], places["v0005"], PROBE, seed=5)
+    parents = {"v0001": None, "v0002": "v0001", "v0003": "v0002", "v0004": "v0001", "v0005": "v0004"}
+    for name, parent in parents.items():
+        add_version(log, name, parent=parent, path=str(places[name]), files={})
+    set_version_state(log, "v0001", VersionState.LIVE, "first")
+    with GatewayProcess(settings) as running:
+        yield Serving(running, log, settings)
+
+
+class Streams:
+    """Streams that run while something else happens."""
+
+    def __init__(self, serving: Serving, name: str, tokens: int) -> None:
+        self.names = [f"{name}-{n}" for n in range(STREAMS)]
+        self.failed: list[str] = []
+        self.begun = threading.Semaphore(0)
+        self._url, self._tokens = serving.url, tokens
+        self._pool = ThreadPoolExecutor(STREAMS)
+        self._running = [self._pool.submit(self._read, session) for session in self.names]
+        for _ in self.names:
+            assert self.begun.acquire(timeout=60)
+
+    def _read(self, session: str) -> None:
+        body: dict[str, Any] = {
+            "model": "policy",
+            "messages": [{"role": "user", "content": f"Tell me a story about {session}."}],
+            "max_tokens": self._tokens,
+            "stream": True,
+            "logit_bias": {"2": -100},
+        }
+        last = ""
+        url = f"{self._url}/sessions/{session}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, timeout=120) as answer:
+            for line in filter(None, answer.iter_lines()):
+                if not last:
+                    self.begun.release()
+                last = line
+        if last != "data: [DONE]":
+            self.failed.append(f"{session}: {last[:200]}")
+
+    def wait(self) -> None:
+        for future in self._running:
+            future.result(120)
+        self._pool.shutdown()
+
+
+def spans_of(serving: Serving, name: str) -> list[list[list[Any]] | None]:
+    with serving.log.lookup() as connection:
+        query = f"SELECT version_spans FROM step WHERE trajectory_id LIKE '{name}-%' ORDER BY id"
+        found = connection.exec_driver_sql(query).scalars().all()
+    return [json.loads(value) if isinstance(value, str) else value for value in found]
+
+
+def versions(serving: Serving, name: str) -> set[str]:
+    with serving.log.lookup() as connection:
+        query = f"SELECT version FROM step WHERE trajectory_id LIKE '{name}-%'"
+        return set(connection.exec_driver_sql(query).scalars())
+
+
+def scored(port: int, sequence: TokenSequence, model: str = "policy") -> list[float]:
+    """|logged logprob - the server's own now|, for each sampled token."""
+    ids = sequence.prompt_ids + sequence.completion_ids
+    body = {"model": model, "prompt": ids, "max_tokens": 1, "prompt_logprobs": 0}
+    rows = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=60).json()["choices"][0]
+    start = len(sequence.prompt_ids)
+    return [
+        abs(rows["prompt_logprobs"][start + i][str(token)]["logprob"] - logged)
+        for i, (token, logged) in enumerate(zip(sequence.completion_ids, sequence.logprobs, strict=True))
+    ]
+
+
+def ask(serving: Serving, session: str, model: str = "policy") -> str:
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 4}
+    answer = httpx.post(f"{serving.url}/sessions/{session}/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["model"])
+
+
+def test_streams_go_on_across_a_swap_in_place(fleet: Serving) -> None:
+    """v0002 is loaded into the live server while streams run. The tokens after the swap have v0002's logprobs under a
+    context read by v0002 alone; those before it do not: no cache crossed the versions, and the log tells them apart."""
+    streams = Streams(fleet, "inplace", 80)
+    time.sleep(1.5)
+    figures = fleet.gateway.promote("v0002", "test")
+    streams.wait()
+    assert figures["accepted"] and figures["proof"]["closeness"] > 0.5
+    assert streams.failed == []
+    assert get_version(fleet.log, "v0002").state is VersionState.LIVE
+    across = [span for span in spans_of(fleet, "inplace") if span]
+    assert len(across) >= STREAMS - 2, "streams of 80 tokens were running"
+    before, after = [], []
+    for name, sequence in token_sequences(fleet.log, streams.names).items():
+        assert len(sequence.completion_ids) == 80, name
+        with fleet.log.lookup() as connection:
+            query = f"SELECT version_spans FROM step WHERE trajectory_id = '{name}'"
+            span = connection.exec_driver_sql(query).scalar_one()
+        parts = json.loads(span) if isinstance(span, str) else span
+        if parts:
+            assert [version for version, _ in parts] == ["v0001", "v0002"]
+            differences = scored(fleet.settings.server.port, sequence)
+            before += differences[: parts[0][1]]
+            after += differences[parts[0][1] :]
+    assert statistics.mean(after) < 0.06
+    assert statistics.mean(before) > 3 * statistics.mean(after)
+
+
+def test_an_adapter_is_loaded_beside_what_runs(fleet: Serving) -> None:
+    streams = Streams(fleet, "adapter", 50)
+    figures = fleet.gateway.promote("v0003", "test")
+    assert figures["accepted"] and figures["drain_s"] == 0
+    assert ask(fleet, "on-adapter") == "policy@v0003"
+    assert ask(fleet, "on-base", "policy@v0002") == "policy@v0002"
+    streams.wait()
+    assert streams.failed == [] and versions(fleet, "adapter") == {"v0002"}
+    assert not any(spans_of(fleet, "adapter")), "an adapter interrupts nobody"
+    body = {"model": "policy@v0003", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 30}
+    httpx.post(f"{fleet.url}/sessions/scored/v1/chat/completions", json=body, timeout=60)
+    sequence = token_sequences(fleet.log, ["scored"])["scored"]
+    port = fleet.settings.server.port
+    assert statistics.mean(scored(port, sequence, "adapter-v0003")) < 0.06
+    assert statistics.mean(scored(port, sequence)) > 0.06, "the base would have said something else"
+
+
+def test_a_share_of_the_sessions_goes_to_a_staged_candidate(fleet: Serving) -> None:
+    fleet.gateway.split("v0004", 0.5, "try it")
+    answered = {f"split-{n}": ask(fleet, f"split-{n}") for n in range(24)}
+    assert set(answered.values()) == {"policy@v0003", "policy@v0004"}
+    assert {name: ask(fleet, name) for name in answered} == answered, "a session keeps its version"
+    fleet.gateway.split(None, 0.0, "enough")
+    assert {ask(fleet, f"after-{n}") for n in range(12)} == {"policy@v0003"}
+
+
+def test_a_staging_server_becomes_the_live_one(fleet: Serving) -> None:
+    """v0004 waits on the staging server: its promotion interrupts nobody and is at once."""
+    streams = Streams(fleet, "exchange", 50)
+    figures = fleet.gateway.promote("v0004", "test")
+    assert figures["accepted"] and figures["reload_s"] == figures["drain_s"] == 0
+    assert ask(fleet, "exchanged") == "policy@v0004"
+    streams.wait()
+    assert streams.failed == []
+    assert versions(fleet, "exchange") == {"v0003"} and not any(spans_of(fleet, "exchange"))
+
+
+def test_an_adapter_on_the_new_base_and_back(fleet: Serving) -> None:
+    assert fleet.gateway.promote("v0005", "test")["accepted"]
+    assert ask(fleet, "five") == "policy@v0005"
+    assert fleet.gateway.promote("v0004", "rollback")["accepted"]
+    assert ask(fleet, "four") == "policy@v0004"
+    deadline = time.monotonic() + 10
+    while "policy@v0005" in _models(fleet) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "policy@v0005" not in _models(fleet), "unloaded when nothing used it any more"
+
+
+def _models(serving: Serving) -> list[str]:
+    found = httpx.get(f"{serving.url}/v1/models", timeout=10).json()["data"]
+    return [model["id"] for model in found]
