@@ -12,6 +12,7 @@ import typer
 
 from agent.policy_commands import app as policy_commands
 from store.commands import app as log_commands
+from store.vocabulary import ChatTools
 
 UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 """A wrong command line; Typer carries its own copy of the class and exports only some of its children."""
@@ -114,28 +115,41 @@ def chat(
     config: ConfigOption = None,
     domain: Annotated[str, typer.Option(help="The bundled world whose tools the agent has.")] = "travel",
     session: Annotated[str, typer.Option(help="A chat to go on with.")] = "",
+    tools: Annotated[ChatTools, typer.Option(help="What answers the tools of a new chat.")] = ChatTools.WORLD,
+    trust: Annotated[bool, typer.Option("--trust", help="Do not ask before tools that have consequences.")] = False,
 ) -> None:
     """Talk to the agent in the terminal. Needs `checkloop up` or `checkloop serve` running."""
-    from agent.chat import run_chat
-    from dashboard.chats import new_seed, scenario_of
-    from env_sim.simulator import Simulator
+    from agent.chat_terminal import run_chat
+    from dashboard.chats import marked, new_seed, specs_of, stored_setup
+    from dashboard.equipment import Equipment, equip, make_llm
     from env_sim.worlds import WORLDS
+    from store.chats import ChatSetup
     from store.database import open_log
     from store.settings import SettingsError, load_settings
+    from store.vocabulary import ChatTools
 
     settings = load_settings(config)
     if domain not in WORLDS:
         raise SettingsError(f"there is no bundled world {domain!r}; there are {', '.join(sorted(WORLDS))}")
-    seed = new_seed()
-    scenario = scenario_of(domain, seed)
-    simulator = Simulator(scenario, seed)
+    if tools is ChatTools.LLM and settings.simulator is None:
+        raise SettingsError("--tools llm needs an LLM: name it in checkloop.toml, section [simulator]")
+    log = open_log(settings.url)
+    llm = make_llm(settings)
+
+    async def equip_chat(chat_id: str | None) -> Equipment:
+        if chat_id is not None:
+            setup, seed = await asyncio.to_thread(stored_setup, log, chat_id)
+        else:
+            seed = new_seed()
+            setup = ChatSetup(tools, None if tools is ChatTools.REAL else domain)
+            setup = ChatSetup(setup.tools, setup.domain, () if trust else marked(specs_of(setup, seed)))
+        return equip(log, chat_id, setup, seed, llm)
+
     talk = run_chat(
         settings.gateway_url,
-        open_log(settings.url),
-        scenario.tools,
-        simulator.answer,
+        log,
+        equip_chat,
         session=session or None,
-        system=scenario.system,
         max_tokens=settings.rollout.max_tokens_per_step,
     )
     asyncio.run(talk)
@@ -158,7 +172,9 @@ def _stop_in_order() -> None:
 
 def _end_with_stdin() -> None:
     """The parent holds the other end of standard input; when it is gone, however it went, this process ends."""
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: its lock, held here for ever, would break the interpreter's way out.
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -1,44 +1,37 @@
-"""Chat sessions in the terminal: the graph against the gateway, streamed, tool calls shown.
+"""A chat with the agent, for any front end: the graph against the gateway, streamed, its state in the log's database.
 
-Writes the session's trajectory (origin chat) and the answers of its tools; the gateway records the steps. The session
-id is the trajectory id. A chat has no end in the log: whoever knows its id can go on with it.
+Writes the chat's trajectory (origin chat), the answers of its tools, and LangGraph's checkpoints; the gateway records
+the steps. The chat's id is the trajectory's and the gateway's session. A chat has no end in the log: whoever knows its
+id can go on with it, as the log says it stands. Checkpoints add what the log cannot say: that a turn waits for a
+person, or that it ended without a reply (agent/checkpoints.py).
 """
 
 import asyncio
-import contextlib
 import secrets
-import signal
-import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 
 import openai
-from langchain_core.messages import (
-    AIMessage,
-    AIMessageChunk,
-    AnyMessage,
-    HumanMessage,
-    SystemMessage,
-    ToolMessage,
-)
+from langchain_core.messages import AIMessage, AIMessageChunk, AnyMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.tools import BaseTool
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph.state import CompiledStateGraph
-from rich.console import Console
-from rich.markup import escape
+from langgraph.types import Command
 
-from agent.chat_history import messages_of
+from agent.approval import Decision, WaitingCall, as_resume
+from agent.chat_history import NOTHING_SAID, LoggedDialogue, before_turn, dialogue_of, same_dialogue, turns_in
+from agent.checkpoints import clear_errors, keep_newest, open_checkpoints
 from agent.graph import build_graph
 from agent.policy import connect_policy, open_connections
-from agent.tools import Answer, ToolOutage, make_tools
-from store.conversations import stored_steps
+from agent.tools import Answer, make_tools
+from store.chats import ChatSetup, chat_answers, chat_steps, create_chat
 from store.database import Log
 from store.records import ToolSpec
-from store.trajectories import NewTrajectory, ToolAnswer, create_trajectories, get_trajectory, record_tool_answers
-from store.vocabulary import Origin, StopReason
-
-HELP = "/new starts a session, /tools lists the tools, /quit leaves; Ctrl-C stops an answer"
+from store.trajectories import ToolAnswer, get_trajectory, record_tool_answers
+from store.vocabulary import StopReason
 
 
 @dataclass(frozen=True)
@@ -53,6 +46,7 @@ class ToolCalled:
     name: str
     arguments: dict[str, Any] | str
     """The text as sampled where it is no JSON."""
+    call_id: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +54,17 @@ class ToolAnswered:
     name: str
     text: str
     is_error: bool
+    call_id: str
+    source: str | None
+    """Who answered (`store.vocabulary.ToolSource`)."""
+    latency_ms: float | None
+
+
+@dataclass(frozen=True)
+class ApprovalAsked:
+    """The turn waits: none of its newest calls runs before a person has decided on these (`ChatSession.decide`)."""
+
+    calls: tuple[WaitingCall, ...]
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,30 @@ class TurnEnded:
     """None: with a reply."""
 
 
-ChatEvent = TokenSaid | ToolCalled | ToolAnswered | TurnEnded
+ChatEvent = TokenSaid | ToolCalled | ToolAnswered | ApprovalAsked | TurnEnded
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What the agent of a chat works with."""
+
+    specs: Sequence[ToolSpec]
+    answer: Answer
+    """Stands behind all of them: real tools, or a simulated world."""
+    ask_first: Collection[str] = ()
+    """The tools whose calls wait for a person."""
+    system: str = ""
+    setup: ChatSetup | None = None
+    """How the chat gets this equipment again; kept with a new one, like `seed`."""
+    seed: int | None = None
+
+
+class NothingWaits(RuntimeError):
+    """There is no call to decide on: it was decided elsewhere, or the chat has gone on."""
 
 
 class ChatSession:
-    """One dialogue with the agent, for any front end (terminal, dashboard).
+    """One dialogue with the agent.
 
     `session` None starts a new one; the id of one in the log goes on with it. Raises LogError for an unknown session.
     `close()` it when done. `http_client` replaces the connection to the gateway (tests).
@@ -82,11 +106,9 @@ class ChatSession:
         self,
         gateway_url: str,
         log: Log,
-        specs: Sequence[ToolSpec],
-        answer: Answer,
+        equipment: Equipment,
         *,
         session: str | None = None,
-        system: str = "",
         model: str = "policy",
         version: str | None = None,
         temperature: float = 0.0,
@@ -96,207 +118,177 @@ class ChatSession:
     ) -> None:
         self.log = log
         self.id = session or f"chat-{secrets.token_hex(8)}"
-        self._answer = answer
-        self._messages: list[AnyMessage] = [SystemMessage(system)] if system else []
+        self.waiting: tuple[WaitingCall, ...] = ()
+        """The calls that the last turn waits for, once the session is open."""
         if session is None:
-            create_trajectories(log, [NewTrajectory(id=self.id, origin=Origin.CHAT, version=version)])
+            create_chat(log, self.id, equipment.setup, version=version, seed=equipment.seed)
         else:
             get_trajectory(log, session)
-            self._messages = messages_of(stored_steps(log, session)) or self._messages
+        self._answer = equipment.answer
+        self._ask_first = frozenset(equipment.ask_first)
+        self._opening: list[AnyMessage] = [SystemMessage(equipment.system)] if equipment.system else []
+        self._messages: list[AnyMessage] = []
+        self._answers: dict[str, ToolAnswer] = {}
         self._connections = http_client or open_connections()
         self._owns_connections = http_client is None
-        policy = connect_policy(
+        self._policy = connect_policy(
             gateway_url, self.id, self._connections, model=model, temperature=temperature, max_tokens=max_tokens
         )
-        tools: list[BaseTool] = make_tools(specs, self._answer_recorded)
-        self._graph: CompiledStateGraph[Any, Any, Any, Any] = build_graph(policy, tools, on_refusal=self._record)
-        self._config: RunnableConfig = {"configurable": {"max_steps": max_steps}}
+        self._tools = make_tools(equipment.specs, self._answer_recorded)
+        self._config = RunnableConfig(configurable={"thread_id": self.id, "max_steps": max_steps})
+        self._resources = AsyncExitStack()
+        self._saver: BaseCheckpointSaver[str] | None = None
+        self._graph: CompiledStateGraph[Any, Any, Any, Any] | None = None
 
-    async def say(self, text: str) -> AsyncGenerator[ChatEvent, None]:
-        """One user turn. Raises openai.APIError (the gateway) and ToolOutage (the tools); the turn can be said again.
+    @property
+    def turns(self) -> int:
+        """How many turns have been said, one that waits included; once the session is open."""
+        return len(turns_in(self._messages))
 
-        After an error or a cancellation the session stands where it stood before the turn; the log keeps its steps.
-        """
-        messages: list[AnyMessage] = [*self._messages, HumanMessage(text)]
-        stop_reason: str | None = None
-        stream: AsyncIterator[Any] = self._graph.astream(
-            {"messages": messages}, self._config, stream_mode=["messages", "updates"]
+    async def open(self) -> None:
+        """Brings the session to where the log stands. `say` and `decide` do so themselves. Raises LogError."""
+        if self._graph is not None:
+            return
+        self._saver = await self._resources.enter_async_context(open_checkpoints(self.log))
+        self._graph = build_graph(
+            self._policy, self._tools, self._saver, ask_first=self._ask_first, on_refusal=self._record
         )
-        async for mode, event in stream:
-            if mode == "messages":
-                chunk, _ = event
-                if isinstance(chunk, AIMessageChunk) and chunk.text:
-                    yield TokenSaid(chunk.text)
-                continue
-            for update in event.values():
-                stop_reason = update.get("stop_reason")
-                messages += update["messages"]
-                for said in _events_of(update["messages"]):
-                    yield said
-        self._messages = messages
-        yield TurnEnded(StopReason(stop_reason) if stop_reason else None)
+        logged = await asyncio.to_thread(self._read_log)
+        with clear_errors(self.log):
+            state = await self._graph.aget_state(self._config)
+            kept: list[AnyMessage] = state.values.get("messages", [])
+            as_logged = same_dialogue(kept, logged.said)
+            if as_logged and (state.interrupts or not state.next):
+                self._messages = kept
+                self.waiting = _waiting_calls(kept, self._ask_first) if state.interrupts else ()
+            elif logged.newest_unanswered and (calls := _waiting_calls(logged.said, self._ask_first)):
+                await self._bring_to(logged.said, anew=True)
+                self.waiting = calls
+            else:
+                await self._bring_to(logged.finished, anew=bool(state.next) or not same_dialogue(kept, logged.finished))
+
+    async def say(self, text: str, *, turn: int | None = None) -> AsyncGenerator[ChatEvent, None]:
+        """One user turn. Raises openai.APIError (the gateway), ToolOutage (the tools) and LogError.
+
+        With `turn`, said in the place of that turn and of all after it: a fork in the log. After an error or a
+        cancellation the session stands where it stood before, and the turn can be said again; the log keeps its steps.
+        """
+        await self.open()
+        base = self._messages if turn is None else before_turn(self._messages, turn)
+        if turn is None and self.waiting:
+            base = before_turn(self._messages, self.turns - 1)
+        self.waiting = ()
+        await self._bring_to(base, anew=not same_dialogue(self._messages, base))
+        opening = [] if turns_in(base) else base or self._opening
+        given = {"messages": [*opening, HumanMessage(text)], "stop_reason": None}
+        async with aclosing(self._run(given)) as events:
+            async for event in events:
+                yield event
+
+    async def decide(self, decisions: Mapping[str, Decision]) -> AsyncGenerator[ChatEvent, None]:
+        """Goes on with a turn that waits; `decisions` by call id. Raises NothingWaits, and what `say` raises."""
+        await self.open()
+        if not self.waiting:
+            raise NothingWaits("no call of this chat waits for a decision: it was decided, or the chat has gone on")
+        self.waiting = ()
+        async with aclosing(self._run(Command(resume=as_resume(decisions)))) as events:
+            async for event in events:
+                yield event
 
     async def close(self) -> None:
+        await self._resources.aclose()
+        self._graph = None
         if self._owns_connections:
             await self._connections.aclose()
 
+    async def _run(self, given: Any) -> AsyncGenerator[ChatEvent, None]:
+        assert self._graph is not None and self._saver is not None
+        # A turn that fails while it goes on from a person's decision is given up as a whole.
+        base = before_turn(self._messages, self.turns - 1) if isinstance(given, Command) else self._messages
+        stop_reason: str | None = None
+        over = False
+        try:
+            with clear_errors(self.log):
+                # "exit": one checkpoint when the turn ends or waits, not one for every step.
+                stream: Any = self._graph.astream(
+                    given, self._config, stream_mode=["messages", "updates"], durability="exit"
+                )
+                async with aclosing(stream) as updates:
+                    async for mode, event in updates:
+                        if mode == "messages":
+                            chunk, _ = event
+                            if isinstance(chunk, AIMessageChunk) and chunk.text:
+                                yield TokenSaid(chunk.text)
+                            continue
+                        for node, update in event.items():
+                            if node != "__interrupt__":
+                                stop_reason = update.get("stop_reason")
+                                for said in self._events_of(update["messages"]):
+                                    yield said
+                state = await self._graph.aget_state(self._config)
+                self._messages = state.values["messages"]
+                await keep_newest(self._saver, self.id)
+                over = True
+        finally:
+            if not over:
+                await self._bring_to(base, anew=True)
+        self.waiting = _waiting_calls(self._messages, self._ask_first) if state.interrupts else ()
+        yield (
+            ApprovalAsked(self.waiting) if self.waiting else TurnEnded(StopReason(stop_reason) if stop_reason else None)
+        )
+
+    async def _bring_to(self, messages: list[AnyMessage], *, anew: bool) -> None:
+        """Sets the session to `messages`; `anew`: the checkpoint is not there yet. They end a turn, or calls wait."""
+        assert self._graph is not None and self._saver is not None
+        self._messages = messages
+        if not anew:
+            return
+        with clear_errors(self.log):
+            await self._saver.adelete_thread(self.id)
+            if turns_in(messages):
+                after_tools = isinstance(messages[-1], ToolMessage)
+                stop_reason = StopReason.MAX_STEPS.value if after_tools else None
+                state = {"messages": messages, "stop_reason": stop_reason}
+                await self._graph.aupdate_state(self._config, state, "tools" if after_tools else "model")
+
+    def _read_log(self) -> LoggedDialogue:
+        steps = chat_steps(self.log, self.id)
+        return dialogue_of(steps, chat_answers(self.log, self.id)) if steps else NOTHING_SAID
+
     async def _answer_recorded(self, name: str, arguments: dict[str, Any], call_id: str) -> ToolAnswer:
+        started = time.perf_counter()
         answer = await self._answer(name, arguments, call_id)
+        if answer.latency_ms is None:
+            took = (time.perf_counter() - started) * 1000
+            answer = ToolAnswer(answer.call_id, answer.response, answer.is_error, answer.source, took)
         await self._record(answer)
         return answer
 
     async def _record(self, answer: ToolAnswer) -> None:
+        self._answers[answer.call_id] = answer
         await asyncio.to_thread(record_tool_answers, self.log, self.id, [answer])
 
-
-async def run_chat(
-    gateway_url: str,
-    log: Log,
-    specs: Sequence[ToolSpec],
-    answer: Answer,
-    *,
-    session: str | None = None,
-    system: str = "",
-    model: str = "policy",
-    temperature: float = 0.0,
-    max_tokens: int = 512,
-    console: Console | None = None,
-    read_line: Callable[[], Awaitable[str]] | None = None,
-    http_client: openai.DefaultAsyncHttpxClient | None = None,
-) -> None:
-    """Chat in the terminal until /quit or the end of input. Raises LogError for an unknown `session`.
-
-    `answer` stands behind the tools (real ones, or a simulated world); `read_line` and `console` replace the terminal.
-    """
-    out = console or Console(highlight=False)
-    read = read_line or _line_reader()
-
-    def start(session_id: str | None) -> ChatSession:
-        chat = ChatSession(
-            gateway_url,
-            log,
-            specs,
-            answer,
-            session=session_id,
-            system=system,
-            model=model,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            http_client=http_client,
-        )
-        out.print(f"[dim]session {chat.id} · {HELP}[/dim]")
-        return chat
-
-    chat = start(session)
-    try:
-        while True:
-            try:
-                line = (await read()).strip()
-            except EOFError:
-                return
-            if line == "/quit":
-                return
-            if line == "/new":
-                await chat.close()
-                chat = start(None)
-            elif line == "/tools":
-                for spec in specs:
-                    out.print(f"[bold]{spec.name}[/bold]  {escape(spec.description)}")
-            elif line.startswith("/"):
-                out.print(f"[dim]unknown command {escape(line.split()[0])}: {HELP}[/dim]")
-            elif line:
-                await _show_turn(chat, line, out)
-    finally:
-        await chat.close()
+    def _events_of(self, messages: Sequence[AnyMessage]) -> Iterator[ChatEvent]:
+        for message in messages:
+            if isinstance(message, AIMessage):
+                for call in message.tool_calls:
+                    yield ToolCalled(call["name"], call["args"], call["id"] or "")
+                for broken in message.invalid_tool_calls:
+                    yield ToolCalled(broken["name"] or "?", broken["args"] or "", broken["id"] or "")
+            elif isinstance(message, ToolMessage):
+                recorded = self._answers.get(message.tool_call_id)
+                yield ToolAnswered(
+                    message.name or "?",
+                    message.text,
+                    message.status == "error",
+                    message.tool_call_id,
+                    recorded.source if recorded else None,
+                    recorded.latency_ms if recorded else None,
+                )
 
 
-def _events_of(messages: Sequence[AnyMessage]) -> Iterator[ChatEvent]:
-    for message in messages:
-        if isinstance(message, AIMessage):
-            for call in message.tool_calls:
-                yield ToolCalled(call["name"], call["args"])
-            for broken in message.invalid_tool_calls:
-                yield ToolCalled(broken["name"] or "?", broken["args"] or "")
-        elif isinstance(message, ToolMessage):
-            yield ToolAnswered(message.name or "?", message.text, message.status == "error")
-
-
-async def _show_turn(chat: ChatSession, text: str, out: Console) -> None:
-    turn = asyncio.ensure_future(_print_events(chat, text, out))
-    with _interrupt_cancels(turn):
-        try:
-            await turn
-        except asyncio.CancelledError:
-            # Ctrl-C stops this answer only; when the chat itself is cancelled, that goes on.
-            if (this := asyncio.current_task()) is not None and this.cancelling():
-                raise
-            out.print("\n[yellow]stopped[/yellow]")
-        except openai.APIError as error:
-            out.print(f"\n[red]the gateway did not answer:[/red] {escape(str(error))}")
-        except ToolOutage as error:
-            out.print(f"\n[red]a tool is out of order:[/red] {escape(str(error))}")
-
-
-async def _print_events(chat: ChatSession, text: str, out: Console) -> None:
-    in_line = False
-    async for event in chat.say(text):
-        if isinstance(event, TokenSaid):
-            out.print(escape(event.text), end="", soft_wrap=True)
-            in_line = True
-            continue
-        if in_line:
-            out.print()
-            in_line = False
-        if isinstance(event, ToolCalled):
-            out.print(f"[cyan]→ {escape(event.name)}[/cyan] {escape(_arguments_text(event.arguments))}", soft_wrap=True)
-        elif isinstance(event, ToolAnswered):
-            color = "red" if event.is_error else "green"
-            out.print(f"[{color}]← {escape(event.text)}[/{color}]", soft_wrap=True)
-        elif event.stop_reason is not None:
-            out.print(f"[yellow]stopped: {event.stop_reason}[/yellow]")
-
-
-def _arguments_text(arguments: dict[str, Any] | str) -> str:
-    if isinstance(arguments, str):
-        return arguments
-    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-
-
-@contextlib.contextmanager
-def _interrupt_cancels(turn: "asyncio.Future[None]") -> Iterator[None]:
-    """Ctrl-C cancels `turn` while it lasts. Where the loop takes no signal handlers, Ctrl-C ends the chat."""
-    loop = asyncio.get_running_loop()
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        loop.add_signal_handler(signal.SIGINT, turn.cancel)
-    except (NotImplementedError, RuntimeError, ValueError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, before)
-
-
-def _line_reader() -> Callable[[], Awaitable[str]]:
-    """Reads lines of the standard input without a thread that would outlive Ctrl-C at the prompt."""
-
-    async def read() -> str:
-        if sys.stdin.isatty():
-            print("you › ", end="", flush=True)
-            loop = asyncio.get_running_loop()
-            readable = asyncio.Event()
-            loop.add_reader(sys.stdin.fileno(), readable.set)
-            try:
-                await readable.wait()
-            finally:
-                loop.remove_reader(sys.stdin.fileno())
-            line = sys.stdin.readline()
-        else:
-            line = await asyncio.to_thread(sys.stdin.readline)
-        if not line:
-            raise EOFError
-        return line
-
-    return read
+def _waiting_calls(messages: Sequence[AnyMessage], ask_first: frozenset[str]) -> tuple[WaitingCall, ...]:
+    """The calls of the last message that a person decides on."""
+    last = messages[-1] if messages else None
+    calls = last.tool_calls if isinstance(last, AIMessage) else []
+    return tuple(WaitingCall(c["id"] or "", c["name"], c["args"]) for c in calls if c["name"] in ask_first)

@@ -142,7 +142,9 @@ class Fleet:
     def route(self, session: str, model: str) -> tuple[Slot, str]:
         """The slot and version that answer. Raises ApiError 404 (not loaded) or 503 (the server is borrowed)."""
         version = self.version_for(session, model)
-        holding = [slot for slot in self._all() if slot.holds(version)]
+        holding = [slot for slot in self.live_slots if slot.holds(version)]
+        if not holding and self.staging is not None and self.staging.holds(version):
+            holding = [self.staging]
         if holding:
             able = [slot for slot in holding if slot.server.alive] or holding
             return max(able, key=lambda slot: _rank(session, slot.server.name)), version

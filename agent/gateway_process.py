@@ -123,7 +123,9 @@ class GatewayProcess:
         if self._process is None:
             return f"is `checkloop up` or `checkloop serve` running at {self.url}?"
         lines = [line for line in self._log_file.read_text(errors="replace").splitlines() if line.strip()]
-        return f"{lines[-1].strip() if lines else 'it wrote nothing'} (log: {self._log_file})"
+        own = [line for line in lines if line.startswith("checkloop: ")]
+        telling = own or lines
+        return f"{telling[-1].strip() if telling else 'it wrote nothing'} (log: {self._log_file})"
 
 
 def _as_environment(settings: Settings) -> dict[str, str]:

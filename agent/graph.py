@@ -2,6 +2,9 @@
 
     START -> model -> (tool calls?) -> tools -> model ... -> END
 
+Calls to tools that a person must agree to (`ask_first`) interrupt the run before any call of their message is made;
+with a checkpointer it goes on from there when the decisions are in (agent/approval.py).
+
 What the policy did wrong is told to it as a tool would (arguments that are no JSON, an unknown tool, an exception in
 a tool) and the loop goes on; what is not its fault (the model's server, ToolOutage) leaves as an exception. A turn
 that stops before its reply says why in the state (`stop_reason`), never by a recursion error.
@@ -11,7 +14,7 @@ call's sampling seed is made (none: the model's own).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.language_models import BaseChatModel
@@ -25,6 +28,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import RetryPolicy
 
+from agent.approval import ask_person, refused_by_person
 from agent.tools import SpecTool, ToolOutage
 from store.trajectories import ToolAnswer
 from store.vocabulary import StopReason, ToolSource
@@ -47,13 +51,15 @@ def build_graph(
     tools: Sequence[BaseTool],
     checkpointer: BaseCheckpointSaver[Any] | None = None,
     *,
+    ask_first: Collection[str] = (),
     on_refusal: OnRefusal | None = None,
     retry_policy: RetryPolicy | None = None,
 ) -> CompiledStateGraph[AgentState, None, AgentState, AgentState]:
     """Compile the graph; the tools are bound to the model once.
 
     Run it with `ainvoke` or `astream` on {"messages": [...]}. `retry_policy` says which failed model calls are made
-    again. `on_refusal` lets a log record what only the graph knows: that it refused a call.
+    again. `on_refusal` lets a log record what only the graph knows: that it refused a call. `ask_first` names the tools
+    whose calls a person decides on; that needs a checkpointer.
     """
     schemas = [tool.spec.as_openai() if isinstance(tool, SpecTool) else tool for tool in tools]
     policy = model.bind_tools(schemas) if schemas else model
@@ -66,22 +72,26 @@ def build_graph(
         sampling = {} if seed is None else {"seed": seed + steps_so_far}
         message = await policy.ainvoke(state["messages"], config, **sampling)
         cut_short = message.response_metadata.get("finish_reason") == "length"
-        return {"messages": [message], "stop_reason": StopReason.MAX_TOKENS if cut_short else None}
+        return {"messages": [message], "stop_reason": StopReason.MAX_TOKENS.value if cut_short else None}
 
     async def call_tools(state: AgentState, config: RunnableConfig) -> AgentState:
         message = state["messages"][-1]
         assert isinstance(message, AIMessage)
         known = [call for call in message.tool_calls if call["name"] in tool_node.tools_by_name]
+        # First of all: whatever stands before an interrupt runs again when the run goes on.
+        decisions = ask_person([call for call in known if call["name"] in ask_first])
+        declined = refused_by_person(known, decisions)
+        agreed = [call for call in known if call["id"] not in {answer.call_id for _, answer in declined}]
         answered, refused = await asyncio.gather(
-            _run_tools(tool_node, known, config),
-            _refuse(refusals(message, list(tool_node.tools_by_name)), on_refusal),
+            _run_tools(tool_node, agreed, config),
+            _refuse([*refusals(message, list(tool_node.tools_by_name)), *declined], on_refusal),
         )
         by_call = {answer.tool_call_id: answer for answer in [*answered, *refused]}
         # In the order in which the calls stand in the message, the unparsed ones last, as a client sends them back.
         call_ids = [call["id"] for call in message.tool_calls] + [call["id"] for call in message.invalid_tool_calls]
         answers: list[AnyMessage] = [by_call[call_id or ""] for call_id in call_ids]
         limit = config.get("configurable", {}).get("max_steps", DEFAULT_MAX_STEPS)
-        stop = StopReason.MAX_STEPS if _steps_of_turn(state["messages"]) >= limit else None
+        stop = StopReason.MAX_STEPS.value if _steps_of_turn(state["messages"]) >= limit else None
         return {"messages": answers, "stop_reason": stop}
 
     graph = StateGraph(AgentState)

@@ -28,6 +28,7 @@ TOOL_SOURCE: Mapping[str, str] = {
     ToolSource.REAL: "real tool",
     ToolSource.VALIDATION: "refused: arguments",
     ToolSource.CLIENT: "seen from the client",
+    ToolSource.PERSON: "refused by a person",
 }
 
 

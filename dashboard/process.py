@@ -8,6 +8,18 @@ from pathlib import Path
 from store.settings import Settings
 
 
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """What the dashboard needs of its parent's settings, whatever file they came from."""
+    environment = {
+        "CHECKLOOP_HOME": str(settings.home.resolve()),
+        "CHECKLOOP_DATABASE_URL": settings.url,
+        "CHECKLOOP_GATEWAY": settings.gateway.model_dump_json(),
+    }
+    if settings.simulator is not None:
+        environment["CHECKLOOP_SIMULATOR"] = settings.simulator.model_dump_json()
+    return environment
+
+
 class DashboardProcess:
     """Use it as a context manager; `url` is where it is seen."""
 
@@ -28,11 +40,7 @@ class DashboardProcess:
         app = Path(__file__).parent / "app.py"
         command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(self._port)]
         command += ["--server.address", "127.0.0.1", "--server.headless", "true"]
-        environment = {
-            "CHECKLOOP_HOME": str(self._settings.home.resolve()),
-            "CHECKLOOP_DATABASE_URL": self._settings.url,
-            "CHECKLOOP_GATEWAY": self._settings.gateway.model_dump_json(),
-        }
+        environment = settings_environment(self._settings)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("wb") as sink:
             self._process = subprocess.Popen(

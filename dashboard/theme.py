@@ -48,6 +48,7 @@ STYLE = """
 <style>
 [data-testid="stMainBlockContainer"] { padding: 2.4rem 2.6rem 4rem; max-width: 1400px; }
 [data-testid="stBottomBlockContainer"] { padding: 1rem 2.6rem 2rem; max-width: 1400px; }
+[data-testid="stBottomBlockContainer"] [data-testid="stChatInput"] { max-width: calc((100% - 40px) * 7 / 9); }
 .cl { --line: color-mix(in srgb, currentColor 14%, transparent);
       --wash: color-mix(in srgb, currentColor 4%, transparent);
       --soft: color-mix(in srgb, currentColor 62%, transparent);
@@ -110,6 +111,29 @@ STYLE = """
 .cl-track b { position: absolute; top: calc(50% - 5px); width: 10px; height: 10px; margin-left: -5px;
               border-radius: 50%; }
 .cl-recent { padding: 0.4rem 0; border-bottom: 1px solid var(--line); font-size: 0.87rem; overflow-wrap: anywhere; }
+.cl-turn { display: flex; flex-direction: column; gap: 0.55rem; padding-top: 0.1rem; }
+.cl-turn > .cl-text { font-size: 0.98rem; line-height: 1.6; }
+.cl-tool { border: 1px solid var(--line); border-radius: 9px; overflow: hidden; }
+.cl .cl-tool > summary { display: flex; align-items: center; gap: 0.6rem; padding: 0.32rem 0.7rem; color: inherit;
+                         list-style: none; background: var(--wash); margin: 0; }
+.cl-tool > summary::-webkit-details-marker { display: none; }
+.cl-tool > summary::before { content: "›"; color: var(--soft); font-weight: 650; transition: transform 0.12s; }
+.cl-tool[open] > summary::before { transform: rotate(90deg); }
+.cl-preview { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; color: var(--soft);
+              font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.76rem; unicode-bidi: isolate; }
+.cl-marks { display: flex; gap: 0.45rem; align-items: center; white-space: nowrap; }
+.cl-tool > .cl-block { background: none; margin: 0; padding: 0.55rem 0.8rem 0.7rem; }
+.cl-tool .cl-mono + .cl-label { margin-top: 0.6rem; }
+.cl-caret { display: inline-block; width: 0.45rem; height: 1rem; border-radius: 2px; background: #0072B2;
+            margin-left: 0.25rem; vertical-align: -0.15rem;
+            animation: cl-blink 1.1s steps(2, start) infinite; }
+.cl-busy::before { content: ""; display: inline-block; width: 0.5rem; height: 0.5rem; margin-right: 0.5rem;
+                   border-radius: 50%; background: #0072B2; animation: cl-blink 1.1s steps(2, start) infinite; }
+@keyframes cl-blink { to { visibility: hidden; } }
+.st-key-question { border-left: 4px solid #8A5A00 !important; }
+.st-key-question .cl-mono { margin-top: 0.4rem; }
+.cl-chats { display: flex; flex-direction: column; }
+.cl-recent.cl-open { border-left: 3px solid #0072B2; padding-left: 0.6rem; }
 .cl-bar { display: inline-block; height: 0.55rem; border-radius: 3px; background: #0072B2; opacity: 0.75;
           min-width: 2px; vertical-align: middle; }
 .cl-axis { display: flex; justify-content: space-between; font-size: 0.68rem; color: var(--soft); margin-top: -0.3rem; }

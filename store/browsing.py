@@ -137,6 +137,10 @@ def _conditions(wanted: TrajectoryFilter) -> list[ColumnElement[bool]]:
     return conditions
 
 
+def any_trajectory(log: Log, trajectory_id: str) -> bool:
+    return count_trajectories(log, TrajectoryFilter(trajectory_id=trajectory_id)) > 0
+
+
 def count_trajectories(log: Log, wanted: TrajectoryFilter) -> int:
     """How many trajectories the filter leaves."""
     with log.reading() as session:

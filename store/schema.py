@@ -146,6 +146,8 @@ class TrajectoryRow(Base):
     """NULL while it is running."""
     error: Mapped[str | None]
     title: Mapped[str | None]
+    chat: Mapped[dict[str, Any] | None]
+    """What a chat of ours runs with (`store.chats.ChatSetup`); NULL for everything else."""
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
     ended_at: Mapped[datetime | None]
 

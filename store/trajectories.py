@@ -3,27 +3,15 @@
 What happens inside one is recorded by store/steps.py and read by store/turns.py; both are offered here too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy import Connection, delete, exists, insert, select, update
 
 from store.database import AnyRow, Log, LogError, in_chunks, insert_new
-from store.schema import (
-    GroupRow,
-    RewardRow,
-    RunTrajectoryRow,
-    ScenarioRow,
-    StepRow,
-    ToolCallRow,
-    ToolResponseRow,
-    TrajectoryRow,
-    TurnRow,
-    VerdictRow,
-    now,
-)
+from store.schema import Base, GroupRow, ScenarioRow, TrajectoryRow, now
 from store.steps import StepToRecord, ToolAnswer, record_step, record_tool_answers
 from store.turns import get_turns, turns_of
 from store.vocabulary import Origin, StopReason
@@ -59,6 +47,8 @@ class NewTrajectory:
     seed: int | None = None
     sampling: dict[str, Any] | None = None
     title: str | None = None
+    chat: dict[str, Any] | None = None
+    """What a chat of ours runs with (`store.chats.ChatSetup.as_dict()`)."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +68,7 @@ class TrajectorySummary:
     """None while it is running."""
     error: str | None
     title: str | None
+    chat: dict[str, Any] | None
     created_at: datetime
     ended_at: datetime | None
 
@@ -173,14 +164,20 @@ def delete_trajectories(log: Log, trajectory_ids: Iterable[str]) -> int:
             )
             rows = connection.execute(open_ones).all()
             ids = [row.id for row in rows]
-            for table in (VerdictRow, RewardRow, RunTrajectoryRow, ToolResponseRow, ToolCallRow, StepRow, TurnRow):
-                connection.execute(delete(table.__table__).where(table.trajectory_id.in_(ids)))
-            connection.execute(delete(TrajectoryRow.__table__).where(TrajectoryRow.id.in_(ids)))
+            delete_with_all_that_hangs_on(connection, ids)
             groups = {row.group_id for row in rows if row.group_id is not None}
             has_members = exists().where(TrajectoryRow.group_id == GroupRow.id)
             connection.execute(delete(GroupRow.__table__).where(GroupRow.id.in_(groups), ~has_members))
             deleted += len(ids)
     return deleted
+
+
+def delete_with_all_that_hangs_on(connection: Connection, trajectory_ids: Sequence[str]) -> None:
+    """Removes trajectories and every row that names them, in the caller's transaction."""
+    for table in reversed(Base.metadata.sorted_tables):
+        if "trajectory_id" in table.c:
+            connection.execute(delete(table).where(table.c.trajectory_id.in_(trajectory_ids)))
+    connection.execute(delete(TrajectoryRow.__table__).where(TrajectoryRow.id.in_(trajectory_ids)))
 
 
 _SUMMARIES = select(
@@ -198,6 +195,7 @@ _SUMMARIES = select(
     TrajectoryRow.stop_reason,
     TrajectoryRow.error,
     TrajectoryRow.title,
+    TrajectoryRow.chat,
     TrajectoryRow.created_at,
     TrajectoryRow.ended_at,
 ).outerjoin(ScenarioRow, TrajectoryRow.scenario_hash == ScenarioRow.hash)

@@ -54,6 +54,19 @@ class ToolSource(StrEnum):
     """The arguments violate the tool's schema, or the call could not be parsed: answered with an error."""
     CLIENT = "client"
     """The response was only seen in the client's next request to the gateway."""
+    PERSON = "person"
+    """A person who was asked before the call did not let it run: answered with an error that says so."""
+
+
+class ChatTools(StrEnum):
+    """What stands behind the tools of a chat."""
+
+    WORLD = "world"
+    """The executable world of a bundled domain."""
+    LLM = "llm"
+    """The tools of a bundled domain, answered by the LLM simulator."""
+    REAL = "real"
+    """Tools that do what they say."""
 
 
 class StopReason(StrEnum):

@@ -1,6 +1,7 @@
 """Fixtures that many tests share: `log` is an open, empty log, on SQLite and again on PostgreSQL."""
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from agent.bundled_model import prepare_bundled_model
 from agent.rendering import Renderer
 from store.database import Log, open_log
 from tests.databases import PostgresqlDatabases, postgresql_server
+from tests.sample_log import build_sample_log
 from tests.serving import MODEL, Serving, start_serving
 
 
@@ -91,5 +93,32 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def log(log_url: str) -> Iterator[Log]:
     log = open_log(log_url)
+    yield log
+    log.close()
+
+
+@pytest.fixture(scope="session")
+def sample_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("sample") / "log.db"
+    build_sample_log(f"sqlite:///{file}").close()
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return file
+
+
+@pytest.fixture
+def sample(sample_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    file = tmp_path / "sample.db"
+    shutil.copyfile(sample_file, file)
+    monkeypatch.setenv("CHECKLOOP_DATABASE_URL", f"sqlite:///{file}")
+    log = open_log(f"sqlite:///{file}")
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def empty(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    monkeypatch.setenv("CHECKLOOP_DATABASE_URL", sqlite_url)
+    log = open_log(sqlite_url)
     yield log
     log.close()

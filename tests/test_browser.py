@@ -15,8 +15,9 @@ from store.trajectories import list_trajectories
 from store.turns import get_turns
 from store.verdicts import verdicts_of
 from store.vocabulary import Outcome
+from tests.pages import HOSTILE, hostile_trajectory
 from tests.sample_log import build_sample_log
-from tests.test_dashboard import HOSTILE, free_port, hostile_trajectory
+from tests.scripted_gateway import free_port
 
 pytestmark = pytest.mark.timeout(240)
 

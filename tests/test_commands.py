@@ -110,3 +110,12 @@ def test_a_damaged_scenario_file(
 def test_an_unknown_world(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     status, said = run(monkeypatch, capsys, "chat", "--domain", "moon")
     assert status == 1 and "'moon'" in said and "travel" in said
+
+
+def test_a_chat_that_cannot_be_had(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, said = run(monkeypatch, capsys, "chat", "--tools", "llm")
+    assert status == 1 and "[simulator]" in said
+    status, said = run(monkeypatch, capsys, "chat", "--session", "chat-x")
+    assert status == 1 and "no trajectory 'chat-x'" in said

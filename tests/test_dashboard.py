@@ -1,112 +1,32 @@
 """Every page as a person meets it: on an empty log, on a full one, on a broken one, and with hostile text in it."""
 
-import shutil
-import socket
 import sqlite3
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
-from streamlit.testing.v1 import AppTest
 
-from dashboard.chats import scenario_of as chat_scenario_of
 from dashboard.links import CHAT, ITEMS, OVERVIEW, PAGES, TRAINING, TRAJECTORIES, PageSpec
 from dashboard.text import LONGEST, escape, link, tidy_json
-from env_sim.worlds import WORLDS
 from store.browsing import TrajectoryFilter, neighbours
-from store.database import Log, open_log
+from store.database import Log
 from store.figures import Counts, verdict_cube
+from store.ratings import rate_turn
 from store.runs import add_metrics, finish_run, start_run
-from store.scenarios import add_scenarios, item_ids
 from store.trajectories import (
     NewTrajectory,
-    StepToRecord,
-    ToolAnswer,
     create_trajectories,
     end_trajectory,
-    list_trajectories,
-    record_step,
-    record_tool_answers,
 )
 from store.turns import get_turns
-from store.verdicts import Verdict, add_verdicts, rewards_of, verdicts_of
-from store.vocabulary import Origin, Outcome, RunKind, Split, ToolSource, VerdictSource
-from tests.sample_log import CHAT_ID, build_sample_log, scenario_of
-from tests.sample_log import DOMAINS as SAMPLE_DOMAINS
-from tests.scripted_gateway import Policy, Refuses, Says, ScriptedGateway, call
-
-APP = Path(__file__).parent.parent / "dashboard" / "app.py"
-HOSTILE = (
-    '<script>alert("x")</script><img src=x onerror=alert(1)> ![p](http://evil.test/p.png) [l](http://evil.test) # h'
-)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from store.verdicts import rewards_of, verdicts_of
+from store.vocabulary import Origin, Outcome, RunKind
+from tests.pages import HOSTILE, hostile_trajectory, html, ids, open_page, shown
+from tests.scripted_gateway import free_port
 
 
 @pytest.fixture(autouse=True)
 def nobody_at_the_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(free_port()))
-
-
-@pytest.fixture(scope="module")
-def sample_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("sample") / "log.db"
-    build_sample_log(f"sqlite:///{file}").close()
-    with sqlite3.connect(file) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return file
-
-
-@pytest.fixture
-def sample(sample_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
-    file = tmp_path / "sample.db"
-    shutil.copyfile(sample_file, file)
-    monkeypatch.setenv("CHECKLOOP_DATABASE_URL", f"sqlite:///{file}")
-    log = open_log(f"sqlite:///{file}")
-    yield log
-    log.close()
-
-
-@pytest.fixture
-def empty(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
-    monkeypatch.setenv("CHECKLOOP_DATABASE_URL", sqlite_url)
-    log = open_log(sqlite_url)
-    yield log
-    log.close()
-
-
-def open_page(page: PageSpec, **query: str) -> AppTest:
-    app = AppTest.from_file(str(APP), default_timeout=60)
-    if page is not OVERVIEW:
-        app.run()
-        app.switch_page(page.target)
-    app.query_params.update(query)
-    app.run()
-    assert not app.exception
-    return app
-
-
-def html(app: AppTest) -> str:
-    """What the pages' own HTML says, without the style sheet."""
-    return "\n".join(element.value for element in app.html if "<style>" not in element.value)
-
-
-def shown(app: AppTest) -> str:
-    """Everything a reader can read."""
-    parts = [html(app)]
-    for kind in ("title", "subheader", "markdown", "caption", "text", "code", "error", "info", "warning"):
-        parts += [str(element.value) for element in app.get(kind)]
-    parts += [f"{metric.label}: {metric.value} {metric.delta}" for metric in app.metric]
-    parts += [frame.value.to_string() for frame in app.dataframe]
-    return "\n".join(parts)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
@@ -176,10 +96,6 @@ def test_the_overview_filters_by_what_the_address_says(sample: Log) -> None:
     )
     assert f"of {rollouts.judged:,}" in html(app)
     assert "banking" not in html(app).split("By kind")[0].split("Items that fail")[0].split("demo/before")[0]
-
-
-def ids(log: Log, **wanted: str) -> list[str]:
-    return [summary.id for summary in list_trajectories(log, limit=10_000, **wanted)]
 
 
 def test_the_list_shows_every_trajectory_of_the_filter(sample: Log) -> None:
@@ -280,60 +196,6 @@ def test_training_follows_a_run_that_is_on(sample: Log) -> None:
     assert app.multiselect(key="runs").value == ["demo-round-3"]
 
 
-def hostile_trajectory(log: Log) -> str:
-    """A dialogue in which everything that a model, tool, user or judge can write is hostile."""
-    scenario = scenario_of(SAMPLE_DOMAINS[0], 4711, Split.TRAIN)
-    scenario = scenario.model_copy(
-        update={
-            "turns": (
-                scenario.turns[0].model_copy(
-                    update={
-                        "checklist": tuple(
-                            item.model_copy(update={"question": HOSTILE}) for item in scenario.turns[0].checklist
-                        )
-                    }
-                ),
-            )
-        }
-    )
-    add_scenarios(log, [scenario])
-    new = NewTrajectory(id="hostile", origin=Origin.CHAT, scenario_hash=scenario.hash, version="v0003", title=HOSTILE)
-    create_trajectories(log, [new])
-    call_text = {"id": "c1", "name": "search_trains", "arguments": HOSTILE}
-    for index, message in enumerate(
-        (
-            {"content": "", "reasoning": HOSTILE, "tool_calls": [call_text]},
-            {"content": HOSTILE, "reasoning": HOSTILE, "tool_calls": []},
-        )
-    ):
-        step = StepToRecord(
-            trajectory_id="hostile",
-            turn_index=0,
-            index=index,
-            parent_id=None,
-            user=HOSTILE,
-            version="v0003",
-            new_messages=[],
-            tools_hash=None,
-            message=message,
-            delta_ids=[1, 2, 3],
-            sampled_ids=[4],
-            logprobs=[-0.1],
-            context_tokens=3,
-            finish_reason="stop" if index else "tool_calls",
-            latency_ms=1.0,
-            sampling={},
-        )
-        record_step(log, step)
-    record_tool_answers(log, "hostile", [ToolAnswer("c1", HOSTILE, True, ToolSource.WORLD, 1.0)])
-    verdicts = [
-        Verdict("hostile", 0, item, key, Outcome.FAIL, None, VerdictSource.LLM, HOSTILE, None, HOSTILE, HOSTILE)
-        for (turn, key), item in item_ids(log, scenario.hash).items()
-    ]
-    add_verdicts(log, verdicts)
-    return "hostile"
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
 def test_hostile_text_is_shown_as_text(page: PageSpec, sample: Log) -> None:
     query = {TRAJECTORIES: {"trajectory": "hostile"}, CHAT: {"session": "hostile"}}.get(page, {})
@@ -365,109 +227,13 @@ def test_text_shows_exactly_its_characters() -> None:
     assert tidy_json("{broken") == "{broken"
 
 
-class RunningGateway:
-    """The scripted gateway behind a real port, with the health route that the page asks."""
-
-    def __init__(self, log: Log, policy: Policy, port: int) -> None:
-        app = FastAPI()
-        scripted = ScriptedGateway(log, policy)
-        app.post("/sessions/{session}/v1/chat/completions")(scripted.complete)
-        app.get("/health")(lambda: {"servers": {"live": True}})
-        self.scripted = scripted
-        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-
-    def __enter__(self) -> "RunningGateway":
-        self._thread.start()
-        deadline = time.monotonic() + 20
-        while not self._server.started:
-            assert time.monotonic() < deadline, "the scripted gateway did not start"
-            time.sleep(0.02)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(timeout=20)
-
-
-def asks_a_tool_then_replies(body: dict) -> Says:
-    last = body["messages"][-1]
-    if last["role"] == "tool":
-        return Says(f"The tool says {last['content'][:20]}")
-    return call(body["tools"][0]["function"]["name"], nonsense=1)
-
-
-def test_a_chat_is_answered_shown_and_logged(empty: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(port))
-    with RunningGateway(empty, asks_a_tool_then_replies, port) as gateway:
-        app = open_page(CHAT, tools="travel")
-        app.chat_input(key="say").set_value("Which trains run to Porto?").run()
-        assert not app.exception and not app.error
-        session = app.query_params["session"]
-        said = html(app)
-        tool = gateway.scripted.requests[0]["tools"][0]["function"]["name"]
-        assert "Which trains run to Porto?" in said and tool in said and "The tool says" in said
-        turn = get_turns(empty, session)[0]
-        assert turn.steps[0].calls[0].source == ToolSource.VALIDATION  # nonsense is no argument of any tool
-        assert turn.reply in said.replace("&quot;", '"')
-        system = gateway.scripted.requests[0]["messages"][0]
-
-        again = open_page(CHAT, session=session)
-        assert "Which trains run to Porto?" in html(again)
-        again.chat_input(key="say").set_value("And back?").run()
-        assert not again.error
-        assert [turn.user for turn in get_turns(empty, session)] == ["Which trains run to Porto?", "And back?"]
-        later = gateway.scripted.requests[-1]["messages"]
-        assert later[0] == system and "And back?" in [message["content"] for message in later]
-    summary = list_trajectories(empty, origin=Origin.CHAT)[0]
-    assert summary.id == session and summary.title == "travel" and summary.seed is not None
-
-
-def test_a_gateway_that_fails_is_a_message_and_the_chat_goes_on(empty: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(port))
-    broken = [True]
-
-    def policy(body: dict) -> Says | Refuses:
-        return Refuses(503) if broken else Says("Here I am.")
-
-    with RunningGateway(empty, policy, port):
-        app = open_page(CHAT, tools="shop")
-        app.chat_input(key="say").set_value("Hello").run()
-        assert "could not be finished" in app.error[0].value
-        assert "Traceback" not in shown(app)
-        broken.clear()
-        app.chat_input(key="say").set_value("Hello").run()
-        assert not app.error and "Here I am." in html(app)
-
-
-def test_a_suggestion_can_be_asked(empty: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    port = free_port()
-    monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(port))
-    with RunningGateway(empty, lambda body: Says("Gladly."), port):
-        app = open_page(CHAT, tools="library")
-        app.button(key="suggest").click().run()
-        assert not app.error and "Gladly." in html(app)
-    turn = get_turns(empty, app.query_params["session"])[0]
-    summary = list_trajectories(empty, origin=Origin.CHAT)[0]
-    assert turn.user == chat_scenario_of("library", summary.seed).turns[0].user
-
-
-def test_without_a_gateway_nothing_can_be_said(sample: Log) -> None:
-    app = open_page(CHAT)
-    assert app.chat_input(key="say").disabled
-    assert app.code[0].value == "checkloop up"
-
-
-def test_a_chat_from_elsewhere_can_be_read(sample: Log) -> None:
-    app = open_page(CHAT, session=CHAT_ID)
-    assert "AP-131" in html(app) and "started elsewhere" in html(app)
-    assert app.chat_input(key="say").disabled
-
-
-@pytest.mark.parametrize("domain", sorted(WORLDS))
-def test_a_chat_can_start_in_every_world(domain: str, empty: Log) -> None:
-    app = open_page(CHAT, tools=domain)
-    assert app.selectbox(key="tools").value == domain
-    assert any(f">{tool.name}<" in html(app) for tool in WORLDS[domain].tools)
+def test_a_person_s_thumbs_and_comment_stand_beside_the_verdicts(sample: Log) -> None:
+    trajectory = ids(sample, batch="demo/after")[0]
+    assert "rating" not in html(open_page(TRAJECTORIES, trajectory=trajectory))
+    rate_turn(sample, trajectory, 0, 1, comment="quick", person="ann")
+    rate_turn(sample, trajectory, 0, -1, comment=HOSTILE, person="ben <b>")
+    said = html(open_page(TRAJECTORIES, trajectory=trajectory))
+    assert "▼ thumbs down" in said and "ben &lt;b&gt;" in said and "&lt;script&gt;" in said
+    assert "thumbs up" not in said and "<script" not in said
+    rate_turn(sample, trajectory, 0, 0, person="ben <b>")
+    assert "thumbs down" not in html(open_page(TRAJECTORIES, trajectory=trajectory))

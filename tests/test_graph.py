@@ -17,6 +17,7 @@ from pydantic import PrivateAttr
 
 from agent import example_graph
 from agent.graph import AgentState, build_graph
+from agent.real_tools import answer_really
 from agent.tools import ToolOutage, make_tools
 from store.records import ToolSpec
 from store.trajectories import ToolAnswer
@@ -210,7 +211,13 @@ def test_the_exported_graph_has_no_checkpointer_and_knows_its_tools() -> None:
     assert set(served.get_graph().nodes) == {"__start__", "model", "tools", "__end__"}
 
 
-def test_the_example_s_calculator_calculates_and_nothing_else() -> None:
-    assert asyncio.run(example_graph.calculate.ainvoke({"expression": "2 * (3 + 4) / -7"})) == "-2"
-    with pytest.raises(ValueError, match="not an arithmetic expression"):
-        asyncio.run(example_graph.calculate.ainvoke({"expression": "__import__('os')"}))
+def test_the_real_tools_do_what_they_say_and_nothing_else() -> None:
+    def say(name: str, **arguments: Any) -> ToolAnswer:
+        return asyncio.run(answer_really(name, arguments, "c1"))
+
+    assert say("calculate", expression="2 * (3 + 4) / -7").response == "-2"
+    for expression in ("__import__('os')", "1/0", "1+", "a"):
+        assert say("calculate", expression=expression).is_error
+    assert say("current_time", timezone="Europe/Berlin").response[:2] == "20"
+    assert "no time zone" in say("current_time", timezone="../etc/passwd").response
+    assert say("current_time", zone="UTC").is_error

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.chat import ChatSession, TurnEnded
+from agent.chat import ChatSession, Equipment, TurnEnded
 from agent.mcp_servers import McpServer
 from agent.mcp_tools import open_mcp_tools
 from env_sim.recordings import recorded_steps, recorded_turns
@@ -33,9 +33,11 @@ def script(*says: Says) -> Policy:
 
 async def chat(log: Log, policy: Policy, specs: tuple[ToolSpec, ...], answer: Any, *said: str) -> str:
     """The id of a chat in which `said` was said."""
-    session = ChatSession("http://gateway", log, specs, answer, http_client=ScriptedGateway(log, policy).client())
+    client = ScriptedGateway(log, policy).client()
+    session = ChatSession("http://gateway", log, Equipment(specs, answer), http_client=client)
     for text in said:
         assert isinstance([event async for event in session.say(text)][-1], TurnEnded)
+    await session.close()
     return session.id
 
 

@@ -1,55 +1,92 @@
-"""Chat: talk to the served agent with the simulated tools of a bundled domain; what is said is in the log.
+"""Chat: talk to the served agent, with simulated or real tools; what is said is in the log.
 
-Reads the chats of the log and says new turns through the gateway; the open chat stands in the address (`?session=ID`).
+Reads the chats of the log and the turns that are being said (`dashboard.live_chats`); what a person does is in
+`dashboard.chat_actions`. The open chat stands in the address (`?session=ID`), so that it outlives reloads and restarts.
 """
 
 import time
-from contextlib import closing
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import streamlit as st
 
 from dashboard.boundary import run_page
-from dashboard.chats import ChatFailed, domain_of, new_seed, scenario_of, start_session
-from dashboard.dialogue import step_html
-from dashboard.format import ago
+from dashboard.chat_actions import PROBLEM, comment, decide, decisions_key, rate, say_instead, say_typed, stop
+from dashboard.chat_list import show_head, show_list
+from dashboard.chat_start import choose_setup
+from dashboard.chat_turns import Called, cost_html, parts_of_events, parts_of_turn, took, turn_html
+from dashboard.chats import setup_of
 from dashboard.gateway_status import GatewayState, ask_gateway
-from dashboard.links import CHAT, TRAJECTORIES, address, parameters
-from dashboard.text import chip, escape, link, prose, show, soft
-from env_sim.worlds import WORLDS
-from store.browsing import TrajectoryFilter, page_of_trajectories, sampled_arguments, step_figures
+from dashboard.links import CHAT, TRAJECTORIES, address
+from dashboard.live_chats import RunningTurn, TurnState, live_chats
+from dashboard.text import escape, link, mono, prose, show, show_empty, soft, tidy_json
+from store.browsing import StepFigures, any_trajectory, sampled_arguments, step_figures
+from store.chats import WHOLE, ChatSetup
 from store.database import Log
-from store.records import Scenario, TurnRecord
+from store.ratings import Rating, ratings_of
+from store.records import TurnRecord
 from store.settings import Settings
 from store.trajectories import get_trajectory
 from store.turns import get_turns
-from store.versions import live_version
-from store.vocabulary import Origin
 
-if TYPE_CHECKING:
-    from dashboard.conversation import Conversation
+REDRAW_S = 0.06  # a picture of the reply for every token would cost more than the tokens
+AT_LEAST_S = 0.4  # however little happens: also what lets a click on the page through
+SHOWN_TURNS = 12
 
-REDRAW_S = 0.05  # a picture of the reply for every token would cost more than the tokens
-RECENT = 12
+
+@dataclass(frozen=True)
+class NextMessage:
+    """What stands in the way of the next message, and what it would begin or go on with."""
+
+    chat_id: str | None
+    setup: ChatSetup | None
+    """None: a chat that can only be read here."""
+    gateway_is_up: bool
+    running: RunningTurn | None = None
+    waiting: bool = False
+
+    @property
+    def hint(self) -> str:
+        if not self.gateway_is_up:
+            return "The agent cannot be reached"
+        if self.setup is None:
+            return "This chat can only be read here"
+        if self.running is not None:
+            return "The agent is answering"
+        return "The agent waits for your decision above" if self.waiting else ""
 
 
 def show_chat(log: Log, settings: Settings) -> None:
-    session_id = st.query_params.get("session")
+    chat_id = st.query_params.get("session")
     main, side = st.columns([7, 2], gap="large")
     with side:
-        show_recent(log, session_id)
+        show_list(log, chat_id)
     with main:
+        if problem := st.session_state.pop(PROBLEM, None):
+            st.error("That did not work.", icon=":material/error:")
+            st.code(problem, language=None, wrap_lines=True)
+        if note := st.session_state.pop("chat-note", None):
+            st.success(note, icon=":material/check:")
         state = ask_gateway(settings.gateway_url)
-        scenario = show_session(log, session_id) if session_id else choose_domain(state == GatewayState.READY)
-        ready = show_gateway_state(state, settings)
-    can_say = ready and scenario is not None
-    placeholder = "Message the agent" if can_say else "The agent cannot be reached"
-    text = st.chat_input(placeholder, key="say", submit_mode="stop", disabled=not can_say)
-    text = text or st.session_state.pop("suggested", None)
-    if text and scenario is not None:
+        if chat_id and not any_trajectory(log, chat_id):
+            show_empty("There is no such chat", f"The log holds none with the id {chat_id}: it may have been deleted.")
+            return
+        if chat_id is None:
+            is_up = show_gateway_state(state, settings)
+            coming = NextMessage(None, choose_setup(settings, is_up), is_up)
+        else:
+            coming = show_session(log, chat_id, state, settings)
+    # Outside of the columns: only there it stays at the bottom of the window.
+    st.chat_input(
+        coming.hint or "Message the agent",
+        key="say",
+        disabled=bool(coming.hint),
+        on_submit=say_typed,
+        args=(chat_id, coming.setup, "say"),
+    )
+    if coming.running is not None and chat_id is not None:
         with main:
-            say(log, settings, session_id, scenario, str(text))
+            follow(chat_id, coming.running)
 
 
 def show_gateway_state(state: GatewayState, settings: Settings) -> bool:
@@ -65,130 +102,200 @@ def show_gateway_state(state: GatewayState, settings: Settings) -> bool:
     return False
 
 
-def leave_session() -> None:
-    st.query_params.pop("session", None)
-
-
-def show_recent(log: Log, session_id: str | None) -> None:
-    st.button("New chat", icon=":material/add:", on_click=leave_session, disabled=session_id is None)
-    now = datetime.now(UTC)
-    chats = page_of_trajectories(log, TrajectoryFilter(origin=Origin.CHAT.value), limit=RECENT, offset=0)
-    parts = ['<div class="cl-label">Recent chats</div>'] if chats else []
-    for listing in chats:
-        opening = listing.opening if len(listing.opening) <= 60 else listing.opening[:59] + "…"
-        title = opening or listing.id
-        shown = (
-            f"<b>{escape(title)}</b>" if listing.id == session_id else link(title, address(CHAT, session=listing.id))
-        )
-        note = soft(f"{ago(listing.created_at, now)} · {listing.version or 'no version'}")
-        parts.append(f'<div class="cl-recent">{shown}<br>{note}</div>')
-    if parts:
-        show(*parts)
-
-
-def choose_domain(ready: bool) -> Scenario:
-    """The start of a new chat: which simulated tools the agent has, and what one could ask it."""
-    names = sorted(WORLDS)
-    domain = st.selectbox(
-        "Domain of the simulated tools",
-        names,
-        key="tools",
-        bind="query-params",
-        width=320,
-    )
-    seed = st.session_state.setdefault("chat-seed", new_seed())
-    scenario = scenario_of(domain, seed)
-    chips = "".join(chip(tool.name) for tool in scenario.tools)
-    show(f'<div class="cl-row">{chips}</div>')
-    show(
-        '<div class="cl-label">For example</div>',
-        *(f'<div class="cl-block">{prose(t.user)}</div>' for t in scenario.turns[:2]),
-    )
-    if st.button("Ask the first one", icon=":material/play_arrow:", key="suggest", disabled=not ready):
-        st.session_state["suggested"] = scenario.turns[0].user
-    return scenario
-
-
-def show_session(log: Log, session_id: str) -> Scenario | None:
-    """The dialogue so far, from the log; returns what to go on with, None if this page cannot."""
-    summary = get_trajectory(log, session_id)
-    domain = domain_of(summary)
-    show_dialogue(log, session_id, get_turns(log, session_id))
-    st.page_link(
-        TRAJECTORIES.target,
-        label="Open in Trajectories",
-        icon=":material/open_in_new:",
-        query_params=parameters(trajectory=session_id),
-    )
-    if domain is None or summary.seed is None:
+def show_session(log: Log, chat_id: str, state: GatewayState, settings: Settings) -> NextMessage:
+    """The dialogue so far; returns how it goes on."""
+    summary = get_trajectory(log, chat_id)
+    setup = setup_of(summary)
+    turn = live_chats().turn_of(chat_id)
+    turn_state = turn.state if turn is not None else None  # asked once, and before the log: it changes meanwhile
+    if turn_state in (TurnState.ENDED, TurnState.WAITING):
+        live_chats().forget(chat_id)
+        turn = None
+    running = turn if turn_state is TurnState.RUNNING else None
+    turns = get_turns(log, chat_id)
+    show_head(summary, setup, turns[0].user if turns else turn.text if turn else "")
+    # A turn that runs, or was broken off here, is shown as this process knows it; the log may not have all of it yet.
+    settled = turns if turn is None else turns[: turn.index]
+    sampled, figures = sampled_arguments(log, chat_id), step_figures(log, chat_id)
+    can_say = state == GatewayState.READY and setup is not None
+    waiting = calls_that_wait(turns[-1], setup) if turns and turn is None else []
+    show_settled(log, chat_id, settled, figures, sampled, can_retry=can_say and turn is None, waiting=waiting)
+    if turn is not None and running is None:
+        show_broken_off(chat_id, turn, can_say)
+    if waiting:
+        show_question(chat_id, turns[-1], sampled, waiting, can_say)
+    if setup is None:
         show(soft("This chat was started elsewhere, with tools that the dashboard does not have: it can be read here."))
-        return None
-    return scenario_of(domain, summary.seed)
+    return NextMessage(chat_id, setup, show_gateway_state(state, settings), running, bool(waiting))
 
 
-def show_dialogue(log: Log, session_id: str, turns: list[TurnRecord]) -> None:
-    figures = step_figures(log, session_id)
-    sampled = sampled_arguments(log, session_id)
-    for turn in turns:
+def calls_that_wait(turn: TurnRecord, setup: ChatSetup | None) -> list[str]:
+    """Ids of the calls that a person decides on: those of the newest step, if none of its calls was answered."""
+    last = turn.steps[-1]
+    if setup is None or last.finish_reason not in WHOLE or any(call.response is not None for call in last.calls):
+        return []
+    return [call.call_id for call in last.calls if call.name in setup.ask_first and call.arguments is not None]
+
+
+def show_settled(
+    log: Log,
+    chat_id: str,
+    turns: Sequence[TurnRecord],
+    figures: dict[tuple[int, int], StepFigures],
+    sampled: dict[str, str],
+    *,
+    can_retry: bool,
+    waiting: Sequence[str],
+) -> None:
+    """Turns out of the log; the newest ones, the others on request."""
+    ratings = ratings_of(log, [chat_id])
+    shown = int(st.session_state.get(f"shown-{chat_id}", SHOWN_TURNS))
+    hidden = max(0, len(turns) - shown)
+    if hidden:
+        st.button(
+            f"Show {min(hidden, 4 * SHOWN_TURNS)} of {hidden} earlier turns",
+            type="tertiary",
+            icon=":material/expand_less:",
+            on_click=show_more,
+            args=(chat_id, shown),
+            key="earlier",
+        )
+    for turn in turns[hidden:]:
+        is_last = turn is turns[-1]
         with st.chat_message("user", avatar=":material/person:"):
             show(prose(turn.user))
         with st.chat_message("assistant", avatar=":material/smart_toy:"):
-            show(*(step_html(step, figures.get((turn.index, step.index)), sampled) for step in turn.steps))
-            if not turn.complete:
-                show(soft("This turn ended without a reply."))
+            asked = waiting if is_last else ()
+            show(turn_html(parts_of_turn(turn, sampled), asked=asked))
+            if not turn.complete and not asked:
+                show(soft("This turn ended without a reply; it can be said again."))
+            if not asked:
+                show_below(chat_id, turn, figures, ratings.get((chat_id, turn.index)), can_retry=can_retry and is_last)
 
 
-def say(log: Log, settings: Settings, session_id: str | None, scenario: Scenario, text: str) -> None:
-    """One user turn, drawn as it is sampled; afterwards the page shows it from the log."""
-    with st.spinner("Opening the conversation", show_time=False):
-        from dashboard.conversation import ReplyInProgress  # loads LangGraph: seconds, which only a chat needs
+def show_more(chat_id: str, shown: int) -> None:
+    st.session_state[f"shown-{chat_id}"] = shown + 4 * SHOWN_TURNS
 
-    if session_id is None:
-        live = live_version(log)
-        session_id = start_session(log, scenario.domain, st.session_state.pop("chat-seed"), live.name if live else None)
-        st.query_params["session"] = session_id
+
+def show_below(
+    chat_id: str,
+    turn: TurnRecord,
+    figures: dict[tuple[int, int], StepFigures],
+    rating: Rating | None,
+    *,
+    can_retry: bool,
+) -> None:
+    """What a person can say of a turn, and where more is said of it."""
+    name = f"{chat_id}-{turn.index}"
+    with st.container(horizontal=True, vertical_alignment="center", key=f"below-{turn.index}", gap="small"):
+        thumb = f"thumb-{name}"
+        st.session_state[thumb] = None if rating is None else int(rating.value > 0)
+        st.feedback("thumbs", key=thumb, on_change=rate, args=(chat_id, turn.index, thumb))
+        if rating is not None:
+            with st.popover("Comment", icon=":material/edit_note:", type="tertiary"):
+                text = f"comment-{name}"
+                st.text_area("What was good or bad about it", value=rating.comment, key=text, max_chars=2000)
+                st.button("Save", key=f"save-{name}", on_click=comment, args=(chat_id, turn.index, rating.value, text))
+        if can_retry:
+            show_retry(chat_id, turn.index, turn.user)
+        place = f"{address(TRAJECTORIES, trajectory=chat_id)}#turn-{turn.index + 1}"
+        show(f'<div class="cl-row">{link("Verdicts", place)}{cost_html(turn, figures)}</div>')
+    if rating is not None and rating.comment:
+        show(f'<div class="cl-quote cl-soft">{escape(rating.person)}: {escape(rating.comment)}</div>')
+
+
+def show_retry(chat_id: str, turn: int, said: str) -> None:
+    """Say the last turn again, as it was or otherwise. The log keeps both."""
+    with st.popover("Edit", icon=":material/edit:", type="tertiary"):
+        text = f"edit-{chat_id}-{turn}"
+        st.text_area("Your message", value=said, key=text)
+        st.button("Say this instead", key="instead", on_click=say_instead, args=(chat_id, turn, None, text))
+    st.button(
+        "Say again",
+        icon=":material/refresh:",
+        type="tertiary",
+        key="again",
+        on_click=say_instead,
+        args=(chat_id, turn, said),
+        help="The agent answers anew; the log keeps both answers.",
+    )
+
+
+def show_broken_off(chat_id: str, turn: RunningTurn, ready: bool) -> None:
+    """A turn that was stopped, or failed: as far as it came, and how to say it again."""
     with st.chat_message("user", avatar=":material/person:"):
-        show(prose(text))
+        show(prose(turn.text))
+    with st.chat_message("assistant", avatar=":material/smart_toy:"):
+        show(turn_html(parts_of_events(turn.events, turn.begun)))
+        if turn.state is TurnState.STOPPED:
+            show(soft("Stopped. The turn can be said again."))
+        else:
+            st.error("The turn could not be finished; it can be said again.", icon=":material/error:")
+            st.code(turn.problem, language=None, wrap_lines=True)
+        if ready:
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                show_retry(chat_id, turn.index, turn.text)
+
+
+def show_question(
+    chat_id: str, turn: TurnRecord, sampled: dict[str, str], waiting: Sequence[str], can_say: bool
+) -> None:
+    """The next call that waits, with what a person can say to it."""
+    decided = st.session_state.get(decisions_key(chat_id), {})
+    parts = parts_of_turn(turn, sampled)
+    calls = [p for p in parts if isinstance(p, Called) and p.call_id in waiting and p.call_id not in decided]
+    if not calls:
+        return
+    call = calls[0]
+    more = f" · {len(calls) - 1} more after it" if len(calls) > 1 else ""
+    with st.container(border=True, key="question"):
+        show(
+            f'<div class="cl-label">Asks first{more}</div>'
+            f'<div class="cl-title">Shall the agent call {escape(call.name)}?</div>{mono(tidy_json(call.arguments))}'
+        )
+        reason = f"reason-{call.call_id}"
+        st.text_input("If you refuse: why", key=reason, placeholder="told to the agent", max_chars=500)
+        given = (chat_id, turn.index, turn.user, parts, list(waiting), call.call_id)
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.button(
+                "Approve",
+                type="primary",
+                icon=":material/check:",
+                key="approve",
+                disabled=not can_say,
+                on_click=decide,
+                args=(*given, True, reason),
+            )
+            st.button(
+                "Refuse",
+                icon=":material/block:",
+                key="refuse",
+                disabled=not can_say,
+                on_click=decide,
+                args=(*given, False, reason),
+            )
+            if can_say:
+                show_retry(chat_id, turn.index, turn.user)
+
+
+def follow(chat_id: str, turn: RunningTurn) -> None:
+    """Draws a turn as it is said; afterwards the page shows it from the log."""
+    with st.chat_message("user", avatar=":material/person:"):
+        show(prose(turn.text))
     with st.chat_message("assistant", avatar=":material/smart_toy:"):
         place = st.empty()
-        progress = ReplyInProgress()
-        drawn = 0.0
-        place.html(progress.html())
-        conversation = open_conversation(log, settings.gateway_url, session_id, scenario)
-        try:
-            with closing(conversation.say(text)) as events:
-                for event in events:
-                    progress.add(event)
-                    if time.monotonic() - drawn >= REDRAW_S:
-                        place.html(progress.html())
-                        drawn = time.monotonic()
-        except ChatFailed as failure:
-            place.html(progress.html())
-            st.error("The turn could not be finished; it can be said again.", icon=":material/error:")
-            st.code(str(failure), language=None, wrap_lines=True)
-            return
-        finally:
-            st.session_state["conversation-steps"] = step_count(log, session_id)
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.button("Stop", icon=":material/stop:", key="stop", on_click=stop, args=(chat_id,))
+            clock = st.empty()
+        drawn, seen = 0.0, -1
+        while not turn.wait(REDRAW_S):
+            now = time.monotonic()
+            if len(turn.events) != seen or now - drawn >= AT_LEAST_S:
+                seen, drawn = len(turn.events), now
+                parts = parts_of_events(turn.events[:seen], turn.begun) if seen else list(turn.begun)
+                place.html(f'<div class="cl">{turn_html(parts, running=True)}</div>')
+                clock.html(f'<div class="cl">{soft(took(1000 * (now - turn.started)))}</div>')
     st.rerun()
-
-
-def open_conversation(log: Log, gateway_url: str, session_id: str, scenario: Scenario) -> "Conversation":
-    """The open conversation of this browser session; opened from the log if it is another one, or went on elsewhere."""
-    from dashboard.conversation import Conversation
-
-    kept: Any = st.session_state.get("conversation")
-    if isinstance(kept, Conversation):
-        if kept.id == session_id and st.session_state.get("conversation-steps") == step_count(log, session_id):
-            return kept
-        kept.close()
-        del st.session_state["conversation"]
-    conversation = Conversation(log, gateway_url, session_id, scenario)
-    st.session_state["conversation"] = conversation
-    return conversation
-
-
-def step_count(log: Log, session_id: str) -> int:
-    return len(step_figures(log, session_id))
 
 
 run_page(CHAT.title, show_chat)

@@ -8,6 +8,7 @@ from collections import Counter
 import streamlit as st
 
 from dashboard.boundary import counted, run_page
+from dashboard.chat_turns import rating_html
 from dashboard.dialogue import checklist_html, turn_html
 from dashboard.format import moment, percent, plural
 from dashboard.links import TRAJECTORIES
@@ -16,6 +17,7 @@ from dashboard.trajectory_table import PAGE_SIZE, chosen_filter, describe_filter
 from store.browsing import (
     StepFigures,
     TrajectoryFilter,
+    any_trajectory,
     count_trajectories,
     neighbours,
     page_of_trajectories,
@@ -24,6 +26,7 @@ from store.browsing import (
 )
 from store.database import Log
 from store.figures import facets
+from store.ratings import ratings_of
 from store.scenarios import get_scenario
 from store.settings import Settings
 from store.trajectories import TrajectorySummary, get_trajectory
@@ -115,6 +118,7 @@ def show_trajectory(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> N
     show_summary(summary, reward, verdicts, figures)
     sampled = sampled_arguments(log, trajectory_id)
     scenario = get_scenario(log, summary.scenario_hash) if summary.scenario_hash else None
+    ratings = ratings_of(log, [trajectory_id])
     times = Counter((verdict.turn_index, verdict.item_key) for verdict in said)
     for turn in turns:
         value = reward.turn_values[turn.index] if reward and turn.index < len(reward.turn_values) else None
@@ -123,6 +127,8 @@ def show_trajectory(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> N
         with left:
             show(turn_html(turn, figures, sampled))
         with right:
+            if rating := ratings.get((trajectory_id, turn.index)):
+                show('<div class="cl-label">A person\'s rating</div>', rating_html(rating))
             if scenario is None or turn.index >= len(scenario.turns):
                 show(soft("No checklist: this dialogue was not played from a scenario."))
                 continue
@@ -133,10 +139,6 @@ def show_trajectory(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> N
     if scenario and len(turns) < len(scenario.turns):
         rest = plural(len(scenario.turns) - len(turns), "turn")
         show(soft(f"Not reached: {rest} of the scenario ({summary.stop_reason or 'still running'}). They count 0."))
-
-
-def any_trajectory(log: Log, trajectory_id: str) -> bool:
-    return count_trajectories(log, TrajectoryFilter(trajectory_id=trajectory_id)) > 0
 
 
 def checklist_heading(verdicts: dict[str, Verdict], value: float | None) -> str:

@@ -13,6 +13,7 @@ def upgrade() -> None:
     op.add_column("trajectory", sa.Column("session", sa.String(length=64), nullable=True))
     op.add_column("trajectory", sa.Column("agent", sa.String(length=64), nullable=True))
     op.create_index(op.f("ix_trajectory_session"), "trajectory", ["session"], unique=False)
+    op.add_column("trajectory", sa.Column("chat", sa.JSON(none_as_null=True), nullable=True))
     op.add_column("step", sa.Column("version_spans", sa.JSON(), nullable=True))
     op.add_column("step", sa.Column("forked", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.create_table(
@@ -71,5 +72,6 @@ def downgrade() -> None:
     op.drop_column("step", "forked")
     op.drop_column("step", "version_spans")
     op.drop_index(op.f("ix_trajectory_session"), table_name="trajectory")
+    op.drop_column("trajectory", "chat")
     op.drop_column("trajectory", "agent")
     op.drop_column("trajectory", "session")

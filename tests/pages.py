@@ -1,0 +1,113 @@
+"""The dashboard's pages as a test sees them, and a dialogue in which everything is hostile."""
+
+from pathlib import Path
+
+from streamlit import config
+from streamlit.testing.v1 import AppTest
+
+from dashboard.links import OVERVIEW, PageSpec
+from store.database import Log
+from store.scenarios import add_scenarios, item_ids
+from store.trajectories import (
+    NewTrajectory,
+    StepToRecord,
+    ToolAnswer,
+    create_trajectories,
+    list_trajectories,
+    record_step,
+    record_tool_answers,
+)
+from store.verdicts import Verdict, add_verdicts
+from store.vocabulary import Origin, Outcome, Split, ToolSource, VerdictSource
+from tests.sample_log import DOMAINS, scenario_of
+
+APP = Path(__file__).parent.parent / "dashboard" / "app.py"
+HOSTILE = (
+    '<script>alert("x")</script><img src=x onerror=alert(1)> ![p](http://evil.test/p.png) [l](http://evil.test) # h'
+)
+
+
+def open_page(page: PageSpec, **query: str) -> AppTest:
+    # As dashboard/.streamlit/config.toml has it, which AppTest does not read.
+    config.set_option("runner.magicEnabled", False)
+    app = AppTest.from_file(str(APP), default_timeout=60)
+    if page is not OVERVIEW:
+        app.run()
+        app.switch_page(page.target)
+    app.query_params.update(query)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def html(app: AppTest) -> str:
+    """What the pages' own HTML says, without the style sheet."""
+    return "\n".join(element.value for element in app.html if "<style>" not in element.value)
+
+
+def shown(app: AppTest) -> str:
+    """Everything a reader can read."""
+    parts = [html(app)]
+    for kind in ("title", "subheader", "markdown", "caption", "text", "code", "error", "info", "warning"):
+        parts += [str(element.value) for element in app.get(kind)]
+    parts += [f"{metric.label}: {metric.value} {metric.delta}" for metric in app.metric]
+    parts += [frame.value.to_string() for frame in app.dataframe]
+    return "\n".join(parts)
+
+
+def ids(log: Log, **wanted: str) -> list[str]:
+    return [summary.id for summary in list_trajectories(log, limit=10_000, **wanted)]
+
+
+def hostile_trajectory(log: Log) -> str:
+    """A dialogue in which everything that a model, tool, user or judge can write is hostile."""
+    scenario = scenario_of(DOMAINS[0], 4711, Split.TRAIN)
+    scenario = scenario.model_copy(
+        update={
+            "turns": (
+                scenario.turns[0].model_copy(
+                    update={
+                        "checklist": tuple(
+                            item.model_copy(update={"question": HOSTILE}) for item in scenario.turns[0].checklist
+                        )
+                    }
+                ),
+            )
+        }
+    )
+    add_scenarios(log, [scenario])
+    new = NewTrajectory(id="hostile", origin=Origin.CHAT, scenario_hash=scenario.hash, version="v0003", title=HOSTILE)
+    create_trajectories(log, [new])
+    call_text = {"id": "c1", "name": "search_trains", "arguments": HOSTILE}
+    for index, message in enumerate(
+        (
+            {"content": "", "reasoning": HOSTILE, "tool_calls": [call_text]},
+            {"content": HOSTILE, "reasoning": HOSTILE, "tool_calls": []},
+        )
+    ):
+        step = StepToRecord(
+            trajectory_id="hostile",
+            turn_index=0,
+            index=index,
+            parent_id=None,
+            user=HOSTILE,
+            version="v0003",
+            new_messages=[],
+            tools_hash=None,
+            message=message,
+            delta_ids=[1, 2, 3],
+            sampled_ids=[4],
+            logprobs=[-0.1],
+            context_tokens=3,
+            finish_reason="stop" if index else "tool_calls",
+            latency_ms=1.0,
+            sampling={},
+        )
+        record_step(log, step)
+    record_tool_answers(log, "hostile", [ToolAnswer("c1", HOSTILE, True, ToolSource.WORLD, 1.0)])
+    verdicts = [
+        Verdict("hostile", 0, item, key, Outcome.FAIL, None, VerdictSource.LLM, HOSTILE, None, HOSTILE, HOSTILE)
+        for (turn, key), item in item_ids(log, scenario.hash).items()
+    ]
+    add_verdicts(log, verdicts)
+    return "hostile"
