@@ -117,20 +117,25 @@ def chat(
     session: Annotated[str, typer.Option(help="A chat to go on with.")] = "",
     tools: Annotated[ChatTools, typer.Option(help="What answers the tools of a new chat.")] = ChatTools.WORLD,
     trust: Annotated[bool, typer.Option("--trust", help="Do not ask before tools that have consequences.")] = False,
+    mcp: Annotated[Path | None, typer.Option("--mcp", help="A file of MCP servers whose tools the agent has.")] = None,
 ) -> None:
     """Talk to the agent in the terminal. Needs `checkloop up` or `checkloop serve` running."""
     from agent.chat_terminal import run_chat
+    from agent.tools import ToolOutage
+    from agent.vllm_client import ServerError
     from dashboard.chats import marked, new_seed, specs_of, stored_setup
     from dashboard.equipment import Equipment, equip, make_llm
     from env_sim.worlds import WORLDS
     from store.chats import ChatSetup
-    from store.database import open_log
+    from store.database import LogError, open_log
     from store.settings import SettingsError, load_settings
     from store.vocabulary import ChatTools
 
     settings = load_settings(config)
     if domain not in WORLDS:
         raise SettingsError(f"there is no bundled world {domain!r}; there are {', '.join(sorted(WORLDS))}")
+    if tools is ChatTools.MCP and mcp is None:
+        raise SettingsError("--tools mcp needs the file of the servers: --mcp FILE")
     if tools is ChatTools.LLM and settings.simulator is None:
         raise SettingsError("--tools llm needs an LLM: name it in checkloop.toml, section [simulator]")
     log = open_log(settings.url)
@@ -145,14 +150,33 @@ def chat(
             setup = ChatSetup(setup.tools, setup.domain, () if trust else marked(specs_of(setup, seed)))
         return equip(log, chat_id, setup, seed, llm)
 
-    talk = run_chat(
-        settings.gateway_url,
-        log,
-        equip_chat,
-        session=session or None,
-        max_tokens=settings.rollout.max_tokens_per_step,
-    )
-    asyncio.run(talk)
+    async def talk(equip_it: Any) -> None:
+        limit = settings.rollout.max_tokens_per_step
+        await run_chat(settings.gateway_url, log, equip_it, session=session or None, max_tokens=limit)
+
+    async def talk_with_mcp(file: Path) -> None:
+        from agent.mcp_servers import read_mcp_config
+        from agent.mcp_tools import open_mcp_tools
+        from agent.real_tools import SYSTEM
+
+        async with open_mcp_tools(read_mcp_config(file), settings.home / "servers") as served:
+
+            async def equip_served(chat_id: str | None) -> Equipment:
+                # What a server's tool does cannot be known: each call waits for a person unless all are trusted.
+                setup = ChatSetup(ChatTools.MCP, None, () if trust else tuple(spec.name for spec in served.specs))
+                seed = new_seed()
+                if chat_id is not None:
+                    setup, seed = await asyncio.to_thread(stored_setup, log, chat_id)
+                    if setup.tools is not ChatTools.MCP:
+                        raise LogError(f"chat {chat_id!r} runs with {setup.tools} tools: go on with it without --mcp")
+                return Equipment(served.specs, served.answer, setup.ask_first, SYSTEM, setup, seed)
+
+            await talk(equip_served)
+
+    try:
+        asyncio.run(talk(equip_chat) if mcp is None else talk_with_mcp(mcp))
+    except ToolOutage as outage:
+        raise ServerError(f"a tool is out of order: {outage}") from outage
 
 
 def _use_huge_pages() -> None:

@@ -57,7 +57,9 @@ def parse_call(body: str) -> ParsedCall:
         if isinstance(arguments, dict):
             return ParsedCall(value["name"], _encodable(arguments))
     named = _NAME.search(body)
-    return ParsedCall(named.group(1) if named else MALFORMED_TOOL_CALL, body or "(empty)")
+    # Text that is JSON but no object would pass for arguments and break clients that expect one.
+    said = f"malformed: {body}" if _is_json_but_no_object(body) else body or "(empty)"
+    return ParsedCall(named.group(1) if named else MALFORMED_TOOL_CALL, said)
 
 
 def _read_json(text: str) -> Any:
@@ -66,6 +68,10 @@ def _read_json(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
+
+
+def _is_json_but_no_object(text: str) -> bool:
+    return text == "null" or not isinstance(_read_json(text), dict | None)
 
 
 def _encodable(arguments: dict[str, Any]) -> str:

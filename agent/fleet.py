@@ -100,6 +100,7 @@ class Fleet:
                 if slot.weights.base is not None:
                     await slot.load_beside(slot.weights)
                 await slot.server.complete({"model": SERVED_NAME, "prompt": [1], "max_tokens": 1})
+                await self._prove_start(slot)
         except BaseException:
             self.stop()
             raise
@@ -107,6 +108,15 @@ class Fleet:
     def stop(self) -> None:
         for slot in self.slots.values():
             slot.server.stop()
+
+    async def _prove_start(self, slot: Slot) -> None:
+        """What is about to be served must be the live version from the first answer on."""
+        proof = (await slot.prove(slot.weights, slot.weights)).proof
+        if proof is not None and not proof.accepted:
+            raise ServerError(
+                f"vLLM server {slot.server.name!r} does not answer with {slot.version}: {proof.reason}. "
+                f"Are the files in {slot.weights.path} those that were trained?"
+            )
 
     async def watch(self) -> None:
         """Starts a server again that died; its requests have failed with 503 and may be tried again."""

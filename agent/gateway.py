@@ -136,9 +136,8 @@ class Gateway:
         messages, tools = request.dumped_messages(), request.offered_tools
         self.fleet.version_for(session or "", request.model)  # an unknown model is refused before anything is kept
         if session is None:
-            session = self._conversations.continued_by(messages, tools) if agent is None else None
-            name = session or new_session()
-            trajectory = trajectory_id(name, agent)
+            session = self._conversations.continued_by(messages, tools)
+            name = trajectory = session or new_session()
             conversation = self._conversations.get(name) if session else self._conversations.start(trajectory)
         else:
             name, trajectory = session, trajectory_id(session, agent)

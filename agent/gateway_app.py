@@ -77,6 +77,10 @@ def make_app(gateway: Gateway) -> FastAPI:
             check_name("session", session)
         if agent is not None:
             check_name("agent", agent)
+            if session is None:
+                raise ApiError(
+                    400, f"agent {agent!r} needs a session: name it in the URL or {SESSION_HEADER}", "no_session"
+                )
         chat = parse_request(await read_body(request, limit))
         if chat.stream:
             return await _streamed(gateway, session, agent, chat)

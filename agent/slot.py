@@ -89,6 +89,8 @@ class Slot:
     _open: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     drained_s: float = 0.0
+    noise: float | None = None
+    """Error of the last accepted proof of full weights: what rounding alone makes, nats a token."""
 
     def __post_init__(self) -> None:
         self._open.set()
@@ -244,4 +246,8 @@ class Slot:
         before = read_probe(old.path) if old.version != new.version else None
         earlier = before.logprobs if before is not None and before.ids == probe.ids else None
         model = f"adapter-{new.version}" if new.version in self.adapters else SERVED_NAME
-        return weigh_proof(await self.server.prompt_logprobs(probe.ids, model), probe.logprobs, earlier)
+        answered = await self.server.prompt_logprobs(probe.ids, model)
+        proof = weigh_proof(answered, probe.logprobs, earlier, self.noise)
+        if proof.accepted and new.base is None:
+            self.noise = proof.error
+        return proof

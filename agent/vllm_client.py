@@ -33,6 +33,9 @@ class RequestRefused(ServerError):
 class VllmClient:
     """A server at `url`; the session belongs to the event loop that uses it first."""
 
+    after_reload: tuple[str, ...] = ()
+    """Methods of the worker to call once new weights are in."""
+
     def __init__(self, name: str, url: str) -> None:
         self.name = name
         self.url = url.rstrip("/")
@@ -77,6 +80,8 @@ class VllmClient:
     async def reload(self, weights: Path) -> None:
         """Replaces the weights in place and empties the prefix cache. Call it with no request running."""
         await self.post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(weights)}})
+        for method in self.after_reload:
+            await self.post("/collective_rpc", {"method": method})
         # Answers 200 with success=false while requests still run: their blocks would carry old weights' keys.
         for _ in range(100):
             answer = await self.post("/reset_prefix_cache", None)

@@ -59,6 +59,8 @@ class VllmServer(VllmClient):
         self.settings = settings
         self.log_file = log_dir / f"vllm-{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
+        if is_cpu_build():
+            self.after_reload = ("repack_output_layer",)
 
     @property
     def alive(self) -> bool:
@@ -125,6 +127,8 @@ class VllmServer(VllmClient):
             command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(budget), "--enforce-eager"]
             # The engine runs its one worker itself: as two processes they spin for each other's core.
             command += ["--distributed-executor-backend", "uni"]
+            # `reload` needs it (agent/vllm_worker.py).
+            command += ["--worker-extension-cls", "agent.vllm_worker.OutputLayer"]
         if s.max_loras:
             command += ["--enable-lora", "--max-loras", str(s.max_loras), "--max-lora-rank", str(s.max_lora_rank)]
             command += ["--lora-target-modules", *s.lora_modules]

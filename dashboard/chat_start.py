@@ -25,7 +25,7 @@ MEANINGS = {
 def choose_setup(settings: Settings, ready: bool) -> ChatSetup:
     """The form of a new chat; returns what it says now."""
     st.subheader("New chat", anchor=False)
-    offered = [tools for tools in ChatTools if tools is not ChatTools.LLM or settings.simulator is not None]
+    offered = [tools for tools in LABELS if tools is not ChatTools.LLM or settings.simulator is not None]
     chosen = st.segmented_control(
         "What answers the agent's tools",
         offered,

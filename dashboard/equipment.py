@@ -31,7 +31,12 @@ def make_llm(settings: Settings) -> SimulatorLlm | None:
 
 
 def equip(log: Log, chat_id: str | None, setup: ChatSetup, seed: int, llm: SimulatorLlm | None) -> Equipment:
-    """Raises LogError where the setup needs an LLM simulator and there is none. `chat_id` None: of a new chat."""
+    """Raises LogError where the setup needs what is not here. `chat_id` None: of a new chat."""
+    if setup.tools is ChatTools.MCP:
+        raise LogError(
+            "the tools of this chat are those of MCP servers: go on with it in the terminal, "
+            f"`checkloop chat --mcp FILE --session {chat_id or 'ID'}`"
+        )
     specs = specs_of(setup, seed)
     if setup.domain is None:
         return Equipment(specs, answer_really, setup.ask_first, SYSTEM, setup, seed)

@@ -67,6 +67,8 @@ class ChatTools(StrEnum):
     """The tools of a bundled domain, answered by the LLM simulator."""
     REAL = "real"
     """Tools that do what they say."""
+    MCP = "mcp"
+    """The tools of MCP servers; in the terminal alone, which is told where they are."""
 
 
 class StopReason(StrEnum):

@@ -211,3 +211,39 @@ def test_the_command_chats_and_goes_on_with_a_chat(sqlite_log: Log, tmp_path: Pa
         assert listed.chat == {"tools": "real", "domain": None, "ask_first": []}
         assert "turns so far: 1" in run("again?\n", "--session", listed.id)
         assert len(get_turns(sqlite_log, listed.id)) == 2
+
+
+def test_the_command_chats_with_the_tools_of_an_mcp_server(sqlite_log: Log, tmp_path: Path) -> None:
+    """A real MCP server; its calls wait for a person, what it answers is in the log as a real tool's, and the chat can
+    only be gone on with where the server is."""
+    servers = tmp_path / "mcp.json"
+    server = {"command": sys.executable, "args": [str(Path(__file__).parent / "mcp_server.py")]}
+    servers.write_text(json.dumps({"mcpServers": {"notes": server}}))
+
+    def policy(body: dict[str, Any]) -> Says:
+        last = body["messages"][-1]
+        return Says(f"So: {last['content']}.") if last["role"] == "tool" else call("add_note", text="buy milk", times=2)
+
+    def run(typed: str, *options: str, code: int = 0) -> str:
+        environment = {"CHECKLOOP_DATABASE_URL": sqlite_log.url, "CHECKLOOP_GATEWAY__PORT": str(gateway.port)}
+        environment["CHECKLOOP_HOME"] = str(tmp_path)
+        command = [sys.executable, "-m", "checkloop", "chat", *options]
+        done = subprocess.run(
+            command, input=typed, env=os.environ | environment, capture_output=True, text=True, timeout=90
+        )
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    with RunningGateway(sqlite_log, policy) as gateway:
+        shown = run("note it\ny\n/quit\n", "--mcp", str(servers))
+        assert "So: kept as number 2." in shown
+        [listed] = list_chats(sqlite_log, limit=5)
+        assert listed.chat is not None and listed.chat["tools"] == "mcp" and "add_note" in listed.chat["ask_first"]
+        (turn,) = get_turns(sqlite_log, listed.id)
+        assert [(c.name, c.response, c.source) for c in turn.steps[0].calls] == [
+            ("add_note", "kept as number 2", ToolSource.REAL)
+        ]
+        assert "--mcp FILE" in run("more?\n", "--session", listed.id, code=1)
+        assert "kept as number" in run("more\ny\n", "--session", listed.id, "--mcp", str(servers))
+        servers.write_text(json.dumps({"mcpServers": {"notes": {"command": "no-such-program"}}}))
+        assert "no-such-program" in run("hi\n", "--mcp", str(servers), code=1)

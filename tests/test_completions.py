@@ -62,6 +62,13 @@ def test_a_malformed_call_keeps_what_was_sampled(body: str, name: str) -> None:
     assert call.arguments == (body.strip() or "(empty)")
 
 
+@pytest.mark.parametrize("body", ["[1]", "3", "null", '"text"', "true"])
+def test_json_that_is_no_object_does_not_pass_for_arguments(body: str) -> None:
+    """ChatOpenAI, as its users have it, dies of arguments that parse to something else."""
+    call = parse_call(body)
+    assert (call.name, call.arguments) == (MALFORMED_TOOL_CALL, f"malformed: {body}")
+
+
 def test_half_a_surrogate_pair_can_be_sent_on() -> None:
     assert parse_call('{"name": "f", "arguments": {"x": "\\ud83d"}}').arguments.encode()
 

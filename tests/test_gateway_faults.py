@@ -114,6 +114,8 @@ def test_what_clients_send_wrong(start: Start) -> None:
         assert (answer.status_code, said in error["message"]) == (status, True), (sent, answer.text[:300])
         assert error["code"] and error["type"]
     assert httpx.get(f"{address}/v2/unknown", timeout=5).json()["error"]["code"] == "not_found"
+    lonely = httpx.post(url, json=BODY, headers={"X-Checkloop-Agent": "worker"}, timeout=5)
+    assert (lonely.status_code, lonely.json()["error"]["code"]) == (400, "no_session")
     assert httpx.post(f"{address}/sessions/{'x' * 65}/v1/chat/completions", json=BODY, timeout=5).status_code == 400
     with log.lookup() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM step").scalar_one() == 0

@@ -28,6 +28,16 @@ def test_a_server_with_other_weights_is_refused() -> None:
     assert not weigh_proof([[-5.0, -0.1, -6.0, -0.1]], NEW, OLD).accepted
 
 
+def test_a_layer_that_kept_its_old_weights_is_seen_above_the_rounding_noise() -> None:
+    """The server moved most of the way, but is 0.1 nats off where rounding alone made 0.02: 0.1 > 2 * 0.02 + 0.03."""
+    server = [[x + 0.1 for x in NEW[0]]]
+    assert weigh_proof(server, NEW, OLD).accepted
+    assert weigh_proof(server, NEW, OLD, noise=0.05).accepted
+    proof = weigh_proof(server, NEW, OLD, noise=0.02)
+    assert not proof.accepted
+    assert "some of its weights" in proof.reason
+
+
 def test_missing_logprobs_are_refused() -> None:
     assert "2 logprobs for 4" in weigh_proof([[-1.0, -2.0]], NEW, OLD).reason
 
