@@ -1,4 +1,4 @@
-"""Swap of full weights under load: seconds by stage, failed requests and the longest wait of 32 streams."""
+"""Swaps under load, in three forms: failed requests and the longest wait of 32 streams for a token."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 
+from agent.gateway_process import GatewayProcess
 from benchmarks.line import Line
 from benchmarks.serving import serve
 
@@ -15,27 +16,45 @@ SECONDS = 12.0
 
 
 def measure(home: Path) -> list[Line]:
+    lines: list[Line] = []
     with serve(home / "swap", versions=2) as (gateway, _, _):
-        failed, done, stall, figures = asyncio.run(_load(gateway.url))
-    took = figures["drain_s"] + figures["reload_s"] + figures["proof_s"]
+        lines += _lines("full weights in place", gateway)
+    with serve(home / "swap", versions=2, staging=True) as (gateway, _, _):
+        gateway.stage("v0002")
+        lines += _lines("full weights, staging server", gateway)
+    with serve(home / "swap", versions=1, adapters=1, max_loras=2) as (gateway, _, _):
+        lines += _lines("adapter", gateway)
+    return lines
+
+
+def _lines(name: str, gateway: GatewayProcess) -> list[Line]:
+    failed, done, stall, usual, figures = asyncio.run(_load(gateway.url))
     stages = f"drain {figures['drain_s']:.2f}, reload {figures['reload_s']:.2f}, proof {figures['proof_s']:.2f} s"
+    took = figures["drain_s"] + figures["reload_s"] + figures["proof_s"]
     return [
-        Line("swap under 32 streams: failed requests", str(failed), f"of {done}", f"{failed / max(done, 1):.2f}", "0"),
-        Line("swap under 32 streams: seconds", f"{took:.2f} s", stages, "–", "–"),
-        Line("swap under 32 streams: longest wait for a token", f"{stall:.2f} s", "–", "–", "–"),
+        Line(f"swap, {name}: failed requests", str(failed), f"of {done}", f"{failed / max(done, 1):.2f}", "0"),
+        Line(f"swap, {name}: seconds", f"{took:.2f} s", stages, "–", "–"),
+        Line(
+            f"swap, {name}: longest wait for a token",
+            f"{stall:.2f} s",
+            f"before the swap {usual:.2f} s",
+            f"{stall / 1.0:.2f}",
+            "≤ 1 s",
+        ),
     ]
 
 
-async def _load(url: str) -> tuple[int, int, float, dict[str, float]]:
-    """(failed, finished, longest gap between two chunks of a stream in seconds, the swap's figures)."""
+async def _load(url: str) -> tuple[int, int, float, float, dict[str, float]]:
+    """(failed, finished, longest wait for a chunk around the swap, the same before it, the swap's figures); seconds."""
     failed = done = 0
-    longest = 0.0
-    end = time.monotonic() + SECONDS
+    longest = usual = 0.0
+    swapping = False
+    warm, end = time.monotonic() + SECONDS / 4, time.monotonic() + SECONDS
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
 
         async def stream(n: int) -> None:
-            nonlocal failed, done, longest
+            nonlocal failed, done, longest, usual
             request = 0
             while time.monotonic() < end:
                 request += 1
@@ -50,7 +69,11 @@ async def _load(url: str) -> tuple[int, int, float, dict[str, float]]:
                 async with client.stream("POST", path, json=body) as answer:
                     async for line in answer.aiter_lines():
                         if line.startswith("data: "):
-                            longest = max(longest, time.monotonic() - last)
+                            waited = time.monotonic() - last
+                            if swapping:
+                                longest = max(longest, waited)
+                            elif time.monotonic() > warm:
+                                usual = max(usual, waited)
                             last = time.monotonic()
                             whole = line == "data: [DONE]"
                             if not whole and "error" in json.loads(line[6:]):
@@ -59,9 +82,11 @@ async def _load(url: str) -> tuple[int, int, float, dict[str, float]]:
                 failed += not whole
 
         async def swap() -> dict[str, float]:
+            nonlocal swapping
             await asyncio.sleep(SECONDS / 2)
+            swapping = True
             answer = await client.post("/admin/promote/v0002", params={"reason": "benchmark"})
             return dict(answer.raise_for_status().json())
 
         *_, figures = await asyncio.gather(*(stream(n) for n in range(STREAMS)), swap())
-    return failed, done, longest, figures
+    return failed, done, longest, usual, figures

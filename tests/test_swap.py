@@ -19,12 +19,12 @@ from safetensors.torch import load_file, save_file
 
 from agent.bundled_model import prepare_bundled_model
 from agent.gateway_process import GatewayProcess
+from benchmarks.adapters import make_adapter
 from store.database import open_log
 from store.settings import load_settings
 from store.tokens import TokenSequence, token_sequences
 from store.versions import add_version, get_version, set_version_state
 from store.vocabulary import VersionState
-from tests.adapters import make_adapter
 from tests.serving import MODEL, Serving, free_ports
 from train.checkpoints import write_probe
 
