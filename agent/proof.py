@@ -12,8 +12,8 @@ from typing import Any
 
 PROBE_FILE = "probe.json"
 MIN_CLOSENESS = 0.5
-MAX_ERROR = 0.25
-"""Nats: mean absolute difference that bfloat16 serving of fp32 weights stays well below."""
+MAX_ERROR = 0.4
+"""Nats: mean absolute difference that bfloat16 serving of fp32 weights stays below, even where the model is sure."""
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def test_the_swapped_server_answered_with_the_new_weights(loop: Finished) -> Non
     assert old.logprobs != new.logprobs
     swap = next(job for job in list_jobs(loop.log, NAME) if job.key == "round-1/swap").result
     assert swap is not None and swap["accepted"]
-    assert swap["proof"]["error"] < 0.2 and swap["proof"]["closeness"] > 0.5
+    assert swap["proof"]["error"] < 0.3 and swap["proof"]["closeness"] > 0.5
     assert list_gate_decisions(loop.log)[0].passed
     after = list_trajectories(loop.log, batch=f"{NAME}/after", limit=None)
     sequences = token_sequences(loop.log, [s.id for s in after])

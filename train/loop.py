@@ -157,7 +157,7 @@ class TrainingLoop:
         examples = sft_examples(self._sets.cold_start, Renderer.from_dir(model))
         made = self._fresh_folder("cold-start")
         result = train_sft(model, made, examples, self._settings.sft, self._seed, on_step)
-        probe = [example.ids for example in sft_examples(self._sets.validation[:4], Renderer.from_dir(model))]
+        probe = [example.ids for example in sft_examples(self._sets.validation[:8], Renderer.from_dir(model))]
         version = register_version(self._log, self._settings, made, parent=None, run_id=run_id, probe_ids=probe)
         finish_run(self._log, run_id, JobStatus.DONE)
         stage.advance(1.0, f"{version}, {len(examples)} dialogues, {result.tokens} tokens")
