@@ -241,7 +241,9 @@ class Fleet:
     async def _exchange(self, new: Weights, old: Weights, reason: str) -> Swap:
         """The staging server holds the candidate already: it becomes live. Running steps end on the other."""
         assert self.staging is not None
-        swap = Swap(new.version, [await self.staging.prove(new, old)])
+        loaded = self.staging.loaded_before(old)
+        # It was proved when it was loaded; only one that held it from the start was not held against the old version.
+        swap = Swap(new.version, [loaded if loaded.proof is not None else await self.staging.prove(new, old)])
         if swap.accepted:
             await asyncio.to_thread(self._make_live, new.version, reason)
             self.live_slots, self.staging = [self.staging], self.live_slots[0]

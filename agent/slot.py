@@ -89,6 +89,8 @@ class Slot:
     _open: asyncio.Event = field(default_factory=asyncio.Event)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     drained_s: float = 0.0
+    proven: Proof | None = None
+    """The proof of what it holds now, if it was asked for one."""
     noise: float | None = None
     """Error of the last accepted proof of full weights: what rounding alone makes, nats a token."""
 
@@ -162,6 +164,7 @@ class Slot:
             proved = time.perf_counter()
             if proof is None or proof.accepted:
                 self._hold(new)
+                self.proven = proof
             else:
                 await self._take_back(new, back)
         except ServerError:
@@ -204,6 +207,7 @@ class Slot:
         """Starts the server again after it died, with the weights that it held."""
         async with self._turn:
             self._open.clear()
+            self.proven = None
             try:
                 self.server.stop()
                 self.server.launch()
@@ -218,6 +222,7 @@ class Slot:
         self.server.model_dir = new.full.path
 
     async def _take_back(self, new: Weights, old: Weights) -> None:
+        self.proven = None
         if new.version in self.adapters and new.version != old.version:
             await self._remove_adapter(new.version)
         if old.full.version != new.full.version:
@@ -251,3 +256,7 @@ class Slot:
         if proof.accepted and new.base is None:
             self.noise = proof.error
         return proof
+
+    def loaded_before(self, against: Weights) -> Loaded:
+        """What `load` said of the weights that it holds, for a promotion that has nothing to load."""
+        return Loaded(self.server.name, against.version, 0.0, 0.0, 0.0, self.proven)
