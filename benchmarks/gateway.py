@@ -14,7 +14,9 @@ import aiohttp
 from benchmarks.line import Line
 from benchmarks.serving import serve
 
-CALLS = 150
+SIDES = ("gateway", "direct", "recording")
+"""`recording`: vLLM called directly, but asked for what the gateway has to record: ids and logprobs."""
+CALLS = 120
 CALLERS, ROUNDS, TOKENS = 32, 3, 48
 PROMPT = "A traveller wants to go from Oslo to Rome with two friends and a dog. " * 12
 
@@ -31,62 +33,57 @@ async def _measure(gateway: str, direct: str) -> list[Line]:
         plain = await _throughput(client, gateway, direct, stream=False)
         streamed = await _throughput(client, gateway, direct, stream=True)
     lines = []
-    for name, (ours, theirs), aim in (("median", alone[0], "≤ +2 ms"), ("p99", alone[1], "≤ +8 ms")):
+    for name, of, aim in (("median", statistics.median, "≤ +2 ms"), ("p99", _p99, "≤ +8 ms")):
+        ours, theirs, recording = (of(alone[side]) for side in SIDES)
+        what = f"gateway, one caller: {name}"
         more = f"{ours - theirs:+.1f} ms"
-        lines.append(Line(f"gateway, one caller: {name}", f"{ours:.1f} ms", f"vLLM {theirs:.1f} ms", more, aim))
-    for name, (ours, theirs) in (("plain", plain), ("streamed", streamed)):
-        lines.append(
-            Line(
-                f"gateway, {CALLERS} callers, {name}: tokens",
-                f"{ours:.0f}/s",
-                f"vLLM {theirs:.0f}/s",
-                f"{ours / theirs:.2f}",
-                "≥ 0.97",
-            )
-        )
+        lines.append(Line(what, f"{ours:.1f} ms", f"vLLM {theirs:.1f}, with logprobs {recording:.1f} ms", more, aim))
+    for name, rates in (("plain", plain), ("streamed", streamed)):
+        ours, theirs, recording = (rates[side] for side in SIDES)
+        what = f"gateway, {CALLERS} callers, {name}: tokens"
+        peer = f"vLLM {theirs:.0f}/s, with logprobs {recording:.0f}/s"
+        lines.append(Line(what, f"{ours:.0f}/s", peer, f"{ours / theirs:.2f}", "≥ 0.97"))
     return lines
 
 
-async def _one_caller(
-    client: aiohttp.ClientSession, gateway: str, direct: str
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """((median, median), (p99, p99)) in ms of the gateway and of vLLM; one new token each, calls in turns."""
-    ours: list[float] = []
-    theirs: list[float] = []
+async def _one_caller(client: aiohttp.ClientSession, gateway: str, direct: str) -> dict[str, list[float]]:
+    """Milliseconds of each call by side; one new token each, sides in turns."""
+    times: dict[str, list[float]] = {side: [] for side in SIDES}
     for n in range(-5, CALLS):
-        for url, times in ((f"{gateway}/sessions/one-{n}", ours), (direct, theirs)):
-            body = _body(f"{PROMPT} {n} {len(url)}", 1)
+        for side in SIDES:
+            url = f"{gateway}/sessions/one-{n}" if side == "gateway" else direct
+            body = _body(f"{PROMPT} {n} {side}", 1, side)
             began = time.perf_counter()
             await _ask(client, url, body)
             if n >= 0:
-                times.append(1000 * (time.perf_counter() - began))
-    return (statistics.median(ours), statistics.median(theirs)), (_p99(ours), _p99(theirs))
+                times[side].append(1000 * (time.perf_counter() - began))
+    return times
 
 
-async def _throughput(client: aiohttp.ClientSession, gateway: str, direct: str, *, stream: bool) -> tuple[float, float]:
-    """Tokens per second of the gateway and of vLLM; rounds in turns, the order changing."""
-    seconds = {"gateway": 0.0, "direct": 0.0}
+async def _throughput(client: aiohttp.ClientSession, gateway: str, direct: str, *, stream: bool) -> dict[str, float]:
+    """Tokens per second by side; rounds in turns, the order changing."""
+    seconds = dict.fromkeys(SIDES, 0.0)
     for n in range(-1, 2 * ROUNDS):
-        for side in ("gateway", "direct") if n % 2 else ("direct", "gateway"):
+        for side in SIDES if n % 2 else SIDES[::-1]:
             urls = [f"{gateway}/sessions/{stream}-{n}-{i}" if side == "gateway" else direct for i in range(CALLERS)]
-            bodies = [_body(f"{PROMPT[:200]} {side} {n} {i}", TOKENS, stream) for i in range(CALLERS)]
+            bodies = [_body(f"{PROMPT[:200]} {side} {n} {i}", TOKENS, side, stream) for i in range(CALLERS)]
             began = time.perf_counter()
             await asyncio.gather(*(_ask(client, url, body) for url, body in zip(urls, bodies, strict=True)))
             if n >= 0:
                 seconds[side] += time.perf_counter() - began
-    tokens = 2 * ROUNDS * CALLERS * TOKENS
-    return tokens / seconds["gateway"], tokens / seconds["direct"]
+    return {side: 2 * ROUNDS * CALLERS * TOKENS / seconds[side] for side in SIDES}
 
 
-def _body(text: str, tokens: int, stream: bool = False) -> dict[str, Any]:
-    # The end of turn is kept away, so that both sides sample the same number of tokens.
-    return {
+def _body(text: str, tokens: int, side: str, stream: bool = False) -> dict[str, Any]:
+    # The end of turn is kept away, so that all sides sample the same number of tokens.
+    body = {
         "model": "policy",
         "messages": [{"role": "user", "content": text}],
         "max_tokens": tokens,
         "stream": stream,
         "logit_bias": {"2": -100},
     }
+    return body | ({"logprobs": True, "return_token_ids": True} if side == "recording" else {})
 
 
 async def _ask(client: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> None:

@@ -33,8 +33,8 @@ def stored_steps(log: Log, trajectory_id: str) -> list[StoredStep]:
         StepRow.delta_ids,
         StepRow.sampled_ids,
     )
-    with log.session() as session:
-        rows = session.execute(select(*columns).where(StepRow.trajectory_id == trajectory_id).order_by(StepRow.id))
+    with log.lookup() as connection:
+        rows = connection.execute(select(*columns).where(StepRow.trajectory_id == trajectory_id).order_by(StepRow.id))
         return [
             StoredStep(
                 row.id,
