@@ -17,7 +17,7 @@ from typing import Any
 from agent.openai_form import ApiError
 from agent.slot import Lease, Loaded, Slot, Weights, is_adapter
 from agent.vllm_client import SERVED_NAME, ServerError
-from agent.vllm_server import RunningServer, VllmServer
+from agent.vllm_server import RunningServer, VllmServer, is_cpu_build
 from store.database import Log
 from store.settings import Settings
 from store.traffic import TrafficSplit, set_traffic_split, traffic_split
@@ -239,7 +239,7 @@ class Fleet:
         self.split = await asyncio.to_thread(traffic_split, self._log)
 
     async def _exchange(self, new: Weights, old: Weights, reason: str) -> Swap:
-        """The staging server holds the candidate already: it becomes live. Running steps end on the other."""
+        """The staging server, which holds the candidate already, becomes the live one."""
         assert self.staging is not None
         loaded = self.staging.loaded_before(old)
         # It was proved when it was loaded; only one that held it from the start was not held against the old version.
@@ -248,6 +248,10 @@ class Fleet:
             await asyncio.to_thread(self._make_live, new.version, reason)
             self.live_slots, self.staging = [self.staging], self.live_slots[0]
             self.live_version = new.version
+            if is_cpu_build():
+                # Two servers that sample at once on the same cores slow each other down tenfold.
+                for lease in list(self.staging.leases):
+                    lease.interrupt()
         return swap
 
     async def _promote_beside(self, new: Weights, old: Weights, reason: str) -> Swap:
