@@ -5,6 +5,7 @@ holds; the longest match is the parent, and only what comes after it is rendered
 rewrote history: the step starts a branch of its own (a fork), it never inherits ids that are not its own.
 """
 
+import asyncio
 import hashlib
 import json
 from array import array
@@ -42,6 +43,9 @@ class Prompt:
     turn_index: int
     step_index: int
     user: str
+    fingerprint: str
+    """Of all messages and the tools."""
+    tools_hash: str | None
     invented: bool = False
     """Whether it holds assistant messages that were not sampled here."""
     first: bool = True
@@ -72,35 +76,47 @@ class Conversation:
 
     def prompt(self, renderer: Renderer, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> Prompt:
         """Renders `messages`: the longest recorded context is extended, otherwise a prompt is opened."""
-        prints = fingerprints(messages, tools)
+        offered = tools_hash(tools)
+        prints = fingerprints(messages, offered)
         users = [i for i, m in enumerate(messages) if m["role"] == "user"]
         since = messages[users[-1] :] if users else messages
         turn = max(len(users) - 1, 0)
         step = sum(m["role"] == "assistant" for m in since)
         user = text_of(messages[users[-1]].get("content")) if users else ""
+        parent, new = self._known_part(messages, prints)
+        if parent is not None:
+            delta = renderer.extend([rendered(m) for m in new], ended=parent.ended)
+            ids = [*parent.ids, *delta]
+        else:
+            ids = delta = renderer.open([rendered(m) for m in new], tools)
+        return Prompt(
+            parent=parent,
+            new_messages=new,
+            delta_ids=delta,
+            ids=ids,
+            turn_index=turn,
+            step_index=step,
+            user=user,
+            fingerprint=prints[-1],
+            tools_hash=offered,
+            invented=any(m["role"] == "assistant" for m in new),
+            first=not self.contexts,
+        )
+
+    def add(self, step_id: int, prompt: Prompt, answer: Message, sampled_ids: Sequence[int], ended: bool) -> str:
+        """Keeps a recorded step's context; gives its fingerprint."""
+        key = _chain(prompt.fingerprint, answer)
+        self.contexts[key] = Context(step_id, array("I", [*prompt.ids, *sampled_ids]), ended)
+        return key
+
+    def _known_part(
+        self, messages: Sequence[Message], prints: Sequence[str]
+    ) -> tuple[Context | None, Sequence[Message]]:
+        """The longest recorded context that `messages` begin with, and the messages after it."""
         for end in range(len(messages), 0, -1):
             if messages[end - 1]["role"] == "assistant" and (parent := self.contexts.get(prints[end - 1])):
-                new = list(messages[end:])
-                delta = renderer.extend([rendered(m) for m in new], ended=parent.ended)
-                invented = any(m["role"] == "assistant" for m in new)
-                return Prompt(parent, new, delta, [*parent.ids, *delta], turn, step, user, invented, False)
-        ids = renderer.open([rendered(m) for m in messages], tools)
-        invented = any(m["role"] == "assistant" for m in messages)
-        return Prompt(None, list(messages), ids, ids, turn, step, user, invented, not self.contexts)
-
-    def add(
-        self,
-        step_id: int,
-        messages: Sequence[Message],
-        tools: list[dict[str, Any]] | None,
-        answer: Message,
-        ids: Sequence[int],
-        ended: bool,
-    ) -> str:
-        """Keeps a recorded step's context; gives its fingerprint."""
-        key = fingerprints([*messages, answer], tools)[-1]
-        self.contexts[key] = Context(step_id, array("I", ids), ended)
-        return key
+                return parent, messages[end:]
+        return None, messages
 
 
 class Conversations:
@@ -115,19 +131,17 @@ class Conversations:
         self._kept: OrderedDict[str, Conversation] = OrderedDict()
         self._ends: OrderedDict[str, tuple[str, Context]] = OrderedDict()
 
-    def get(self, trajectory: str) -> Conversation:
-        """The dialogue; reads the log where it is not in memory (`known` says whether it is)."""
-        conversation = self._kept.get(trajectory)
-        if conversation is None:
-            conversation = self._read(trajectory)
-            self._kept[trajectory] = conversation
-            self._ids += conversation.size
+    async def get(self, trajectory: str) -> Conversation:
+        """The dialogue; read from the log where it is not in memory."""
+        if trajectory not in self._kept:
+            read = await asyncio.to_thread(self._read, trajectory)
+            # Another request of the dialogue may have read it meanwhile: there is one, and both add to it.
+            if self._kept.setdefault(trajectory, read) is read:
+                self._ids += read.size
+        conversation = self._kept[trajectory]
         self._kept.move_to_end(trajectory)
         self._evict()
         return conversation
-
-    def known(self, trajectory: str) -> bool:
-        return trajectory in self._kept
 
     def start(self, trajectory: str) -> Conversation:
         """A dialogue whose name was just made up: there is nothing to read."""
@@ -146,7 +160,7 @@ class Conversations:
         last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "assistant"), None)
         if last is None:
             return None
-        trajectory, context = self._ends.get(fingerprints(messages[: last + 1], tools)[-1], (None, None))
+        trajectory, context = self._ends.get(fingerprints(messages[: last + 1], tools_hash(tools))[-1], (None, None))
         return trajectory if context is not None and not context.continued else None
 
     def _evict(self) -> None:
@@ -161,7 +175,7 @@ class Conversations:
             key, parent = (_root(step.tools_hash), None) if step.parent_id is None else chains[step.parent_id]
             for message in [*step.new_messages, as_openai_message(step.message)]:
                 key = _chain(key, message)
-            ended = bool(step.sampled_ids) and step.sampled_ids[-1] == self._renderer.end_of_turn_id
+            ended = self._renderer.ends_turn(step.sampled_ids)
             before = parent.ids if parent is not None else array("I")
             context = Context(step.id, before + array("I", [*step.delta_ids, *step.sampled_ids]), ended)
             if parent is not None:
@@ -175,9 +189,9 @@ def tools_hash(tools: list[dict[str, Any]] | None) -> str | None:
     return hashlib.sha256(canonical_json(tools).encode()).hexdigest() if tools else None
 
 
-def fingerprints(messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> list[str]:
-    """For each message, a hash of everything up to it, the tools included."""
-    key, keys = _root(tools_hash(tools)), []
+def fingerprints(messages: Sequence[Message], tools: str | None) -> list[str]:
+    """For each message, a hash of everything up to it, the tools (by their hash) included."""
+    key, keys = _root(tools), []
     for message in messages:
         key = _chain(key, message)
         keys.append(key)

@@ -19,9 +19,9 @@ from agent.conversations import Conversations, as_openai_message
 from agent.fleet import Fleet
 from agent.openai_answers import Head, answer_choice, chat_answer, chat_chunk, usage_chunk, usage_of
 from agent.openai_form import ApiError, ChatRequest, call_schema
-from agent.recording import CALL_END, Asked, Recorder
+from agent.recording import Asked, Recorder
 from agent.rendering import Renderer, RenderingError
-from agent.sampling import Sampled, sample, sample_stream, task_of
+from agent.sampling import Sampled, Task, sample, sample_stream, task_of
 from agent.vllm_client import ServerError
 from store.database import Log
 from store.settings import Settings
@@ -40,14 +40,12 @@ class Gateway:
         self.max_len = settings.server.max_model_len
         self.admission = Admission(settings.gateway.max_in_flight, settings.gateway.max_waiting)
         self._conversations = Conversations(log, renderer)
-        self._call_end_id = renderer.single_token(CALL_END)
         self._recorder = Recorder(log, fleet, renderer, self._conversations, settings.gateway.request_timeout_s)
 
     async def close(self) -> None:
-        """Lets what runs end, writes what waits, stops the servers."""
+        """Lets what runs end and writes what waits; the servers are for whoever started them to stop."""
         await self.admission.close(self.settings.shutdown_s)
         await self._recorder.close()
-        self.fleet.stop()
 
     async def answer(self, session: str | None, agent: str | None, request: ChatRequest) -> tuple[dict[str, Any], str]:
         """Samples, records and gives (the answer in OpenAI's form, session). Raises ApiError, ServerError, LogError."""
@@ -113,9 +111,7 @@ class Gateway:
             for index, (choice, parser) in enumerate(zip(choices, parsers, strict=True)):
                 for delta in parser.feed("", final=True):
                     yield chat_chunk(head, index, delta)
-                parsed = parse_completion(parser.text)
-                calls = [{"id": c["id"], **c["function"]} for c in parser.calls]
-                message = {"content": parsed.content, "reasoning": parsed.reasoning, "tool_calls": calls}
+                message = parsed_message(parser.text, (call["id"] for call in parser.calls))
                 await self._recorder.record(asked, choice, message)
                 yield chat_chunk(head, index, {}, _finish(message, choice.finish))
             if request.stream_options and request.stream_options.include_usage:
@@ -135,16 +131,13 @@ class Gateway:
         began = time.perf_counter()
         messages, tools = request.dumped_messages(), request.offered_tools
         self.fleet.version_for(session or "", request.model)  # an unknown model is refused before anything is kept
+        session = session or self._conversations.continued_by(messages, tools)
         if session is None:
-            session = self._conversations.continued_by(messages, tools)
-            name = trajectory = session or new_session()
-            conversation = self._conversations.get(name) if session else self._conversations.start(trajectory)
+            session = trajectory = new_session()
+            conversation = self._conversations.start(trajectory)
         else:
-            name, trajectory = session, trajectory_id(session, agent)
-            if self._conversations.known(trajectory):
-                conversation = self._conversations.get(trajectory)
-            else:
-                conversation = await asyncio.to_thread(self._conversations.get, trajectory)
+            trajectory = trajectory_id(session, agent)
+            conversation = await self._conversations.get(trajectory)
         try:
             prompt = conversation.prompt(self.renderer, messages, tools)
         except (RenderingError, TypeError, KeyError, AttributeError, ValueError) as error:
@@ -160,13 +153,13 @@ class Gateway:
                 "context_length_exceeded",
                 param="messages",
             )
-        return Asked(request, name, agent, trajectory, conversation, prompt, forced, began)
+        return Asked(request, session, agent, trajectory, conversation, prompt, forced, began)
 
-    def _task(self, asked: Asked) -> Any:
+    def _task(self, asked: Asked) -> Task:
         request = asked.request
         stop_ids = [self.renderer.end_of_turn_id]
-        if not request.parallel_tool_calls and self._call_end_id is not None:
-            stop_ids.append(self._call_end_id)
+        if not request.parallel_tool_calls and self._recorder.call_end_id is not None:
+            stop_ids.append(self._recorder.call_end_id)
         grammar = call_schema(request.forced_tools) if request.forced_tools else None
         room = self.max_len - len(asked.prompt_ids)
         return task_of(asked.session, request, asked.prompt_ids, room, stop_ids, grammar)

@@ -49,25 +49,15 @@ def make_app(gateway: Gateway) -> FastAPI:
         if not secrets.compare_digest(given.encode(), token.encode()):
             raise ApiError(401, "this gateway needs its bearer token as the API key", "invalid_api_key")
 
-    @app.exception_handler(ApiError)
-    async def refuse(_: Request, error: ApiError) -> JSONResponse:
-        return _refusal(error)
-
-    @app.exception_handler(ServerError)
-    async def server_failed(_: Request, error: ServerError) -> JSONResponse:
-        return _refusal(as_api_error(error))
-
-    @app.exception_handler(LogError)
-    async def log_failed(_: Request, error: LogError) -> JSONResponse:
-        return _refusal(as_api_error(error))
-
     @app.exception_handler(404)
     async def no_such_address(request: Request, _: Exception) -> JSONResponse:
         return _refusal(ApiError(404, f"there is nothing at {request.method} {request.url.path}", "not_found"))
 
-    @app.exception_handler(Exception)
-    async def broken(_: Request, error: Exception) -> JSONResponse:
+    async def failed(_: Request, error: Exception) -> JSONResponse:
         return _refusal(as_api_error(error))
+
+    for kind in (ApiError, ServerError, LogError, Exception):
+        app.add_exception_handler(kind, failed)
 
     async def complete(request: Request, session: str | None, agent: str | None) -> Response:
         admit(request)
@@ -209,10 +199,7 @@ async def _unless_gone(
     gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait([answering, gone], return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            return await answering
-        await _end(answering)
-        return None
+        return await answering if answering.done() else None
     finally:
         gone.cancel()
         await _end(answering)

@@ -1,6 +1,5 @@
 """The OpenAI form of requests and errors. What the gateway does not know it refuses (invariant 7)."""
 
-import json
 from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
@@ -265,4 +264,4 @@ def call_schema(functions: list[dict[str, Any]]) -> dict[str, Any]:
         }
         for f in functions
     ]
-    return json.loads(json.dumps(forms[0])) if len(forms) == 1 else {"anyOf": forms}
+    return forms[0] if len(forms) == 1 else {"anyOf": forms}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.addresses import announcement
-from agent.conversations import Conversation, Conversations, Prompt, as_openai_message, tools_hash
+from agent.conversations import Conversation, Conversations, Prompt, as_openai_message
 from agent.fleet import Fleet
 from agent.openai_form import ChatRequest
 from agent.rendering import Renderer
@@ -60,7 +60,7 @@ class Recorder:
         self._conversations = conversations
         self._timeout_s = timeout_s
         self._writer = StepWriter(log)
-        self._call_end_id = renderer.single_token(CALL_END)
+        self.call_end_id = renderer.single_token(CALL_END)
 
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.close)
@@ -82,7 +82,7 @@ class Recorder:
             version=version,
             version_spans=spans if len(spans) > 1 else None,
             new_messages=prompt.new_messages,
-            tools_hash=tools_hash(request.offered_tools),
+            tools_hash=prompt.tools_hash,
             message=message,
             delta_ids=prompt.delta_ids,
             sampled_ids=sampled.ids,
@@ -105,14 +105,8 @@ class Recorder:
             if prompt.parent is not None:
                 prompt.parent.continued = before
             raise
-        ended = bool(sampled.ids) and sampled.ids[-1] == self._renderer.end_of_turn_id
         key = asked.conversation.add(
-            step_id,
-            request.dumped_messages(),
-            request.offered_tools,
-            as_openai_message(message),
-            [*prompt.ids, *sampled.ids],
-            ended,
+            step_id, prompt, as_openai_message(message), sampled.ids, self._renderer.ends_turn(sampled.ids)
         )
         self._conversations.ended(asked.trajectory, key, asked.conversation.contexts[key])
 
@@ -128,7 +122,7 @@ class Recorder:
             return Untrainable.DISTRIBUTION
         if any(math.isnan(logprob) for logprob in sampled.logprobs):
             return Untrainable.NO_LOGPROBS
-        if sampled.ids[-1] not in (self._renderer.end_of_turn_id, self._call_end_id):
+        if sampled.ids[-1] not in (self._renderer.end_of_turn_id, self.call_end_id):
             return Untrainable.TRUNCATED
         return None
 

@@ -104,6 +104,10 @@ class Renderer:
         body = after[len(before) :]
         return body[: body.rfind(self.end_of_turn) + len(self.end_of_turn)]
 
+    def ends_turn(self, ids: Sequence[int]) -> bool:
+        """Whether sampled ids end with the end-of-turn token."""
+        return bool(ids) and ids[-1] == self.end_of_turn_id
+
     def encode(self, text: str) -> list[int]:
         """Ids of a piece of text, special tokens read as such, nothing added."""
         return self._encode(text)
