@@ -48,4 +48,4 @@ async def started(log: Log, settings: Settings) -> AsyncIterator[tuple[uvicorn.S
         yield uvicorn.Server(config), gateway
     finally:
         watch.cancel()
-        fleet.stop()
+        await fleet.close()

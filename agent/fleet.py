@@ -96,7 +96,7 @@ class Fleet:
             await asyncio.gather(*(slot.server.wait_ready() for slot in self.slots.values()))
             for slot in self.slots.values():
                 if isinstance(slot.server, RunningServer):
-                    await self._bring_in(slot)
+                    await slot.bring_in()
                 if slot.weights.base is not None:
                     await slot.load_beside(slot.weights)
                 await slot.server.complete({"model": SERVED_NAME, "prompt": [1], "max_tokens": 1})
@@ -104,6 +104,12 @@ class Fleet:
         except BaseException:
             self.stop()
             raise
+
+    async def close(self) -> None:
+        """Stops the servers that are ours, and talks to none any more."""
+        self.stop()
+        for slot in self._all():
+            await slot.server.close()
 
     def stop(self) -> None:
         for slot in self.slots.values():
@@ -126,14 +132,9 @@ class Fleet:
                 if isinstance(slot.server, RunningServer):
                     was_alive = slot.server.alive
                     if await slot.server.look() and not was_alive:
-                        await self._bring_in(slot)
+                        await slot.bring_in()
                 elif not slot.server.alive and slot.is_open:
                     await slot.revive()
-
-    async def _bring_in(self, slot: Slot) -> None:
-        """Nobody knows what a server holds that somebody else started: it gets what it should hold."""
-        async with slot.closed(interrupt=False):
-            await slot.server.reload(slot.weights.full.path)
 
     def version_for(self, session: str, model: str) -> str:
         """The version that `model` means for `session`. Raises ApiError 404 for another name than `policy`."""
@@ -145,7 +146,7 @@ class Fleet:
         if wanted:
             return wanted
         split = self.split
-        if split is not None and _point(session) < split.share and any(map(_holds(split.candidate), self._all())):
+        if split is not None and _point(session) < split.share and self._holds(split.candidate):
             return split.candidate
         return self.live_version
 
@@ -220,7 +221,7 @@ class Fleet:
         Raises ApiError 409 where there is no place for it: no staging server, and it is no adapter; LogError for what
         is no candidate or share.
         """
-        if candidate is not None and not any(slot.holds(candidate) for slot in self._all()):
+        if candidate is not None and not self._holds(candidate):
             weights = await asyncio.to_thread(self._weights, candidate)
             if weights.base is not None and self.live.weights.full.version == weights.base.version:
                 async with self._swapping:
@@ -250,8 +251,7 @@ class Fleet:
             self.live_version = new.version
             if is_cpu_build():
                 # Two servers that sample at once on the same cores slow each other down tenfold.
-                for lease in list(self.staging.leases):
-                    lease.interrupt()
+                self.staging.interrupt()
         return swap
 
     async def _promote_beside(self, new: Weights, old: Weights, reason: str) -> Swap:
@@ -320,12 +320,11 @@ class Fleet:
         server = self._settings.server
         return VllmServer(name, server.port + offset, model_dir, server, self._settings.home / "servers")
 
+    def _holds(self, version: str) -> bool:
+        return any(slot.holds(version) for slot in self._all())
+
     def _all(self) -> list[Slot]:
         return [*self.live_slots, *([self.staging] if self.staging else [])]
-
-
-def _holds(version: str) -> Any:
-    return lambda slot: slot.holds(version)
 
 
 def _point(session: str) -> float:

@@ -35,6 +35,11 @@ class Weights:
     def full(self) -> "Weights":
         return self.base or self
 
+    @property
+    def adapter_name(self) -> str:
+        """The adapter's name in the server: a new one for each version, so that no cache is ever shared."""
+        return f"adapter-{self.version}"
+
 
 @dataclass
 class Lease:
@@ -114,14 +119,18 @@ class Slot:
     @contextmanager
     def lease(self, version: str) -> Iterator[Lease]:
         """Call it with the door open and `version` held; nothing is awaited in between."""
-        model = f"adapter-{version}" if version in self.adapters else SERVED_NAME
-        lease = Lease(version, model, self.server)
+        lease = Lease(version, self._model_of(version), self.server)
         self.leases.append(lease)
         try:
             yield lease
         finally:
             self.leases.remove(lease)
             self._changed.set()
+
+    def interrupt(self) -> None:
+        """Cuts off the steps that can go on elsewhere, or under other weights."""
+        for lease in list(self.leases):
+            lease.interrupt()
 
     @asynccontextmanager
     async def closed(self, *, interrupt: bool) -> AsyncIterator[None]:
@@ -133,8 +142,7 @@ class Slot:
                 while self.leases:
                     self._changed.clear()
                     if interrupt:
-                        for lease in list(self.leases):
-                            lease.interrupt()
+                        self.interrupt()
                     # A lease may become interruptible while it is waited for.
                     try:
                         await asyncio.wait_for(self._changed.wait(), 0.02 if interrupt else None)
@@ -163,7 +171,7 @@ class Slot:
             proof = await self._prove(new, back)
             proved = time.perf_counter()
             if proof is None or proof.accepted:
-                self._hold(new)
+                self.answer_with(new)
                 self.proven = proof
             else:
                 await self._take_back(new, back)
@@ -191,8 +199,9 @@ class Slot:
         return Loaded(self.server.name, against.version, 0.0, 0.0, time.perf_counter() - began, proof)
 
     def answer_with(self, new: Weights) -> None:
-        """The alias is `new` from now on, which the slot holds already."""
-        self._hold(new)
+        """The alias is `new` from now on, which the server holds already."""
+        self.weights = new
+        self.server.model_dir = new.full.path
 
     async def unload_unused(self, keep: set[str]) -> None:
         """Unloads adapters that nobody leases any more, except those in `keep`; waits for those that are leased."""
@@ -203,6 +212,12 @@ class Slot:
             if version in self.adapters and version != self.version:
                 await self._remove_adapter(version)
 
+    async def bring_in(self) -> None:
+        """Nobody knows what a server holds that somebody else started: it gets what it should hold."""
+        async with self.closed(interrupt=False):
+            await self.server.reload(self.weights.full.path)
+            await self._load_adapters_again()
+
     async def revive(self) -> None:
         """Starts the server again after it died, with the weights that it held."""
         async with self._turn:
@@ -212,14 +227,16 @@ class Slot:
                 self.server.stop()
                 self.server.launch()
                 await self.server.wait_ready()
-                for weights in list(self.adapters.values()):
-                    await self.server.load_adapter(f"adapter-{weights.version}", weights.path)
+                await self._load_adapters_again()
             finally:
                 self._open.set()
 
-    def _hold(self, new: Weights) -> None:
-        self.weights = new
-        self.server.model_dir = new.full.path
+    def _model_of(self, version: str) -> str:
+        return self.adapters[version].adapter_name if version in self.adapters else SERVED_NAME
+
+    async def _load_adapters_again(self) -> None:
+        for weights in self.adapters.values():
+            await self.server.load_adapter(weights.adapter_name, weights.path)
 
     async def _take_back(self, new: Weights, old: Weights) -> None:
         self.proven = None
@@ -229,15 +246,15 @@ class Slot:
             await self.server.reload(old.full.path)
         if old.base is not None:
             await self._add_adapter(old)
-        self._hold(old)
+        self.answer_with(old)
 
     async def _add_adapter(self, weights: Weights) -> None:
         if weights.version not in self.adapters:
-            await self.server.load_adapter(f"adapter-{weights.version}", weights.path)
+            await self.server.load_adapter(weights.adapter_name, weights.path)
             self.adapters[weights.version] = weights
 
     async def _remove_adapter(self, version: str) -> None:
-        await self.server.unload_adapter(f"adapter-{version}")
+        await self.server.unload_adapter(self.adapters[version].adapter_name)
         self.adapters.pop(version, None)
 
     async def _drop_adapters(self) -> None:
@@ -250,8 +267,7 @@ class Slot:
             return None
         before = read_probe(old.path) if old.version != new.version else None
         earlier = before.logprobs if before is not None and before.ids == probe.ids else None
-        model = f"adapter-{new.version}" if new.version in self.adapters else SERVED_NAME
-        answered = await self.server.prompt_logprobs(probe.ids, model)
+        answered = await self.server.prompt_logprobs(probe.ids, self._model_of(new.version))
         proof = weigh_proof(answered, probe.logprobs, earlier, self.noise)
         if proof.accepted and new.base is None:
             self.noise = proof.error

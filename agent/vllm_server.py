@@ -50,8 +50,6 @@ def check_port_free(host: str, port: int, owner: str) -> None:
 class VllmServer(VllmClient):
     """A server on 127.0.0.1:`port`, started from the model directory `model_dir`."""
 
-    owned = True
-
     def __init__(self, name: str, port: int, model_dir: Path, settings: ServerSettings, log_dir: Path) -> None:
         super().__init__(name, f"http://127.0.0.1:{port}")
         self.port = port
@@ -160,8 +158,6 @@ class VllmServer(VllmClient):
 
 class RunningServer(VllmClient):
     """A vLLM server that somebody else started (`server.urls`); watched, never started or stopped."""
-
-    owned = False
 
     def __init__(self, name: str, url: str, model_dir: Path, start_timeout_s: float) -> None:
         super().__init__(name, url)
