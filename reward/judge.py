@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 from reward.checks import decide_check, has_reply, succeeded
 from reward.llm_judge import LlmJudge
-from reward.outcomes import dependencies_first, reward_of, strict_items_hold
+from reward.outcomes import dependencies_first, strict_items_hold
+from reward.scoring import Played, items_of, read_played, why_not_judged, write_rewards
+from store.checklists import current_checklists
 from store.database import Log
-from store.records import Item, Scenario, ScenarioTurn, TurnRecord
-from store.scenarios import get_scenario, item_ids
-from store.trajectories import TrajectorySummary, get_trajectory
+from store.records import Item, Scenario, TurnRecord
+from store.scenarios import item_ids
 from store.turns import turns_of
-from store.verdicts import Reward, Verdict, add_rewards, add_verdicts, rewards_of, verdicts_of
-from store.vocabulary import FocusOn, Outcome, StopReason, VerdictSource
+from store.verdicts import Reward, Verdict, add_verdicts, verdicts_of
+from store.vocabulary import FocusOn, Outcome, VerdictSource
 
 CODE_JUDGE = "checks"
 RULE_JUDGE = "rules"
@@ -45,7 +46,7 @@ class CodeJudgement:
     pending: list[Item]
 
 
-def judge_by_code(checklist: ScenarioTurn, turn: TurnRecord, ids: ItemIds) -> CodeJudgement:
+def judge_by_code(items: Sequence[Item], turn: TurnRecord, ids: ItemIds) -> CodeJudgement:
     """Verdicts of the checks, and FAILs by rule for items that no model needs to look at.
 
     By rule fails an item without a check whose dependency fails, or whose channel the turn lacks: a reply item without
@@ -54,7 +55,7 @@ def judge_by_code(checklist: ScenarioTurn, turn: TurnRecord, ids: ItemIds) -> Co
     """
     verdicts: dict[str, Verdict] = {}
     pending = []
-    for item in dependencies_first(checklist.checklist):
+    for item in dependencies_first(items):
         if item.check is not None:
             verdicts[item.id] = _by_check(item, turn, ids)
             continue
@@ -88,13 +89,14 @@ class Judge:
         self._item_ids: dict[str, ItemIds] = {}
 
     async def judge_turn(self, scenario: Scenario, turn: TurnRecord) -> TurnJudgement:
-        """Judges one turn and writes its verdicts.
+        """Judges one turn by the checklists that count for it and writes its verdicts.
 
         Raises ValueError if the scenario has no such turn, LogError if the log does not hold scenario and trajectory.
         """
-        checklist = _checklist(scenario, turn)
+        checklists = current_checklists(self._log, [scenario])[scenario.hash]
+        items = items_of(scenario, checklists, turn)
         ids = self._ids(scenario.hash)
-        judged = judge_by_code(checklist, turn, ids)
+        judged = judge_by_code(items, turn, ids)
         earlier: list[TurnRecord] = []
         if judged.pending and self._llm is not None:
             turns = turns_of(self._log, [turn.trajectory_id]).get(turn.trajectory_id, [])
@@ -102,7 +104,7 @@ class Judge:
         verdicts = judged.verdicts + await self._by_llm(judged.pending, turn, earlier, ids)
         await asyncio.to_thread(add_verdicts, self._log, verdicts)
         by_key = {verdict.item_key: verdict for verdict in verdicts}
-        return TurnJudgement(verdicts, strict_items_hold(checklist, by_key))
+        return TurnJudgement(verdicts, strict_items_hold(items, by_key))
 
     async def judge_trajectories(
         self, trajectory_ids: Iterable[str], *, retry_unscored: bool = False
@@ -114,66 +116,39 @@ class Judge:
         Raises LogError for an id that is not in the log.
         """
         wanted = list(dict.fromkeys(trajectory_ids))
-        scenarios: dict[str, Scenario] = {}
         rewards: dict[str, Reward] = {}
         for start in range(0, len(wanted), _CHUNK):
-            summaries = [get_trajectory(self._log, trajectory_id) for trajectory_id in wanted[start : start + _CHUNK]]
-            for digest in {s.scenario_hash for s in summaries if s.scenario_hash} - scenarios.keys():
-                scenarios[digest] = get_scenario(self._log, digest)
-            rewards |= await self._judge_chunk(summaries, scenarios, retry_unscored)
+            played = read_played(self._log, wanted[start : start + _CHUNK])
+            await self._judge_chunk(played, retry_unscored)
+            rewards |= write_rewards(self._log, played)
         return rewards
 
-    async def _judge_chunk(
-        self, summaries: list[TrajectorySummary], scenarios: dict[str, Scenario], retry_unscored: bool
-    ) -> dict[str, Reward]:
-        scored = [summary for summary in summaries if _excluded_reason(summary) is None]
-        names = [summary.id for summary in scored]
-        turns = turns_of(self._log, names)
-        before = verdicts_of(self._log, names)
+    async def _judge_chunk(self, played: Played, retry_unscored: bool) -> None:
+        scored = [summary for summary in played.summaries if why_not_judged(summary) is None]
+        before = verdicts_of(self._log, [summary.id for summary in scored])
         by_code: list[Verdict] = []
         waiting = []
         for summary in scored:
-            scenario = scenarios[str(summary.scenario_hash)]
-            ids = self._ids(str(summary.scenario_hash))
+            digest = str(summary.scenario_hash)
+            scenario, checklists, ids = played.scenarios[digest], played.checklists[digest], self._ids(digest)
             settled = {
                 (verdict.turn_index, verdict.item_key)
                 for verdict in before.get(summary.id, [])
                 if not (retry_unscored and verdict.outcome is Outcome.UNSCORED)
             }
-            for position, turn in enumerate(turns.get(summary.id, [])):
-                checklist = _checklist(scenario, turn)
-                missing = {item.id for item in checklist.checklist if (turn.index, item.id) not in settled}
+            turns = played.turns.get(summary.id, [])
+            for position, turn in enumerate(turns):
+                items = items_of(scenario, checklists, turn)
+                missing = {item.id for item in items if (turn.index, item.id) not in settled}
                 if not missing:
                     continue
-                judged = judge_by_code(checklist, turn, ids)
+                judged = judge_by_code(items, turn, ids)
                 by_code += [verdict for verdict in judged.verdicts if verdict.item_key in missing]
                 pending = [item for item in judged.pending if item.id in missing]
                 if pending:
-                    waiting.append(self._write_llm(pending, turn, turns[summary.id][:position], ids))
+                    waiting.append(self._write_llm(pending, turn, turns[:position], ids))
         add_verdicts(self._log, by_code)
         await asyncio.gather(*waiting)
-        return self._write_rewards(summaries, scenarios, turns)
-
-    def _write_rewards(
-        self,
-        summaries: list[TrajectorySummary],
-        scenarios: dict[str, Scenario],
-        turns: dict[str, list[TurnRecord]],
-    ) -> dict[str, Reward]:
-        names = [summary.id for summary in summaries]
-        verdicts = verdicts_of(self._log, names)
-        rewards: dict[str, Reward] = {}
-        for summary in summaries:
-            excluded = _excluded_reason(summary)
-            if excluded is not None:
-                rewards[summary.id] = Reward(summary.id, None, (), None, 0, excluded)
-                continue
-            step_counts = [turn.steps[-1].index + 1 for turn in turns.get(summary.id, [])]
-            scenario = scenarios[str(summary.scenario_hash)]
-            rewards[summary.id] = reward_of(summary.id, scenario, verdicts.get(summary.id, []), step_counts)
-        known = rewards_of(self._log, names)
-        add_rewards(self._log, [reward for name, reward in rewards.items() if known.get(name) != reward])
-        return rewards
 
     async def _write_llm(
         self, pending: Sequence[Item], turn: TurnRecord, earlier: Sequence[TurnRecord], ids: ItemIds
@@ -205,28 +180,9 @@ class Judge:
         ]
 
     def _ids(self, digest: str) -> ItemIds:
-        if digest not in self._item_ids:
-            self._item_ids[digest] = item_ids(self._log, digest)
+        # Revisions of a checklist bring new items, so what is known of a scenario is asked again with each chunk.
+        self._item_ids[digest] = item_ids(self._log, digest)
         return self._item_ids[digest]
-
-
-def _checklist(scenario: Scenario, turn: TurnRecord) -> ScenarioTurn:
-    if not 0 <= turn.index < len(scenario.turns):
-        raise ValueError(
-            f"trajectory {turn.trajectory_id!r} has a turn {turn.index}, but scenario {scenario.name!r} has only "
-            f"{len(scenario.turns)} turns: it was not played from this scenario"
-        )
-    return scenario.turns[turn.index]
-
-
-def _excluded_reason(summary: TrajectorySummary) -> str | None:
-    if summary.scenario_hash is None:
-        return "it has no scenario, so no checklist"
-    if summary.stop_reason is None:
-        return "it has not ended"
-    if summary.stop_reason is StopReason.FAILED:
-        return summary.error or "it failed without saying why"
-    return None
 
 
 def _by_check(item: Item, turn: TurnRecord, ids: ItemIds) -> Verdict:

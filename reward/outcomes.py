@@ -1,20 +1,21 @@
 """From verdicts to rewards: what first held when, what a trajectory earned, whether strict items hold. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from reward.rewards import ItemState, is_paid, trajectory_reward, turn_reward
-from store.records import Item, Scenario, ScenarioTurn
+from store.records import Item
 from store.verdicts import Reward, Verdict
 from store.vocabulary import Outcome
 
 
-def item_states(turn: ScenarioTurn, verdicts: Mapping[str, Verdict], step_count: int) -> tuple[ItemState, ...]:
-    """The turn's items in checklist order, from the winning verdict of each item key. No verdict counts as UNSCORED.
+def item_states(items: Sequence[Item], verdicts: Mapping[str, Verdict], step_count: int) -> tuple[ItemState, ...]:
+    """The items of a checklist in its order, from the winning verdict of each item key; without one: UNSCORED.
 
     A PASS without a step (a person's) holds from the first step that its dependencies allow.
     """
     states: dict[str, ItemState] = {}
-    for item in dependencies_first(turn.checklist):
+    for item in dependencies_first(items):
         verdict = verdicts.get(item.id)
         since = None
         if verdict is not None and verdict.outcome is Outcome.PASS:
@@ -24,7 +25,7 @@ def item_states(turn: ScenarioTurn, verdicts: Mapping[str, Verdict], step_count:
                 since = min(max(held, default=-1) + 1, step_count - 1)
         scored = verdict is not None and verdict.outcome is not Outcome.UNSCORED
         states[item.id] = ItemState(item.id, item.weight, since, item.depends_on, scored)
-    return tuple(states[item.id] for item in turn.checklist)
+    return tuple(states[item.id] for item in items)
 
 
 def dependencies_first(items: Sequence[Item]) -> list[Item]:
@@ -39,54 +40,77 @@ def dependencies_first(items: Sequence[Item]) -> list[Item]:
 
 def reward_of(
     trajectory_id: str,
-    scenario: Scenario,
+    checklists_T: Sequence[Sequence[Sequence[Item]]],
     verdicts: Iterable[Verdict],
     step_counts: Sequence[int],
     excluded_reason: str | None = None,
 ) -> Reward:
     """Equations 2, 4 and 6 on the winning verdicts of one trajectory.
 
-    `step_counts[t]` is the number of steps of turn t, one entry for each turn that was reached; `turn_values` has the
-    same length. Turns that were never reached count 0. Any UNSCORED item of a reached turn leaves `value` None and says
-    so in `excluded_reason` (invariant 3); so does an `excluded_reason` given here (the trajectory itself failed).
-    `fully_passed` means that every item of every turn of the scenario pays.
+    `checklists_T[t]` are the checklists of turn t of the scenario, of which the turn reward is the mean (the paper has
+    one). `step_counts[t]` is the number of steps of turn t, one entry for each turn that was reached; `turn_values` has
+    the same length. Turns that were never reached count 0. Any UNSCORED item of a reached turn, and a reached turn
+    without an item, leave `value` None and say so in `excluded_reason` (invariant 3); so does an `excluded_reason`
+    given here (the trajectory itself failed). `fully_passed`: every item of every turn of the scenario pays.
     """
     by_turn: dict[int, dict[str, Verdict]] = {}
     for verdict in verdicts:
         by_turn.setdefault(verdict.turn_index, {})[verdict.item_key] = verdict
     states_T = [
-        item_states(scenario.turns[turn], by_turn.get(turn, {}), count) for turn, count in enumerate(step_counts)
+        [item_states(items, by_turn.get(turn, {}), count) for items in checklists_T[turn] if items]
+        for turn, count in enumerate(step_counts)
     ]
-    turn_values = tuple(turn_reward(states) for states in states_T)
-    value = trajectory_reward(turn_values, len(scenario.turns))
-    open_items = [(turn, state.key) for turn, states in enumerate(states_T) for state in states if not state.scored]
-    if excluded_reason is None and open_items:
-        turn, key = open_items[0]
-        known = by_turn.get(turn, {}).get(key)
-        more = f" (and {len(open_items) - 1} more)" if len(open_items) > 1 else ""
-        why = known.reason if known is not None else "it has no verdict"
-        excluded_reason = f"turn {turn}, item {key!r} is UNSCORED: {why}{more}"
-    if excluded_reason is not None:
-        value = None
-    paid_all = all(is_paid(state, states) for states in states_T for state in states)
+    turn_values = tuple(mean_turn_reward(states) for states in states_T)
+    open_items = [
+        (turn, state.key)
+        for turn, variants in enumerate(states_T)
+        for states in variants
+        for state in states
+        if not state.scored
+    ]
+    if excluded_reason is None:
+        excluded_reason = _why_excluded(states_T, open_items, by_turn)
+    value = None if excluded_reason is not None else trajectory_reward(turn_values, len(checklists_T))
+    paid_all = all(is_paid(state, states) for variants in states_T for states in variants for state in states)
     return Reward(
         trajectory_id=trajectory_id,
         value=value,
         turn_values=turn_values,
-        fully_passed=None if value is None else len(states_T) == len(scenario.turns) and paid_all,
+        fully_passed=None if value is None else len(states_T) == len(checklists_T) and paid_all,
         unscored=len(open_items),
         excluded_reason=excluded_reason,
     )
 
 
-def strict_items_hold(turn: ScenarioTurn, verdicts: Mapping[str, Verdict]) -> bool | None:
+def mean_turn_reward(variants: Sequence[Sequence[ItemState]]) -> float | None:
+    """Equation 6, averaged over the turn's checklists; None if there is none or any item is UNSCORED."""
+    rewards = [turn_reward(states) for states in variants]
+    known = [reward for reward in rewards if reward is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(rewards) else None
+
+
+def _why_excluded(
+    states_T: Sequence[Sequence[Sequence[ItemState]]],
+    open_items: Sequence[tuple[int, str]],
+    by_turn: Mapping[int, Mapping[str, Verdict]],
+) -> str | None:
+    if open_items:
+        turn, key = open_items[0]
+        known = by_turn.get(turn, {}).get(key)
+        more = f" (and {len(open_items) - 1} more)" if len(open_items) > 1 else ""
+        return f"turn {turn}, item {key!r} is UNSCORED: {known.reason if known else 'it has no verdict'}{more}"
+    bare = next((turn for turn, variants in enumerate(states_T) if not variants), None)
+    return None if bare is None else f"turn {bare} has no checklist: write one with `checkloop annotate`"
+
+
+def strict_items_hold(items: Sequence[Item], verdicts: Mapping[str, Verdict]) -> bool | None:
     """Whether the next user turn may be issued: every strict item, and all that it depends on, holds.
 
     False as soon as one of them does not; None where that cannot be said because one is UNSCORED.
     """
     outcomes = {
         verdicts[key].outcome if key in verdicts else Outcome.UNSCORED
-        for item in turn.checklist
+        for item in items
         if item.required_for_next_turn
         for key in (item.id, *item.depends_on)
     }

@@ -169,7 +169,7 @@ def winning_verdicts(*conditions: ColumnElement[bool]) -> Subquery:
             )
             .label("place"),
         )
-        .where(*conditions)
+        .where(VerdictRow.counts, *conditions)
         .subquery()
     )
     return (

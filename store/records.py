@@ -6,7 +6,7 @@ wrong and where; `extra="forbid"` makes a misspelt field an error instead of a s
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -141,6 +141,31 @@ class Item(Record):
     weight: float = Field(ge=0)
     check: Check | None = None
 
+    @property
+    def words(self) -> tuple[Any, ...]:
+        """What a verdict on it is about; two items of equal words may share verdicts whatever they weigh."""
+        return self.focus_on, self.question, self.pass_condition, self.failure_examples, self.check
+
+
+def check_checklist(items: Sequence[Item]) -> None:
+    """Raises ValueError for ids that repeat, dependencies that are unknown or circular, weights that add to no 1."""
+    ids = [item.id for item in items]
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"item ids are not unique: {ids}")
+    known = {item.id: set(item.depends_on) for item in items}
+    for item in items:
+        missing = known[item.id] - known.keys()
+        if missing:
+            raise ValueError(f"item {item.id!r} depends on unknown items {sorted(missing)}")
+    resolved: set[str] = set()
+    while ready := {i for i, deps in known.items() if i not in resolved and deps <= resolved}:
+        resolved |= ready
+    if resolved != known.keys():
+        raise ValueError(f"items depend on each other in a cycle: {sorted(known.keys() - resolved)}")
+    total = sum(item.weight for item in items)
+    if items and abs(total - 1.0) > 1e-6:
+        raise ValueError(f"weights of the turn's items add to {total:.6f}, not 1")
+
 
 class ScenarioTurn(Record):
     user: str = Field(min_length=1)
@@ -148,23 +173,8 @@ class ScenarioTurn(Record):
     checklist: tuple[Item, ...]
 
     @model_validator(mode="after")
-    def _checklist_is_sound(self) -> "ScenarioTurn":
-        ids = [item.id for item in self.checklist]
-        if len(set(ids)) != len(ids):
-            raise ValueError(f"item ids are not unique: {ids}")
-        known = {item.id: set(item.depends_on) for item in self.checklist}
-        for item in self.checklist:
-            missing = known[item.id] - known.keys()
-            if missing:
-                raise ValueError(f"item {item.id!r} depends on unknown items {sorted(missing)}")
-        resolved: set[str] = set()
-        while ready := {i for i, deps in known.items() if i not in resolved and deps <= resolved}:
-            resolved |= ready
-        if resolved != known.keys():
-            raise ValueError(f"items depend on each other in a cycle: {sorted(known.keys() - resolved)}")
-        total = sum(item.weight for item in self.checklist)
-        if self.checklist and abs(total - 1.0) > 1e-6:
-            raise ValueError(f"weights of the turn's items add to {total:.6f}, not 1")
+    def _is_sound(self) -> "ScenarioTurn":
+        check_checklist(self.checklist)
         if self.reference and (self.reference[-1].reply is None or any(s.reply for s in self.reference[:-1])):
             raise ValueError("a reference turn ends with its only reply")
         return self

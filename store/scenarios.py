@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import collate, select
 
 from store.database import Log, LogError, in_chunks, insert_new
-from store.records import Scenario
+from store.records import Item, Scenario
 from store.schema import ItemRow, ScenarioRow
 from store.vocabulary import Split
 
@@ -35,7 +35,12 @@ def add_scenarios(log: Log, scenarios: Iterable[Scenario]) -> int:
         new = {digest: scenario for digest, scenario in by_hash.items() if digest not in known}
         if new:
             connection.execute(insert_new(log, ScenarioRow.__table__), [_row(d, s) for d, s in new.items()])
-            items = [row for digest, scenario in new.items() for row in _item_rows(digest, scenario)]
+            items = [
+                item_row(digest, turn_index, item)
+                for digest, scenario in new.items()
+                for turn_index, turn in enumerate(scenario.turns)
+                for item in turn.checklist
+            ]
             if items:
                 connection.execute(insert_new(log, ItemRow.__table__), items)
     return len(new)
@@ -168,18 +173,15 @@ def _row(digest: str, scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def _item_rows(digest: str, scenario: Scenario) -> list[dict[str, Any]]:
-    return [
-        {
-            "scenario_hash": digest,
-            "turn_index": turn_index,
-            "key": item.id,
-            "kind": item.check.kind if item.check else "llm",
-            "focus_on": item.focus_on.value,
-            "question": item.question,
-            "strict": item.required_for_next_turn,
-            "weight": item.weight,
-        }
-        for turn_index, turn in enumerate(scenario.turns)
-        for item in turn.checklist
-    ]
+def item_row(digest: str, turn_index: int, item: Item) -> dict[str, Any]:
+    """The row that verdicts on the item point at."""
+    return {
+        "scenario_hash": digest,
+        "turn_index": turn_index,
+        "key": item.id,
+        "kind": item.check.kind if item.check else "llm",
+        "focus_on": item.focus_on.value,
+        "question": item.question,
+        "strict": item.required_for_next_turn,
+        "weight": item.weight,
+    }

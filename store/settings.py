@@ -17,6 +17,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from store.vocabulary import Combination, JudgeMode
+
 
 class SettingsError(ValueError):
     """A setting is unknown, malformed or contradicts another one."""
@@ -33,12 +35,47 @@ class Endpoint(Section):
     model: str
     key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; unset means no key."""
-    timeout_s: float = 60.0
+    timeout_s: float = Field(default=60.0, gt=0)
+    """Deadline of one question, tries again included."""
     max_concurrency: int = Field(default=16, ge=1)
+    retries: int = Field(default=3, ge=0)
+    """After a timeout, a lost connection, 408, 409, 429 or 5xx; never after any other refusal."""
+    max_requests_per_minute: int = Field(default=0, ge=0)
+    """0: no limit."""
+    max_usd: float = Field(default=0.0, ge=0)
+    """What one command may spend at this endpoint; then it stops cleanly. 0: no limit. Needs the model's price."""
+    temperature: float = Field(default=0.0, ge=0)
 
     @property
     def api_key(self) -> str:
         return os.environ.get(self.key_env, "none")
+
+
+class Price(Section):
+    """US dollars for a million tokens."""
+
+    prompt: float = Field(ge=0)
+    cached: float | None = Field(default=None, ge=0)
+    """Of a prompt, tokens served from the endpoint's cache; None: as `prompt`."""
+    completion: float = Field(ge=0)
+
+
+class JudgingSettings(Section):
+    """How the LLM judge is asked; the endpoint is `[judge]`."""
+
+    mode: JudgeMode = JudgeMode.TURN
+    draws: int = Field(default=1, ge=1)
+    """Times each judge is asked; more than one needs a temperature above 0."""
+    panel: tuple[Endpoint, ...] = ()
+    """Further judges beside `[judge]`."""
+    combination: Combination = Combination.MAJORITY
+
+
+class AnnotationSettings(Section):
+    attempts: int = Field(default=3, ge=1)
+    """Times an unsound checklist goes back to the annotator before a person gets it."""
+    variants: int = Field(default=1, ge=1)
+    """Independent checklists a turn; rewards are averaged over them."""
 
 
 class ServerSettings(Section):
@@ -166,7 +203,12 @@ class Settings(BaseSettings):
     grpo: GrpoSettings = GrpoSettings()
     loop: LoopSettings = LoopSettings()
     judge: Endpoint | None = None
+    judging: JudgingSettings = JudgingSettings()
+    annotator: Endpoint | None = None
+    annotation: AnnotationSettings = AnnotationSettings()
     simulator: Endpoint | None = None
+    prices: dict[str, Price] = {}
+    """By model name."""
 
     @classmethod
     def settings_customise_sources(
@@ -187,6 +229,25 @@ class Settings(BaseSettings):
                 f"gateway.port {self.gateway.port} collides with the vLLM servers' ports "
                 f"{self.server.port} and {self.server.port + 1}: choose another one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _judging_is_possible(self) -> "Settings":
+        judges = [self.judge, *self.judging.panel] if self.judge else list(self.judging.panel)
+        if self.judging.panel and self.judge is None:
+            raise ValueError("judging.panel names further judges, but there is no [judge]: name the first one there")
+        for judge in judges:
+            if judge is not None and self.judging.draws > 1 and judge.temperature == 0:
+                raise ValueError(
+                    f"judging.draws = {self.judging.draws} asks {judge.model} the same thing again at temperature 0: "
+                    "set its temperature above 0, or draws to 1"
+                )
+        for endpoint in (*judges, self.annotator, self.simulator):
+            if endpoint is not None and endpoint.max_usd > 0 and endpoint.model not in self.prices:
+                raise ValueError(
+                    f"max_usd limits what {endpoint.model} may cost, but its price is not known: "
+                    f'add [prices."{endpoint.model}"]'
+                )
         return self
 
     @property

@@ -2,14 +2,24 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import insert, select
 
 from store.database import AnyRow, Log, LogError, in_chunks
 from store.schema import ItemRow, RewardRow, VerdictRow, now
 from store.vocabulary import Outcome, VerdictSource
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What one judge of a panel said in one draw."""
+
+    judge: str
+    draw: int
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,13 @@ class Verdict:
     quote: str
     created_at: datetime | None = None
     """None: now, when it is added."""
+    counts: bool = True
+    """False for a single vote of a panel, and for a judge that speaks beside the one that counts."""
+    draw: int = 0
+    share: float | None = None
+    """Share of PASS among averaged votes; None: the outcome alone."""
+    votes: tuple[Vote, ...] | None = None
+    cache_key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +61,16 @@ class Reward:
     fully_passed: bool | None
     unscored: int
     excluded_reason: str | None = None
+    made_of: dict[str, Any] | None = field(default=None, compare=False)
+    """Checklist revisions, newest verdict and software that it was computed from."""
 
 
 def add_verdicts(log: Log, verdicts: Iterable[Verdict]) -> None:
     """Appends all of them or, on LogError, none: a verdict that names a step without being a PASS, an unknown item."""
     rows = []
     for verdict in verdicts:
+        if verdict.share is not None and not 0.0 <= verdict.share <= 1.0:
+            raise LogError(f"item {verdict.item_key!r}: {verdict.share} is no share of votes, which lies in [0, 1]")
         if verdict.step_index is not None and verdict.outcome != Outcome.PASS:
             raise LogError(
                 f"item {verdict.item_key!r} of trajectory {verdict.trajectory_id!r} is {verdict.outcome}, yet held "
@@ -57,6 +78,8 @@ def add_verdicts(log: Log, verdicts: Iterable[Verdict]) -> None:
             )
         row = asdict(verdict) | {"outcome": Outcome(verdict.outcome).value, "created_at": verdict.created_at or now()}
         row["source"] = VerdictSource(verdict.source).value
+        if verdict.votes is not None:
+            row["votes"] = [asdict(vote) | {"outcome": Outcome(vote.outcome).value} for vote in verdict.votes]
         del row["item_key"]
         rows.append(row)
     if not rows:
@@ -66,7 +89,8 @@ def add_verdicts(log: Log, verdicts: Iterable[Verdict]) -> None:
 
 
 def verdicts_of(log: Log, trajectory_ids: Iterable[str], *, all_rows: bool = False) -> dict[str, list[Verdict]]:
-    """The verdict that counts for each (turn, item): a person's newest, else the newest; in order of turn and item.
+    """The verdict that counts for each (turn, item): a person's newest, else the newest of those with `counts`; in
+    order of turn and item.
 
     With `all_rows`, every verdict in the order it was said. Trajectories without a verdict are left out.
     """
@@ -81,9 +105,11 @@ def verdicts_of(log: Log, trajectory_ids: Iterable[str], *, all_rows: bool = Fal
 
 
 def winning(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """Of verdicts in the order they were said, the one that counts for each trajectory, turn and item."""
+    """Of verdicts in the order they were said, the one that wins for each trajectory, turn and item."""
     counts: dict[tuple[str, int, int], Verdict] = {}
     for verdict in verdicts:
+        if not verdict.counts:
+            continue
         key = (verdict.trajectory_id, verdict.turn_index, verdict.item_id)
         before = counts.get(key)
         if before is None or before.source != VerdictSource.HUMAN or verdict.source == VerdictSource.HUMAN:
@@ -119,11 +145,15 @@ def rewards_of(log: Log, trajectory_ids: Iterable[str]) -> dict[str, Reward]:
                     fully_passed=row.fully_passed,
                     unscored=row.unscored,
                     excluded_reason=row.excluded_reason,
+                    made_of=row.made_of,
                 )
     return rewards
 
 
 def _verdict(row: AnyRow) -> Verdict:
+    votes = None
+    if row.votes is not None:
+        votes = tuple(Vote(vote["judge"], vote["draw"], Outcome(vote["outcome"])) for vote in row.votes)
     return Verdict(
         trajectory_id=row.trajectory_id,
         turn_index=row.turn_index,
@@ -137,4 +167,9 @@ def _verdict(row: AnyRow) -> Verdict:
         reason=row.reason,
         quote=row.quote,
         created_at=row.created_at,
+        counts=row.counts,
+        draw=row.draw,
+        share=row.share,
+        votes=votes,
+        cache_key=row.cache_key,
     )

@@ -43,6 +43,54 @@ class VerdictSource(StrEnum):
     HUMAN = "human"
 
 
+class JudgeMode(StrEnum):
+    """How the LLM judge is asked (docs/judging.md)."""
+
+    TURN = "turn"
+    """One call for all items at the end of the turn."""
+    ITEM = "item"
+    """One call an item at the end of the turn."""
+    STEP = "step"
+    """One call a step for all items that do not hold yet."""
+    PAPER = "paper"
+    """One call for each item and step, the criterion before the dialogue: CM2's procedure."""
+
+
+class Combination(StrEnum):
+    """How the votes of a panel become one verdict."""
+
+    MAJORITY = "majority"
+    """What more than half of the votes say; a tie is UNSCORED."""
+    MEAN = "mean"
+    """The share of PASS votes; an item pays that share of its weight."""
+
+
+class ModelRole(StrEnum):
+    """Who a model other than the policy speaks as."""
+
+    JUDGE = "judge"
+    ANNOTATOR = "annotator"
+    SIMULATOR = "simulator"
+    USER = "user"
+
+
+class AnnotationStatus(StrEnum):
+    DONE = "done"
+    NEEDS_PERSON = "needs_person"
+    """The annotator could not write a sound checklist; the reasons are with it."""
+
+
+class SampleReason(StrEnum):
+    """Why a turn was put up for review."""
+
+    RANDOM = "random"
+    """Drawn with equal chance from all judged turns: figures over these alone are unbiased."""
+    UNCERTAIN = "uncertain"
+    DISPUTED = "disputed"
+    ANCHOR = "anchor"
+    """Of the fixed set that is judged again and again, to see a judge drift."""
+
+
 class ToolSource(StrEnum):
     """Where a tool response came from."""
 

@@ -454,5 +454,5 @@ def test_code_judges_thousands_of_turns_a_second() -> None:
     ]
     started = time.process_time()
     for happened in turns:
-        judge_by_code(checklist, happened, ids)
+        judge_by_code(checklist.checklist, happened, ids)
     assert len(turns) / (time.process_time() - started) > 2000

@@ -142,6 +142,10 @@ def _scenario(*turns: tuple[Item, ...]) -> Scenario:
     return Scenario(name="s", domain="d", source="test", split=Split.TRAIN, seed=1, system="", tools=(), turns=spoken)
 
 
+def _checklists(scenario: Scenario) -> list[list[tuple[Item, ...]]]:
+    return [[turn.checklist] for turn in scenario.turns]
+
+
 def _item(key: str, weight: float, depends_on: tuple[str, ...] = (), strict: bool = False) -> Item:
     return Item(
         id=key,
@@ -169,7 +173,7 @@ def test_reward_of_a_trajectory() -> None:
         _verdict(1, "c", Outcome.FAIL),
         _verdict(1, "d", Outcome.PASS, 0),
     ]
-    reward = reward_of("t1", scenario, verdicts, [2, 1])
+    reward = reward_of("t1", _checklists(scenario), verdicts, [2, 1])
     assert reward.value == pytest.approx(0.6)
     assert reward.turn_values == pytest.approx((1.0, 0.8))
     assert (reward.fully_passed, reward.unscored, reward.excluded_reason) == (False, 0, None)
@@ -182,26 +186,26 @@ def test_fully_passed_means_that_every_item_of_every_turn_pays() -> None:
         _verdict(0, "free", Outcome.PASS, 0),
         _verdict(1, "b", Outcome.PASS, 0),
     ]
-    assert reward_of("t1", scenario, verdicts, [1, 1]).fully_passed is True
-    assert reward_of("t1", scenario, verdicts[:2], [1]).fully_passed is False
+    assert reward_of("t1", _checklists(scenario), verdicts, [1, 1]).fully_passed is True
+    assert reward_of("t1", _checklists(scenario), verdicts[:2], [1]).fully_passed is False
     weightless = [verdicts[0], _verdict(0, "free", Outcome.FAIL), verdicts[2]]
-    assert reward_of("t1", scenario, weightless, [1, 1]).value == 1.0
-    assert reward_of("t1", scenario, weightless, [1, 1]).fully_passed is False
+    assert reward_of("t1", _checklists(scenario), weightless, [1, 1]).value == 1.0
+    assert reward_of("t1", _checklists(scenario), weightless, [1, 1]).fully_passed is False
 
 
 def test_unscored_and_missing_verdicts_exclude_the_trajectory_and_say_why() -> None:
     scenario = _scenario((_item("a", 0.5), _item("b", 0.5)))
     verdicts = [_verdict(0, "a", Outcome.UNSCORED, reason="the judge failed: timeout")]
-    reward = reward_of("t1", scenario, verdicts, [1])
+    reward = reward_of("t1", _checklists(scenario), verdicts, [1])
     assert (reward.value, reward.fully_passed, reward.unscored) == (None, None, 2)
     assert reward.excluded_reason == "turn 0, item 'a' is UNSCORED: the judge failed: timeout (and 1 more)"
-    unjudged = reward_of("t1", scenario, [_verdict(0, "a", Outcome.PASS, 0)], [1])
+    unjudged = reward_of("t1", _checklists(scenario), [_verdict(0, "a", Outcome.PASS, 0)], [1])
     assert unjudged.excluded_reason == "turn 0, item 'b' is UNSCORED: it has no verdict"
 
 
 def test_unscored_items_of_turns_never_reached_do_not_exclude() -> None:
     scenario = _scenario((_item("a", 1.0),), (_item("b", 1.0),))
-    assert reward_of("t1", scenario, [_verdict(0, "a", Outcome.FAIL)], [1]).value == 0.0
+    assert reward_of("t1", _checklists(scenario), [_verdict(0, "a", Outcome.FAIL)], [1]).value == 0.0
 
 
 def test_a_pass_by_a_person_needs_no_step() -> None:
@@ -209,17 +213,14 @@ def test_a_pass_by_a_person_needs_no_step() -> None:
     items = (_item("reply", 0.5, ("call",)), _item("call", 0.5))
     scenario = _scenario(items)
     verdicts = [_verdict(0, "call", Outcome.PASS), _verdict(0, "reply", Outcome.PASS, 1)]
-    assert reward_of("t1", scenario, verdicts, [2]).value == 1.0
+    assert reward_of("t1", _checklists(scenario), verdicts, [2]).value == 1.0
     both = {"call": _verdict(0, "call", Outcome.PASS, 0), "reply": _verdict(0, "reply", Outcome.PASS)}
-    states = item_states(scenario.turns[0], both, 2)
+    states = item_states(items, both, 2)
     assert [(state.key, state.first_satisfied) for state in states] == [("reply", 1), ("call", 0)]
 
 
 def test_strict_items_gate_the_next_turn() -> None:
-    checklist = ScenarioTurn(
-        user="Hi",
-        checklist=(_item("call", 0.3), _item("response", 0.3, ("call",), strict=True), _item("reply", 0.4)),
-    )
+    checklist = (_item("call", 0.3), _item("response", 0.3, ("call",), strict=True), _item("reply", 0.4))
 
     def gate(call: Outcome, response: Outcome, reply: Outcome = Outcome.FAIL) -> bool | None:
         said = {"call": call, "response": response, "reply": reply}

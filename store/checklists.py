@@ -1,0 +1,226 @@
+"""Checklists that count: a scenario's own, or the newest revision of each variant; appended, never changed.
+
+A scenario's own checklist is revision 0 of variant 0 and stands in the scenario. Verdicts point at items, whose key is
+unique within scenario and turn, so that a revision which keeps an item keeps its verdicts; weights belong to revisions.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection, insert, select
+
+from store.database import AnyRow, Log, LogError, in_chunks
+from store.records import Item, Scenario, check_checklist
+from store.scenarios import item_row
+from store.schema import ChecklistRow, ItemObjectionRow, ItemRow, ScenarioRow
+
+OWN = "scenario"
+"""Author of a checklist that came with its scenario."""
+
+
+@dataclass(frozen=True)
+class Checklist:
+    """One revision of one variant of a turn's checklist."""
+
+    scenario_hash: str
+    turn_index: int
+    items: tuple[Item, ...]
+    variant: int = 0
+    revision: int = 0
+    author: str = OWN
+    prompt_hash: str | None = None
+    reason: str = ""
+
+
+def current_checklists(log: Log, scenarios: Iterable[Scenario]) -> dict[str, list[list[Checklist]]]:
+    """For each scenario hash and turn the newest revision of every variant, variants in order.
+
+    Variant 0 is there if the scenario has a checklist of its own for the turn or a revision says so; a revision may be
+    empty (nothing sound is left of it).
+    """
+    by_hash = {scenario.hash: scenario for scenario in scenarios}
+    newest: dict[tuple[str, int], dict[int, Checklist]] = {}
+    for digest, scenario in by_hash.items():
+        for index, turn in enumerate(scenario.turns):
+            own = Checklist(digest, index, turn.checklist)
+            newest[digest, index] = {0: own} if turn.checklist else {}
+    with log.lookup() as connection:
+        for chunk in in_chunks(list(by_hash)):
+            query = select(ChecklistRow.__table__).where(ChecklistRow.scenario_hash.in_(chunk))
+            for row in connection.execute(query.order_by(ChecklistRow.revision)):
+                newest[row.scenario_hash, row.turn_index][row.variant] = _checklist(row)
+    return {
+        digest: [[found for _, found in sorted(newest[digest, index].items())] for index in range(len(scenario.turns))]
+        for digest, scenario in by_hash.items()
+    }
+
+
+def checklist_history(log: Log, scenario: Scenario, turn_index: int) -> list[Checklist]:
+    """Every revision of every variant of a turn, oldest first; the scenario's own included."""
+    own = Checklist(scenario.hash, turn_index, scenario.turns[turn_index].checklist)
+    query = select(ChecklistRow.__table__).where(
+        ChecklistRow.scenario_hash == scenario.hash, ChecklistRow.turn_index == turn_index
+    )
+    with log.lookup() as connection:
+        rows = [_checklist(row) for row in connection.execute(query.order_by(ChecklistRow.id))]
+    return [own, *rows] if own.items else rows
+
+
+def add_checklists(log: Log, checklists: Sequence[Checklist]) -> list[Checklist]:
+    """Appends each as the next revision of its variant (`revision` is set here); all of them or, on LogError, none.
+
+    Items are told apart by their words: an item that stands in the turn with the same words keeps its key and verdicts;
+    a key that is taken by other words gets a number behind it ("right_city~2"). Returns them as stored.
+    """
+    with log.writing() as connection:
+        return [_add(connection, checklist) for checklist in checklists]
+
+
+def retire_item(
+    log: Log,
+    scenario_hash: str,
+    turn_index: int,
+    item_key: str,
+    *,
+    person: str,
+    reason: str,
+    seen_in: str | None = None,
+) -> list[Checklist]:
+    """A person says that an item is bad: writes the objection and a revision without it, in one transaction.
+
+    Weights of the others are scaled to add to 1 again; what depended on it depends on what it depended on. Raises
+    LogError if the turn's current checklists have no such item. `seen_in` is the trajectory in which it was seen.
+    Returns the revisions.
+    """
+    scenario = _scenario(log, scenario_hash)
+    if not 0 <= turn_index < len(scenario.turns):
+        raise LogError(f"scenario {scenario.name!r} has no turn {turn_index}: it has {len(scenario.turns)}")
+    variants = current_checklists(log, [scenario])[scenario_hash][turn_index]
+    holding = [variant for variant in variants if any(item.id == item_key for item in variant.items)]
+    if not holding:
+        keys = sorted({item.id for variant in variants for item in variant.items})
+        raise LogError(
+            f"turn {turn_index} of scenario {scenario.name!r} has no item {item_key!r} in its current checklists, only "
+            f"{', '.join(keys) or 'none'}"
+        )
+    with log.writing() as connection:
+        item_id = connection.scalar(
+            select(ItemRow.id).where(
+                ItemRow.scenario_hash == scenario_hash, ItemRow.turn_index == turn_index, ItemRow.key == item_key
+            )
+        )
+        objection = {"item_id": item_id, "person": person, "reason": reason, "seen_in": seen_in}
+        connection.execute(insert(ItemObjectionRow.__table__), [objection])
+        return [
+            _add(
+                connection,
+                replace(
+                    checklist,
+                    items=without_item(checklist.items, item_key),
+                    author=person,
+                    prompt_hash=None,
+                    reason=f"item {item_key!r} is bad: {reason}",
+                ),
+            )
+            for checklist in holding
+        ]
+
+
+def without_item(items: Sequence[Item], key: str) -> tuple[Item, ...]:
+    """The other items, their weights adding to 1; equal ones where all that is left weighed nothing. Pure."""
+    gone = next(item for item in items if item.id == key)
+    left = [item for item in items if item.id != key]
+    total = sum(item.weight for item in left)
+    kept = []
+    for item in left:
+        depends_on = item.depends_on
+        if key in depends_on:
+            depends_on = tuple(dict.fromkeys(k for d in depends_on for k in (gone.depends_on if d == key else (d,))))
+        weight = item.weight / total if total > 0 else 1 / len(left)
+        kept.append(item.model_copy(update={"depends_on": depends_on, "weight": weight}))
+    return tuple(kept)
+
+
+def _add(connection: Connection, checklist: Checklist) -> Checklist:
+    where = f"turn {checklist.turn_index}, variant {checklist.variant}"
+    try:
+        check_checklist(checklist.items)
+    except ValueError as error:
+        raise LogError(f"the checklist of {where} is unsound: {error}") from error
+    known = _known_items(connection, checklist.scenario_hash, checklist.turn_index)
+    renamed: dict[str, str] = {}
+    for item in checklist.items:
+        key, number = item.id, 2
+        while key in known and known[key].words != item.words:
+            key, number = f"{item.id}~{number}", number + 1
+        renamed[item.id] = key
+    if len(set(renamed.values())) != len(renamed):
+        raise LogError(f"the checklist of {where} names items {sorted(renamed)} that collide with earlier ones")
+    items = tuple(
+        item.model_copy(update={"id": renamed[item.id], "depends_on": tuple(renamed[key] for key in item.depends_on)})
+        for item in checklist.items
+    )
+    new = [item_row(checklist.scenario_hash, checklist.turn_index, item) for item in items if item.id not in known]
+    if new:
+        connection.execute(insert(ItemRow.__table__), new)
+    last = connection.scalars(
+        select(ChecklistRow.revision)
+        .where(
+            ChecklistRow.scenario_hash == checklist.scenario_hash,
+            ChecklistRow.turn_index == checklist.turn_index,
+            ChecklistRow.variant == checklist.variant,
+        )
+        .order_by(ChecklistRow.revision.desc())
+    ).first()
+    stored = replace(checklist, items=items, revision=1 if last is None else last + 1)
+    row = {
+        "scenario_hash": stored.scenario_hash,
+        "turn_index": stored.turn_index,
+        "variant": stored.variant,
+        "revision": stored.revision,
+        "author": stored.author,
+        "prompt_hash": stored.prompt_hash,
+        "reason": stored.reason,
+        "items": [item.model_dump(mode="json") for item in items],
+    }
+    connection.execute(insert(ChecklistRow.__table__), [row])
+    return stored
+
+
+def _known_items(connection: Connection, scenario_hash: str, turn_index: int) -> dict[str, Item]:
+    """Every item that the turn ever had, by its key."""
+    document = connection.scalar(select(ScenarioRow.document).where(ScenarioRow.hash == scenario_hash))
+    if document is None:
+        raise LogError(f"there is no scenario {scenario_hash!r} in the log")
+    turns = Scenario.model_validate(document).turns
+    if not 0 <= turn_index < len(turns):
+        raise LogError(f"scenario {scenario_hash!r} has no turn {turn_index}: it has {len(turns)}")
+    known = {item.id: item for item in turns[turn_index].checklist}
+    query = select(ChecklistRow.items).where(
+        ChecklistRow.scenario_hash == scenario_hash, ChecklistRow.turn_index == turn_index
+    )
+    for items in connection.scalars(query.order_by(ChecklistRow.id)):
+        for item in map(Item.model_validate, items):
+            known.setdefault(item.id, item)
+    return known
+
+
+def _scenario(log: Log, digest: str) -> Scenario:
+    with log.lookup() as connection:
+        document = connection.scalar(select(ScenarioRow.document).where(ScenarioRow.hash == digest))
+    if document is None:
+        raise LogError(f"there is no scenario {digest!r} in the log")
+    return Scenario.model_validate(document)
+
+
+def _checklist(row: AnyRow) -> Checklist:
+    return Checklist(
+        scenario_hash=row.scenario_hash,
+        turn_index=row.turn_index,
+        items=tuple(Item.model_validate(item) for item in row.items),
+        variant=row.variant,
+        revision=row.revision,
+        author=row.author,
+        prompt_hash=row.prompt_hash,
+        reason=row.reason,
+    )
