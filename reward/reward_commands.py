@@ -67,7 +67,7 @@ def reward(
     config: ConfigOption = None,
 ) -> None:
     """Computes rewards of past trajectories again, from the verdicts and checklists that count now. Judges nothing."""
-    from store.database import open_log
+    from store.database import LogError, open_log
     from store.settings import load_settings
     from store.verdicts import judged_trajectories
 
@@ -81,6 +81,8 @@ def reward(
             typer.echo(line)
         return
     names = [trajectory] if trajectory else judged_trajectories(log, batch=batch or None)
+    if batch and not names:
+        raise LogError(f"no trajectory of batch {batch!r} was ever judged: `checkloop judge` judges what is not yet")
     for line in recompute(log, names, dry_run=dry_run).lines(dry_run):
         typer.echo(line)
 
