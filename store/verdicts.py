@@ -120,14 +120,17 @@ def winning(verdicts: Iterable[Verdict]) -> list[Verdict]:
 
 
 def judged_trajectories(log: Log, *, batch: str | None = None) -> list[str]:
-    """Ids of the trajectories that have a verdict or a reward, in order; of one batch, or of the whole log."""
+    """Ids of the trajectories that have a verdict or a reward; of one batch, or of the whole log.
+
+    Those of one scenario come together, so that who reads them in chunks reads each scenario about once.
+    """
     by_verdict = exists().where(VerdictRow.trajectory_id == TrajectoryRow.id)
     by_reward = exists().where(RewardRow.trajectory_id == TrajectoryRow.id)
-    query = select(TrajectoryRow.id).where(by_verdict | by_reward).order_by(TrajectoryRow.id)
+    query = select(TrajectoryRow.id).where(by_verdict | by_reward)
     if batch is not None:
         query = query.where(TrajectoryRow.batch == batch)
     with log.lookup() as connection:
-        return list(connection.scalars(query))
+        return list(connection.scalars(query.order_by(TrajectoryRow.scenario_hash, TrajectoryRow.id)))
 
 
 def add_rewards(log: Log, rewards: Iterable[Reward]) -> None:

@@ -177,7 +177,7 @@ def test_4_dependencies_hold_at_turn_and_trajectory_level(sqlite_log: Log) -> No
 
 def test_5_what_must_not_happen_is_decided_at_the_end(sqlite_log: Log) -> None:
     """Fault 5, second half: "must not" items pass too early. The item holds after each of the two searches; then the
-    policy pays. There it has passed at step 0 by then. Here it fails, and where it holds it does so from the reply on."""
+    policy pays. There it has passed at step 0 by then. Here it fails; where it holds it does so from the reply on."""
     must_not = scenario((item("no_payment", FocusOn.TOOL_CALLS, 1.0, NotCalled(tools=("pay",))),))
     pays = turn([call("find")], [call("find")], [call("pay")], "Paid.", trajectory_id="pays")
     for name, happened, stop in (
