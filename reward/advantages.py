@@ -10,23 +10,13 @@ over; where that is at most `EPSILON` all rewards are equal and every advantage 
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
 from reward.rewards import ItemState, backfilled_rewards, eligible_items
+from store.vocabulary import TurnBaseline
 
 EPSILON = 1e-6
 """A standard deviation at or below this is rounding noise of equal rewards; it is never divided by."""
-
-
-class TurnBaseline(StrEnum):
-    """Which rollouts a turn's baseline is taken over."""
-
-    REACHED = "reached"
-    """Those that reached the turn. Compares like with like, but is biased where the policy decides at which turn a
-    rollout stops: only the good ones are left to compare with (verl issue 7244)."""
-    ALL = "all"
-    """The whole group; a rollout that did not reach the turn counts 0 there."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +103,7 @@ def satisfied_shares(
 ) -> list[float | None]:
     """Equation 8: b_N, the share of the rollouts in which the item is ever satisfied in this turn.
 
-    None where no rollout has the item scored.
+    Where votes are averaged it is the mean of the shares. None where no rollout has the item scored.
     """
     return [_mean(outcomes) if outcomes else None for outcomes in _outcomes_N_G(turn_G, baseline)]
 
@@ -126,14 +116,57 @@ def step_advantages(
 ) -> list[list[float] | None]:
     """Equations 9 and 10 for one turn: for every rollout the advantage of each of its steps.
 
-    A_{s,c} = (r̃_{s,c} − b_c) / F(0/1 outcomes of c); a step's advantage is the mean over its eligible items E weighted
-    by w. A step at which nothing is eligible (or nothing that weighs) gets 0. Excluded rollouts get None, those that
-    did not reach the turn an empty list. Raises ValueError if the rollouts' checklists differ.
+    A_{s,c} = (r̃_{s,c} − b_c) / F(outcomes of c), which are 0/1 or shares of averaged votes; a step's advantage is the
+    mean over its eligible items E weighted by w. A step at which nothing is eligible (or nothing that weighs) gets 0.
+    Excluded rollouts get None, those that did not reach the turn an empty list. Raises ValueError if the rollouts'
+    checklists differ.
     """
     outcomes_N_G = _outcomes_N_G(turn_G, baseline)
     shares_N = [_mean(outcomes) if outcomes else 0.0 for outcomes in outcomes_N_G]
     scales_N = [_scale(outcomes, divide_by_std) if outcomes else 1.0 for outcomes in outcomes_N_G]
     return [None if states is None else _steps_of(states, shares_N, scales_N) for states in turn_G]
+
+
+def dialogue_step_advantages(
+    states_G_T_V: Sequence[Sequence[Sequence[TurnStates]] | None],
+    *,
+    baseline: TurnBaseline = TurnBaseline.REACHED,
+    divide_by_std: bool = False,
+) -> list[list[list[float]] | None]:
+    """Equations 9 and 10 for whole rollouts: for each the turns it reached, and in each the advantage of every step.
+
+    `states_G_T_V[g][t]` has an entry for each of the V checklists of turn t; a step's advantage is the mean over them
+    (equation 10 is linear in the items' advantages; where nothing of a checklist is eligible it says 0). None for an
+    excluded rollout. Raises ValueError where the rollouts' checklists differ or a turn that was reached has none.
+    """
+    advantages_G_T: list[list[list[float]] | None] = [None if states is None else [] for states in states_G_T_V]
+    for turn in range(max((len(states) for states in states_G_T_V if states is not None), default=0)):
+        reached = [states[turn] for states in states_G_T_V if states is not None and turn < len(states)]
+        counts = {len(states_V) for states_V in reached}
+        if len(counts) > 1 or 0 in counts:
+            raise ValueError(f"turn {turn} has {sorted(counts)} checklists in the rollouts of one group")
+        by_checklist = [
+            step_advantages(
+                [
+                    None if states is None else states[turn][v] if turn < len(states) else _not_reached(reached[0][v])
+                    for states in states_G_T_V
+                ],
+                baseline=baseline,
+                divide_by_std=divide_by_std,
+            )
+            for v in range(len(reached[0]))
+        ]
+        for g, row in enumerate(advantages_G_T):
+            states_T_V = states_G_T_V[g]
+            if row is not None and states_T_V is not None and turn < len(states_T_V):
+                steps_V_S = [advantages_G[g] or [] for advantages_G in by_checklist]
+                row.append([_mean(of_step) for of_step in zip(*steps_V_S, strict=True)])
+    return advantages_G_T
+
+
+def _not_reached(states: TurnStates) -> TurnStates:
+    """The same checklist in a rollout that stopped before the turn."""
+    return TurnStates(tuple(replace(item, first_satisfied=None, scored=True) for item in states.items), 0)
 
 
 def _steps_of(states: TurnStates, shares_N: list[float], scales_N: list[float]) -> list[float]:
@@ -155,7 +188,7 @@ def _outcomes_N_G(turn_G: Sequence[TurnStates | None], baseline: TurnBaseline) -
         raise ValueError("the rollouts of a group have different checklists in this turn: they are not one scenario's")
     compared = [states for states in members if states.reached or baseline is TurnBaseline.ALL]
     return [
-        [float(item.first_satisfied is not None) for states in compared if (item := states.items[n]).scored]
+        [item.worth for states in compared if (item := states.items[n]).scored]
         for n in range(len(members[0].items) if members else 0)
     ]
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from reward.rewards import ItemState, is_paid, trajectory_reward, turn_reward
+from reward.rewards import ItemState, paid_share, trajectory_reward, turn_reward
 from store.records import Item
 from store.verdicts import Reward, Verdict
 from store.vocabulary import Outcome
@@ -12,19 +12,25 @@ from store.vocabulary import Outcome
 def item_states(items: Sequence[Item], verdicts: Mapping[str, Verdict], step_count: int) -> tuple[ItemState, ...]:
     """The items of a checklist in its order, from the winning verdict of each item key; without one: UNSCORED.
 
-    A PASS without a step (a person's) holds from the first step that its dependencies allow.
+    A PASS without a step (a person's) holds from the first step that its dependencies allow. Where votes are averaged
+    (`Verdict.share`) the item is worth their share. A minority that says PASS (outcome FAIL, share above 0) names no
+    step: the item holds from the last one, so it pays its share, and what depends on it, which would have to come
+    later, goes by the majority.
     """
     states: dict[str, ItemState] = {}
     for item in dependencies_first(items):
         verdict = verdicts.get(item.id)
         since = None
+        share = 1.0 if verdict is None or verdict.share is None else verdict.share
         if verdict is not None and verdict.outcome is Outcome.PASS:
             since = verdict.step_index
             if since is None:
                 held = [first for key in item.depends_on if (first := states[key].first_satisfied) is not None]
                 since = min(max(held, default=-1) + 1, step_count - 1)
+        elif verdict is not None and verdict.outcome is Outcome.FAIL and verdict.share:
+            since = step_count - 1
         scored = verdict is not None and verdict.outcome is not Outcome.UNSCORED
-        states[item.id] = ItemState(item.id, item.weight, since, item.depends_on, scored)
+        states[item.id] = ItemState(item.id, item.weight, since, item.depends_on, scored, share)
     return tuple(states[item.id] for item in items)
 
 
@@ -36,6 +42,17 @@ def dependencies_first(items: Sequence[Item]) -> list[Item]:
             if item.id not in ordered and all(key in ordered for key in item.depends_on):
                 ordered[item.id] = item
     return list(ordered.values())
+
+
+def turn_states(
+    checklists_T: Sequence[Sequence[Sequence[Item]]], verdicts: Iterable[Verdict], step_counts: Sequence[int]
+) -> list[list[tuple[ItemState, ...]]]:
+    """For each turn that was reached the item states of each of its V checklists; arguments as in `reward_of`."""
+    by_turn = _by_turn(verdicts)
+    return [
+        [item_states(items, by_turn.get(turn, {}), count) for items in checklists_T[turn] if items]
+        for turn, count in enumerate(step_counts)
+    ]
 
 
 def reward_of(
@@ -51,15 +68,10 @@ def reward_of(
     one). `step_counts[t]` is the number of steps of turn t, one entry for each turn that was reached; `turn_values` has
     the same length. Turns that were never reached count 0. Any UNSCORED item of a reached turn, and a reached turn
     without an item, leave `value` None and say so in `excluded_reason` (invariant 3); so does an `excluded_reason`
-    given here (the trajectory itself failed). `fully_passed`: every item of every turn of the scenario pays.
+    given here (the trajectory itself failed). `fully_passed`: every item of every turn of the scenario pays in full.
     """
-    by_turn: dict[int, dict[str, Verdict]] = {}
-    for verdict in verdicts:
-        by_turn.setdefault(verdict.turn_index, {})[verdict.item_key] = verdict
-    states_T = [
-        [item_states(items, by_turn.get(turn, {}), count) for items in checklists_T[turn] if items]
-        for turn, count in enumerate(step_counts)
-    ]
+    verdicts = list(verdicts)
+    states_T = turn_states(checklists_T, verdicts, step_counts)
     turn_values = tuple(mean_turn_reward(states) for states in states_T)
     open_items = [
         (turn, state.key)
@@ -69,9 +81,9 @@ def reward_of(
         if not state.scored
     ]
     if excluded_reason is None:
-        excluded_reason = _why_excluded(states_T, open_items, by_turn)
+        excluded_reason = _why_excluded(states_T, open_items, _by_turn(verdicts))
     value = None if excluded_reason is not None else trajectory_reward(turn_values, len(checklists_T))
-    paid_all = all(is_paid(state, states) for variants in states_T for states in variants for state in states)
+    paid_all = all(paid_share(state, states) == 1 for variants in states_T for states in variants for state in states)
     return Reward(
         trajectory_id=trajectory_id,
         value=value,
@@ -87,6 +99,13 @@ def mean_turn_reward(variants: Sequence[Sequence[ItemState]]) -> float | None:
     rewards = [turn_reward(states) for states in variants]
     known = [reward for reward in rewards if reward is not None]
     return math.fsum(known) / len(known) if known and len(known) == len(rewards) else None
+
+
+def _by_turn(verdicts: Iterable[Verdict]) -> dict[int, dict[str, Verdict]]:
+    by_turn: dict[int, dict[str, Verdict]] = {}
+    for verdict in verdicts:
+        by_turn.setdefault(verdict.turn_index, {})[verdict.item_key] = verdict
+    return by_turn
 
 
 def _why_excluded(

@@ -9,6 +9,8 @@ that becomes true earlier, for later on it "does not hold" no more. A checklist 
 another one that becomes true in the same step: a response on its own call, or two items of the end of the turn on each
 other (`not_called`, `at_most` and everything about the reply hold from the last step).
 
+Past the paper: where a panel's votes are averaged, r and r̃ are the share of votes that say PASS instead of 1.
+
 Axes in names: S steps of a turn, N items of a turn, T turns.
 """
 
@@ -28,11 +30,23 @@ class ItemState:
     depends_on: tuple[str, ...] = ()
     scored: bool = True
     """False where nobody could decide it (UNSCORED); `first_satisfied` then means nothing."""
+    share: float = 1.0
+    """In [0, 1]: how many of a panel's averaged votes say that it holds. It pays this share of its weight."""
+
+    @property
+    def worth(self) -> float:
+        """Its outcome in the turn, whatever it depends on: 0 if it never held, else its share."""
+        return 0.0 if self.first_satisfied is None else self.share
 
 
 def is_paid(item: ItemState, items: Sequence[ItemState]) -> bool:
     """Whether equation 2 pays the item: all its dependencies held before the step at which it first held."""
     return item.scored and item.first_satisfied is not None and dependencies_hold(item, items, item.first_satisfied)
+
+
+def paid_share(item: ItemState, items: Sequence[ItemState]) -> float:
+    """Which share of its weight the item pays: 0, 1, or its share of averaged votes."""
+    return item.share if is_paid(item, items) else 0.0
 
 
 def dependencies_hold(item: ItemState, items: Sequence[ItemState], step: int) -> bool:
@@ -41,18 +55,20 @@ def dependencies_hold(item: ItemState, items: Sequence[ItemState], step: int) ->
     return all((since := first[key]) is not None and since < step for key in item.depends_on)
 
 
-def step_rewards(items: Sequence[ItemState], step_count: int) -> list[list[int]]:
-    """Equation 2: r_S_N, 1 at the one step at which the item pays."""
-    paid_at = [item.first_satisfied if is_paid(item, items) else None for item in items]
-    return [[int(step == at) for at in paid_at] for step in range(step_count)]
-
-
-def backfilled_rewards(items: Sequence[ItemState], step_count: int) -> list[list[int]]:
-    """Equation 3: r̃_S_N, 1 at every eligible step from which the item still becomes true in the turn."""
-    eligible_S_N = eligible_items(items, step_count)
+def step_rewards(items: Sequence[ItemState], step_count: int) -> list[list[float]]:
+    """Equation 2: r_S_N, 1 (the item's share) at the one step at which the item pays."""
+    paid_N = [paid_share(item, items) for item in items]
     return [
-        [int(eligible and item.first_satisfied is not None) for eligible, item in zip(row, items, strict=True)]
-        for row in eligible_S_N
+        [paid if step == item.first_satisfied else 0.0 for paid, item in zip(paid_N, items, strict=True)]
+        for step in range(step_count)
+    ]
+
+
+def backfilled_rewards(items: Sequence[ItemState], step_count: int) -> list[list[float]]:
+    """Equation 3: r̃_S_N, 1 (the item's share) at every eligible step from which the item still becomes true."""
+    return [
+        [item.worth if eligible else 0.0 for eligible, item in zip(eligible_N, items, strict=True)]
+        for eligible_N in eligible_items(items, step_count)
     ]
 
 
@@ -73,7 +89,7 @@ def turn_reward(items: Sequence[ItemState]) -> float | None:
     """Equation 6: Σ_s Σ_c w r, in [0, 1] where the weights add to 1. None if any item is UNSCORED (invariant 3)."""
     if not all(item.scored for item in items):
         return None
-    return math.fsum(item.weight for item in items if is_paid(item, items))
+    return math.fsum(item.weight * paid_share(item, items) for item in items)
 
 
 def trajectory_reward(turn_rewards_T: Sequence[float | None], turn_count: int) -> float | None:

@@ -1,24 +1,36 @@
-"""Rewards of logged trajectories from the verdicts and checklists that count now; writes reward rows that changed."""
+"""Scores logged trajectories from the verdicts and checklists that count now; writes reward rows that changed.
+
+A reward says what it was made of (`Reward.made_of`):
+
+* `checklists`: for each turn of the scenario [variant, revision] of each checklist;
+* `newest_verdict`: the greatest number of a verdict that went into it (a later one changes it, or says the same);
+* `judges`: who said these verdicts;
+* `software`: the version of checkloop that did the sum.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from reward.outcomes import reward_of
+from reward.advantages import TurnStates
+from reward.outcomes import reward_of, turn_states
 from store.checklists import Checklist, current_checklists
-from store.database import Log
+from store.database import Log, in_chunks
 from store.records import Item, Scenario, TurnRecord
-from store.scenarios import get_scenario
-from store.trajectories import TrajectorySummary, get_trajectory
-from store.turns import turns_of
-from store.verdicts import Reward, add_rewards, rewards_of, verdicts_of
+from store.scenarios import get_scenarios
+from store.trajectories import TrajectorySummary, get_trajectories
+from store.turns import step_counts_of, turns_of
+from store.verdicts import Reward, Verdict, add_rewards, rewards_of, verdicts_of
 from store.vocabulary import StopReason
 
 try:
     SOFTWARE = version("checkloop")
 except PackageNotFoundError:  # run from a source tree that is not installed
     SOFTWARE = "unknown"
+
+_CHUNK = 500
+"""Trajectories that are read, scored and written in one go."""
 
 
 @dataclass(frozen=True)
@@ -27,44 +39,96 @@ class Played:
 
     summaries: list[TrajectorySummary]
     turns: dict[str, list[TurnRecord]]
-    """By trajectory, the reached turns in order; of those that are judged."""
+    """By trajectory, the reached turns in order; of those that are judged, and empty where they were not asked for."""
+    step_counts: dict[str, list[int]]
+    """By trajectory, the number of steps of each turn reached; of those that are judged."""
     scenarios: dict[str, Scenario]
     checklists: dict[str, list[list[Checklist]]]
     """By scenario hash, for each turn the newest revision of every variant."""
 
+    def items_T_V(self, summary: TrajectorySummary) -> list[list[tuple[Item, ...]]]:
+        """The checklists of each turn of the trajectory's scenario."""
+        variants_T = self.checklists[str(summary.scenario_hash)]
+        return [[checklist.items for checklist in variants] for variants in variants_T]
 
-def read_played(log: Log, trajectory_ids: Iterable[str]) -> Played:
-    """Raises LogError for an id that is not in the log."""
-    summaries = [get_trajectory(log, trajectory_id) for trajectory_id in trajectory_ids]
-    digests = dict.fromkeys(summary.scenario_hash for summary in summaries if summary.scenario_hash)
-    scenarios = {digest: get_scenario(log, digest) for digest in digests}
-    turns = turns_of(log, [summary.id for summary in summaries if why_not_judged(summary) is None])
-    return Played(summaries, turns, scenarios, current_checklists(log, scenarios.values()))
+    def why_not_scored(self, summary: TrajectorySummary) -> str | None:
+        """As `why_not_judged`; also where it has turns that its scenario lacks."""
+        reached = len(self.step_counts.get(summary.id, []))
+        if summary.scenario_hash and reached > (known := len(self.scenarios[summary.scenario_hash].turns)):
+            return f"it has {reached} turns, its scenario {known}: it was not played from this scenario"
+        return why_not_judged(summary)
 
 
-def score_trajectories(log: Log, trajectory_ids: Iterable[str]) -> dict[str, Reward]:
-    """The reward of each trajectory as it stands now; judges nothing. Raises LogError for an id not in the log."""
-    return write_rewards(log, read_played(log, trajectory_ids))
+def read_played(log: Log, trajectory_ids: Iterable[str], *, with_turns: bool = True) -> Played:
+    """A few queries for all of them. Raises LogError for an id that is not in the log.
+
+    Without turns (to score what was judged before) no message is read.
+    """
+    summaries = get_trajectories(log, trajectory_ids)
+    scenarios = get_scenarios(log, [summary.scenario_hash for summary in summaries if summary.scenario_hash])
+    judged = [summary.id for summary in summaries if why_not_judged(summary) is None]
+    turns = turns_of(log, judged) if with_turns else {}
+    if with_turns:
+        step_counts = {name: [turn.steps[-1].index + 1 for turn in said] for name, said in turns.items()}
+    else:
+        step_counts = step_counts_of(log, judged)
+    return Played(summaries, turns, step_counts, scenarios, current_checklists(log, scenarios.values()))
+
+
+def score_trajectories(log: Log, trajectory_ids: Iterable[str], *, dry_run: bool = False) -> dict[str, Reward]:
+    """The reward of each trajectory as it stands now; judges nothing, writes what changed unless `dry_run`.
+
+    Raises LogError for an id that is not in the log.
+    """
+    rewards: dict[str, Reward] = {}
+    for chunk in in_chunks(list(dict.fromkeys(trajectory_ids)), _CHUNK):
+        played = read_played(log, chunk, with_turns=False)
+        rewards |= compute_rewards(log, played) if dry_run else write_rewards(log, played)
+    return rewards
 
 
 def write_rewards(log: Log, played: Played) -> dict[str, Reward]:
-    """Equations 2, 4 and 6 on the verdicts that win in the log; appends a row where the reward changed."""
-    names = [summary.id for summary in played.summaries]
-    verdicts = verdicts_of(log, names)
+    """`compute_rewards`, and appends a row where the reward changed."""
+    rewards = compute_rewards(log, played)
+    known = rewards_of(log, rewards)
+    add_rewards(log, [reward for name, reward in rewards.items() if known.get(name) != reward])
+    return rewards
+
+
+def compute_rewards(log: Log, played: Played) -> dict[str, Reward]:
+    """Equations 2, 4 and 6 on the verdicts that win in the log; writes nothing."""
+    verdicts = verdicts_of(log, [summary.id for summary in played.summaries])
     rewards: dict[str, Reward] = {}
     for summary in played.summaries:
-        reason = why_not_judged(summary)
+        reason = played.why_not_scored(summary)
         if reason is not None:
             rewards[summary.id] = Reward(summary.id, None, (), None, 0, reason)
             continue
-        variants_T = played.checklists[str(summary.scenario_hash)]
-        checklists_T = [[checklist.items for checklist in variants] for variants in variants_T]
-        step_counts = [turn.steps[-1].index + 1 for turn in played.turns.get(summary.id, [])]
-        reward = reward_of(summary.id, checklists_T, verdicts.get(summary.id, []), step_counts)
-        rewards[summary.id] = replace(reward, made_of=_made_of(variants_T))
-    known = rewards_of(log, names)
-    add_rewards(log, [reward for name, reward in rewards.items() if known.get(name) != reward])
+        step_counts, said = played.step_counts.get(summary.id, []), verdicts.get(summary.id, [])
+        reward = reward_of(summary.id, played.items_T_V(summary), said, step_counts)
+        made_of = _made_of(played.checklists[str(summary.scenario_hash)], said, len(step_counts))
+        rewards[summary.id] = replace(reward, made_of=made_of)
     return rewards
+
+
+def states_of(log: Log, trajectory_ids: Iterable[str]) -> dict[str, list[list[TurnStates]]]:
+    """What step-level advantages are taken from: by trajectory, for each turn reached, the items of each checklist.
+
+    By the verdicts and checklists that count now. Trajectories that are not judged are left out.
+    """
+    states: dict[str, list[list[TurnStates]]] = {}
+    for chunk in in_chunks(list(dict.fromkeys(trajectory_ids)), _CHUNK):
+        played = read_played(log, chunk, with_turns=False)
+        verdicts = verdicts_of(log, chunk)
+        for summary in played.summaries:
+            if played.why_not_scored(summary) is None:
+                counts = played.step_counts.get(summary.id, [])
+                states_T_V = turn_states(played.items_T_V(summary), verdicts.get(summary.id, []), counts)
+                states[summary.id] = [
+                    [TurnStates(items, count) for items in variants]
+                    for variants, count in zip(states_T_V, counts, strict=True)
+                ]
+    return states
 
 
 def items_of(scenario: Scenario, checklists_T: Sequence[Sequence[Checklist]], turn: TurnRecord) -> list[Item]:
@@ -88,6 +152,16 @@ def why_not_judged(summary: TrajectorySummary) -> str | None:
     return None
 
 
-def _made_of(variants_T: Sequence[Sequence[Checklist]]) -> dict[str, Any]:
-    revisions_T = [[[checklist.variant, checklist.revision] for checklist in variants] for variants in variants_T]
-    return {"software": SOFTWARE, "checklists": revisions_T}
+def _made_of(
+    variants_T: Sequence[Sequence[Checklist]], verdicts: Sequence[Verdict], turns_reached: int
+) -> dict[str, Any]:
+    keys_T = [
+        {item.id for checklist in variants for item in checklist.items} for variants in variants_T[:turns_reached]
+    ]
+    used = [v for v in verdicts if v.turn_index < len(keys_T) and v.item_key in keys_T[v.turn_index]]
+    return {
+        "checklists": [[[checklist.variant, checklist.revision] for checklist in variants] for variants in variants_T],
+        "newest_verdict": max((v.id for v in used if v.id is not None), default=None),
+        "judges": sorted({v.judge for v in used}),
+        "software": SOFTWARE,
+    }

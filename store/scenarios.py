@@ -55,6 +55,21 @@ def get_scenario(log: Log, digest: str) -> Scenario:
     return Scenario.model_validate(document)
 
 
+def get_scenarios(log: Log, digests: Iterable[str]) -> dict[str, Scenario]:
+    """By hash. Raises LogError that names one that is not in the log."""
+    wanted = list(dict.fromkeys(digests))
+    found: dict[str, Scenario] = {}
+    with log.lookup() as connection:
+        for chunk in in_chunks(wanted):
+            query = select(ScenarioRow.hash, ScenarioRow.document).where(ScenarioRow.hash.in_(chunk))
+            for digest, document in connection.execute(query):
+                found[digest] = Scenario.model_validate(document)
+    missing = [digest for digest in wanted if digest not in found]
+    if missing:
+        raise LogError(f"there is no scenario {missing[0]!r} in the log")
+    return found
+
+
 def load_scenarios(
     log: Log,
     *,

@@ -17,7 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from store.vocabulary import Combination, JudgeMode
+from store.vocabulary import Combination, JudgeMode, TurnBaseline
 
 
 class SettingsError(ValueError):
@@ -156,9 +156,13 @@ class GrpoSettings(Section):
     importance_veto: float = Field(default=1e-4, ge=0)
     """A trajectory with a token ratio below this is vetoed (CM2: 1e-4)."""
     advantage: Literal["trajectory", "turn", "step"] = "trajectory"
+    """What a token is praised or blamed for (docs/method.md): the whole dialogue (CM2's final choice), its turn
+    (equation 7), or what its step still made possible (equation 10)."""
     baseline: Literal["group", "state"] = "state"
     """Of trajectory advantages: the group's mean (CM2), or for each step that of the members that heard the same so far
     (`state_advantages`)."""
+    turn_baseline: TurnBaseline = TurnBaseline.REACHED
+    """Of turn and step advantages: the members that reached the turn, or all, those that did not counting 0."""
     divide_by_std: bool = False
     """F of equation 5: the group's standard deviation, or 1 (CM2's final runs)."""
     trained_layers: int = Field(default=10, ge=0)
@@ -167,6 +171,15 @@ class GrpoSettings(Section):
     micro_batch_tokens: int = Field(default=3072, ge=256)
     max_excluded: float = Field(default=0.2, ge=0, le=1)
     """A run refuses to train when a greater share of its trajectories is excluded (invariant 3)."""
+
+    @model_validator(mode="after")
+    def _turns_have_a_baseline(self) -> "GrpoSettings":
+        if self.advantage == "trajectory" and self.turn_baseline is not TurnBaseline.REACHED:
+            raise ValueError(
+                f'turn_baseline = "{self.turn_baseline}" is for advantages of turns and steps, but advantage is '
+                '"trajectory": set advantage to "turn" or "step", or leave turn_baseline out'
+            )
+        return self
 
 
 class SftSettings(Section):

@@ -26,6 +26,7 @@ __all__ = [
     "delete_trajectories",
     "end_trajectory",
     "ensure_trajectory",
+    "get_trajectories",
     "get_trajectory",
     "get_turns",
     "list_trajectories",
@@ -124,6 +125,20 @@ def get_trajectory(log: Log, trajectory_id: str) -> TrajectorySummary:
     if row is None:
         raise LogError(f"there is no trajectory {trajectory_id!r} in the log")
     return _summary(row)
+
+
+def get_trajectories(log: Log, trajectory_ids: Iterable[str]) -> list[TrajectorySummary]:
+    """In the order given, each once. Raises LogError that names one that is not in the log."""
+    wanted = list(dict.fromkeys(trajectory_ids))
+    found: dict[str, TrajectorySummary] = {}
+    with log.lookup() as connection:
+        for chunk in in_chunks(wanted):
+            for row in connection.execute(_SUMMARIES.where(TrajectoryRow.id.in_(chunk))):
+                found[row.id] = _summary(row)
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise LogError(f"there is no trajectory {missing[0]!r} in the log")
+    return [found[name] for name in wanted]
 
 
 def list_trajectories(

@@ -68,6 +68,25 @@ def turns_of(log: Log, trajectory_ids: Iterable[str]) -> dict[str, list[TurnReco
     return {name: _turns(name, steps[name], calls, users) for name in wanted if name in steps}
 
 
+def step_counts_of(log: Log, trajectory_ids: Iterable[str]) -> dict[str, list[int]]:
+    """For each trajectory the number of steps of each turn that it reached, in order; see `turns_of`.
+
+    Reads no message, so it is much cheaper than `turns_of`. Trajectories without a step are left out.
+    """
+    columns = (StepRow.id, StepRow.trajectory_id, StepRow.turn_index, StepRow.index.label("step_index"))
+    query = select(*columns, StepRow.parent_id)
+    steps: dict[str, list[AnyRow]] = {}
+    with log.lookup() as connection:
+        for chunk in in_chunks(list(dict.fromkeys(trajectory_ids))):
+            for row in connection.execute(query.where(StepRow.trajectory_id.in_(chunk)).order_by(StepRow.id)):
+                steps.setdefault(row.trajectory_id, []).append(row)
+    counts: dict[str, list[int]] = {}
+    for name, rows in steps.items():
+        last = {row.turn_index: row.step_index + 1 for row in _main_branch(rows)}
+        counts[name] = [last[turn] for turn in sorted(last)]
+    return counts
+
+
 def _turns(
     trajectory_id: str,
     steps: list[AnyRow],

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import exists, insert, select
 
 from store.database import AnyRow, Log, LogError, in_chunks
-from store.schema import ItemRow, RewardRow, VerdictRow, now
+from store.schema import ItemRow, RewardRow, TrajectoryRow, VerdictRow, now
 from store.vocabulary import Outcome, VerdictSource
 
 
@@ -48,6 +48,8 @@ class Verdict:
     """Share of PASS among averaged votes; None: the outcome alone."""
     votes: tuple[Vote, ...] | None = None
     cache_key: str | None = None
+    id: int | None = field(default=None, compare=False)
+    """Its number in the log; None until it is there. Later verdicts have greater ones."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Reward:
     unscored: int
     excluded_reason: str | None = None
     made_of: dict[str, Any] | None = field(default=None, compare=False)
-    """Checklist revisions, newest verdict and software that it was computed from."""
+    """Checklist revisions, newest verdict, judges and software that it was computed from (`reward.scoring`)."""
 
 
 def add_verdicts(log: Log, verdicts: Iterable[Verdict]) -> None:
@@ -80,7 +82,7 @@ def add_verdicts(log: Log, verdicts: Iterable[Verdict]) -> None:
         row["source"] = VerdictSource(verdict.source).value
         if verdict.votes is not None:
             row["votes"] = [asdict(vote) | {"outcome": Outcome(vote.outcome).value} for vote in verdict.votes]
-        del row["item_key"]
+        del row["item_key"], row["id"]
         rows.append(row)
     if not rows:
         return
@@ -115,6 +117,20 @@ def winning(verdicts: Iterable[Verdict]) -> list[Verdict]:
         if before is None or before.source != VerdictSource.HUMAN or verdict.source == VerdictSource.HUMAN:
             counts[key] = verdict
     return [counts[key] for key in sorted(counts)]
+
+
+def judged_trajectories(log: Log, *, batch: str | None = None) -> list[str]:
+    """Ids of the trajectories that have a verdict or a reward; of one batch, or of the whole log.
+
+    Those of one scenario come together, so that who reads them in chunks reads each scenario about once.
+    """
+    by_verdict = exists().where(VerdictRow.trajectory_id == TrajectoryRow.id)
+    by_reward = exists().where(RewardRow.trajectory_id == TrajectoryRow.id)
+    query = select(TrajectoryRow.id).where(by_verdict | by_reward)
+    if batch is not None:
+        query = query.where(TrajectoryRow.batch == batch)
+    with log.lookup() as connection:
+        return list(connection.scalars(query.order_by(TrajectoryRow.scenario_hash, TrajectoryRow.id)))
 
 
 def add_rewards(log: Log, rewards: Iterable[Reward]) -> None:
@@ -172,4 +188,5 @@ def _verdict(row: AnyRow) -> Verdict:
         share=row.share,
         votes=votes,
         cache_key=row.cache_key,
+        id=row.id,
     )

@@ -65,6 +65,16 @@ class Combination(StrEnum):
     """The share of PASS votes; an item pays that share of its weight."""
 
 
+class TurnBaseline(StrEnum):
+    """Which rollouts of a group the baseline of a turn is taken over."""
+
+    REACHED = "reached"
+    """Those that reached the turn. Compares like with like, but is biased where the policy decides at which turn a
+    rollout stops: only the good ones are left to compare with (verl issue 7244)."""
+    ALL = "all"
+    """The whole group; a rollout that did not reach the turn counts 0 there."""
+
+
 class ModelRole(StrEnum):
     """Who a model other than the policy speaks as."""
 

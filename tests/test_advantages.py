@@ -1,15 +1,12 @@
-"""Equations 5 and 7 to 10 on hand-worked cases, and against a slow transcription of the paper's formulas."""
+"""Equations 5 and 7 to 10 on hand-worked cases."""
 
 import math
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from reward.advantages import (
-    TurnBaseline,
     TurnStates,
+    dialogue_step_advantages,
     satisfied_shares,
     state_advantages,
     step_advantages,
@@ -17,6 +14,7 @@ from reward.advantages import (
     turn_advantages,
 )
 from reward.rewards import ItemState
+from store.vocabulary import TurnBaseline
 
 close = pytest.approx
 
@@ -194,120 +192,81 @@ def test_step_advantage_refuses_groups_of_different_checklists() -> None:
         step_advantages([_turn(ItemState("a", 1.0, 0), steps=1), _turn(ItemState("b", 1.0, 0), steps=1)])
 
 
-REWARDS = st.lists(st.none() | st.floats(0, 1), max_size=12)
+def test_the_smallest_group() -> None:
+    """G = 2: R = 0.75 and 0.25: mean 0.5, A = ±0.25; divided by the std 0.25: ±1."""
+    assert trajectory_advantages([0.75, 0.25]) == [0.25, -0.25]
+    assert trajectory_advantages([0.75, 0.25], divide_by_std=True) == [1.0, -1.0]
 
 
-@settings(deadline=None)
-@given(REWARDS, st.booleans())
-def test_trajectory_advantages_sum_to_zero_and_stay_in_bounds(rewards: list[float | None], divide: bool) -> None:
-    advantages = trajectory_advantages(rewards, divide_by_std=divide)
-    assert [a is None for a in advantages] == [r is None for r in rewards]
-    scored = [a for a in advantages if a is not None]
-    assert math.fsum(scored) == close(0.0, abs=1e-6)
-    # (x − mean) / std of n numbers is at most sqrt(n − 1) in size; undivided it is at most the rewards' range.
-    assert all(abs(a) <= (math.sqrt(len(scored)) + 1e-9 if divide else 1.0) for a in scored)
+def test_turn_over_all_divided_by_std() -> None:
+    """Turn 1: 0.8, stopped (0), 0.4, excluded: mean 0.4, variance (0.16 + 0.16 + 0) / 3, std 0.3266.
+    A = 0.4 / 0.3266 = 1.2247 and 0. Over those that reached it: mean 0.6, std 0.2: A = ±1."""
+    rewards = [[1.0, 0.8], [1.0], [1.0, 0.4], None]
+    of_all = turn_advantages(rewards, baseline=TurnBaseline.ALL, divide_by_std=True)
+    assert of_all == [close([0.0, math.sqrt(1.5)]), close([0.0]), close([0.0, 0.0]), None]
+    of_reached = turn_advantages(rewards, divide_by_std=True)
+    assert of_reached == [close([0.0, 1.0]), close([0.0]), close([0.0, -1.0]), None]
 
 
-@settings(deadline=None)
-@given(REWARDS, st.booleans(), st.randoms())
-def test_the_order_of_the_group_does_not_matter(rewards: list[float | None], divide: bool, random: Any) -> None:
-    order = list(range(len(rewards)))
-    random.shuffle(order)
-    advantages = trajectory_advantages(rewards, divide_by_std=divide)
-    shuffled = trajectory_advantages([rewards[i] for i in order], divide_by_std=divide)
-    assert shuffled == [advantages[i] for i in order]
+def test_the_policy_that_stops_others_is_seen_by_the_baseline_over_all() -> None:
+    """Two rollouts reach turn 1 with 0.5 each, two do not. Among those that did, nothing is better than anything: 0.
+    Over all, mean 0.25: having got there at all is worth 0.25."""
+    rewards = [[1.0, 0.5], [1.0, 0.5], [0.0], [0.0]]
+    assert [row[1] for row in turn_advantages(rewards) if row and len(row) > 1] == [0.0, 0.0]
+    over_all = turn_advantages(rewards, baseline=TurnBaseline.ALL)
+    assert [row[1] for row in over_all if row and len(row) > 1] == [0.25, 0.25]
 
 
-@settings(deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.integers(0, 4))
-def test_excluded_members_change_nothing_for_the_others(rewards: list[float], excluded: int) -> None:
-    padded: list[float | None] = [*rewards, *[None] * excluded]
-    assert trajectory_advantages(padded)[: len(rewards)] == trajectory_advantages(rewards)
-
-
-@st.composite
-def groups(draw: st.DrawFn) -> list[TurnStates | None]:
-    """A group's outcomes in one turn: one checklist, rollouts of differing length, excluded and unreached ones."""
-    raw = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
-    total = sum(raw) or 1
-    depends_N = [
-        tuple(draw(st.lists(st.sampled_from([str(m) for m in range(n)]), unique=True))) if n else ()
-        for n in range(len(raw))
+def test_step_advantage_with_shares_of_votes() -> None:
+    """One item, 1 of 3 votes, all, none: b = (1/3 + 1 + 0) / 3 = 4/9. A = −1/9, 5/9, −4/9.
+    By the outcomes' std: variance ((1/9)² + (5/9)² + (4/9)²) / 3 = 42/243, std 0.4157: A of the second 1.3363."""
+    turn_G = [
+        _turn(ItemState("a", 1.0, 0, share=1 / 3), steps=1),
+        _turn(ItemState("a", 1.0, 0), steps=1),
+        _turn(ItemState("a", 1.0, None), steps=1),
     ]
-    turn_G: list[TurnStates | None] = []
-    for _ in range(draw(st.integers(1, 5))):
-        steps = draw(st.integers(0, 4))
-        firsts = [draw(st.none() | st.integers(0, steps - 1)) if steps else None for _ in raw]
-        items = tuple(
-            ItemState(str(n), raw[n] / total, firsts[n], depends_N[n], scored=steps == 0 or draw(st.integers(0, 5)) > 0)
-            for n in range(len(raw))
-        )
-        turn_G.append(draw(st.sampled_from([TurnStates(items, steps)] * 5 + [None])))
-    return turn_G
+    assert satisfied_shares(turn_G) == close([4 / 9])
+    assert step_advantages(turn_G) == [close([-1 / 9]), close([5 / 9]), close([-4 / 9])]
+    assert step_advantages(turn_G, divide_by_std=True)[1] == close([5 / 9 / math.sqrt(42 / 243)])
 
 
-def transcribed(turn_G: list[TurnStates | None], over_all: bool, divide: bool) -> list[list[float] | None]:
-    """Equations 3 and 8 to 10 as they stand in CM2.md, state by state, without a thought for speed."""
-
-    def sat(states: TurnStates, key: str, x: int) -> bool:
-        item = next(item for item in states.items if item.key == key)
-        return item.scored and item.first_satisfied is not None and item.first_satisfied < x
-
-    result: list[list[float] | None] = []
-    for states in turn_G:
-        if states is None:
-            result.append(None)
-            continue
-        row = []
-        for s in range(states.step_count):
-            above = below = 0.0
-            for item in states.items:
-                if not item.scored or sat(states, item.key, s):
-                    continue
-                if not all(sat(states, key, s) for key in item.depends_on):
-                    continue
-                r = 1.0 if any(sat(states, item.key, u + 1) for u in range(s, states.step_count)) else 0.0
-                outcomes = []
-                for other in turn_G:
-                    if other is not None and (over_all or other.step_count > 0):
-                        same = next(i for i in other.items if i.key == item.key)
-                        if same.scored:
-                            outcomes.append(1.0 if sat(other, item.key, other.step_count) else 0.0)
-                b = sum(outcomes) / len(outcomes)
-                f = math.sqrt(sum((o - b) ** 2 for o in outcomes) / len(outcomes)) if divide else 1.0
-                above += item.weight * ((r - b) / f if f > 1e-6 else 0.0)
-                below += item.weight
-            row.append(above / below if below > 0 else 0.0)
-        result.append(row)
-    return result
+def test_step_advantage_leaves_out_an_item_that_nobody_could_score() -> None:
+    """a (0.5) passes in 0 and fails in 1; b (0.5) is UNSCORED in 0 and fails in 1. b_a = 1/2, b_b = 0 (of rollout 1).
+    Rollout 0: a alone is eligible: 0.5. Rollout 1: (0.5 · (−0.5) + 0.5 · 0) / 1 = −0.25."""
+    turn_G = [
+        _turn(ItemState("a", 0.5, 0), ItemState("b", 0.5, None, scored=False), steps=1),
+        _turn(ItemState("a", 0.5, None), ItemState("b", 0.5, None), steps=1),
+    ]
+    assert step_advantages(turn_G) == [close([0.5]), close([-0.25])]
 
 
-@settings(deadline=None)
-@given(groups(), st.booleans(), st.booleans())
-def test_step_advantages_agree_with_the_transcription(
-    turn_G: list[TurnStates | None], over_all: bool, divide: bool
-) -> None:
-    baseline = TurnBaseline.ALL if over_all else TurnBaseline.REACHED
-    advantages = step_advantages(turn_G, baseline=baseline, divide_by_std=divide)
-    expected = transcribed(turn_G, over_all, divide)
-    assert [a if a is None else close(a) for a in expected] == advantages
+def test_steps_of_whole_rollouts_and_both_baselines() -> None:
+    """Turn 0: a in rollouts 0 and 1 at once, in 2 never (it stops there): b = 2/3, A = 1/3, 1/3, −2/3.
+    Turn 1: c at step 1 of rollout 0, never in rollout 1. Among those that got there b = 1/2: A = 0.5, 0.5 and −0.5.
+    Over all b = 1/3: A = 2/3, 2/3 and −1/3; rollout 2 has no step there. Rollout 3 is excluded."""
+    yes, no = _turn(ItemState("a", 1.0, 0), steps=1), _turn(ItemState("a", 1.0, None), steps=1)
+    late, never = _turn(ItemState("c", 1.0, 1), steps=2), _turn(ItemState("c", 1.0, None), steps=1)
+    group = [[[yes], [late]], [[yes], [never]], [[no]], None]
+    assert dialogue_step_advantages(group) == [
+        [close([1 / 3]), close([0.5, 0.5])],
+        [close([1 / 3]), close([-0.5])],
+        [close([-2 / 3])],
+        None,
+    ]
+    assert dialogue_step_advantages(group, baseline=TurnBaseline.ALL) == [
+        [close([1 / 3]), close([2 / 3, 2 / 3])],
+        [close([1 / 3]), close([-1 / 3])],
+        [close([-2 / 3])],
+        None,
+    ]
 
 
-@settings(deadline=None)
-@given(st.lists(st.none() | st.lists(st.floats(0, 1), max_size=4), max_size=6), st.booleans(), st.booleans())
-def test_turn_advantages_agree_with_the_transcription(
-    rewards_G_T: list[list[float] | None], over_all: bool, divide: bool
-) -> None:
-    baseline = TurnBaseline.ALL if over_all else TurnBaseline.REACHED
-    advantages = turn_advantages(rewards_G_T, baseline=baseline, divide_by_std=divide)
-    for g, rewards in enumerate(rewards_G_T):
-        if rewards is None:
-            assert advantages[g] is None
-            continue
-        expected = []
-        for t, own in enumerate(rewards):
-            over = [r[t] if t < len(r) else 0.0 for r in rewards_G_T if r is not None and (over_all or t < len(r))]
-            mean = sum(over) / len(over)
-            f = math.sqrt(sum((r - mean) ** 2 for r in over) / len(over)) if divide else 1.0
-            expected.append((own - mean) / f if f > 1e-6 else 0.0)
-        assert advantages[g] == close(expected, rel=1e-4, abs=1e-6)
+def test_step_advantages_of_several_checklists_are_averaged() -> None:
+    """Checklist A: a at step 0 in rollout 0, never in 1: b = 1/2: A = 0.5, then nothing eligible: 0; −0.5, −0.5.
+    Checklist B: b at step 1 in both: b = 1: A = 0 everywhere. The means: 0.25, 0 and −0.25, −0.25."""
+    both = _turn(ItemState("b", 1.0, 1), steps=2)
+    first = [_turn(ItemState("a", 1.0, 0), steps=2), both]
+    second = [_turn(ItemState("a", 1.0, None), steps=2), both]
+    assert dialogue_step_advantages([[first], [second]]) == [[close([0.25, 0.0])], [close([-0.25, -0.25])]]
+    with pytest.raises(ValueError, match=r"turn 0 has \[1, 2\] checklists"):
+        dialogue_step_advantages([[first], [second[:1]]])

@@ -197,10 +197,5 @@ def test_steps_after_different_answers_have_baselines_of_their_own() -> None:
     assert [row[-1] for row in token_advantages(group, flat) if row is not None] == [0.75, -0.25, -0.25, -0.25]
 
 
-def test_step_advantages_are_refused_instead_of_ignored() -> None:
-    with pytest.raises(RunRefused, match='advantage = "step"'):
-        select_groups(some_groups(1), SETTINGS.model_copy(update={"advantage": "step"}))
-
-
 def test_an_unknown_batch_is_no_group(sqlite_log: Log) -> None:
     assert load_groups(sqlite_log, "nothing") == []

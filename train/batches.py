@@ -6,7 +6,7 @@ micro-batch (train/packed.py).
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -118,17 +118,13 @@ def _samples(group: TrainingGroup, settings: GrpoSettings) -> list[Sample]:
 def _cut(member: TrainingMember, end: int) -> TrainingMember:
     if end == len(member.completion_ids):
         return member
-    return TrainingMember(
-        trajectory_id=member.trajectory_id,
-        reward=member.reward,
-        prompt_ids=member.prompt_ids,
+    return replace(
+        member,
         completion_ids=member.completion_ids[:end],
         in_loss=member.in_loss[:end],
         logprobs=member.logprobs[:end],
         turn_of_token=member.turn_of_token[:end],
         step_of_token=member.step_of_token[:end],
-        versions=member.versions,
-        turn_values=member.turn_values,
     )
 
 

@@ -1,7 +1,8 @@
 """From the log to what a GRPO run trains on: groups with rewards, exact tokens and the behaviour policy's logprobs.
 
-Reads trajectories, token sequences and rewards. Nothing here tokenizes text or invents a reward: what could not be
-judged stays out of the baseline (invariant 3), what the policy did not sample stays out of the loss.
+Reads trajectories, token sequences and rewards; for step-level advantages also verdicts and checklists. Nothing here
+tokenizes text or invents a reward: what could not be judged stays out of the baseline (invariant 3), what the policy
+did not sample stays out of the loss.
 """
 
 import math
@@ -9,7 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from reward.advantages import EPSILON, state_advantages, trajectory_advantages, turn_advantages
+from reward.advantages import (
+    EPSILON,
+    TurnStates,
+    dialogue_step_advantages,
+    state_advantages,
+    trajectory_advantages,
+    turn_advantages,
+)
+from reward.outcomes import mean_turn_reward
+from reward.scoring import states_of
 from store.database import Log
 from store.settings import GrpoSettings
 from store.tokens import TokenSequence, token_sequences
@@ -45,6 +55,10 @@ class TrainingMember:
     turn_values: tuple[float | None, ...]
     """Equation 6, one for each turn reached."""
     excluded_reason: str | None = None
+    places: tuple[tuple[int, int], ...] = ()
+    """For each number in `step_of_token` the step's turn and its index there."""
+    states_T_V: tuple[tuple[TurnStates, ...], ...] | None = None
+    """For each turn reached the items of each of its checklists, for step-level advantages; None: not loaded."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +82,17 @@ class Selection:
     """Trajectory id -> equation 5, for the members that are trained on."""
 
 
-def load_groups(log: Log, batch: str) -> list[TrainingGroup]:
+def load_groups(log: Log, batch: str, *, step_level: bool = False) -> list[TrainingGroup]:
     """All groups that were played under `batch`, members in their order. Raises LogError if the log's ids are damaged.
 
-    Trajectories that are still running, that failed or that have no reward count as excluded members.
+    Trajectories that are still running, that failed or that have no reward count as excluded members. `step_level`
+    also loads what `grpo.advantage = "step"` needs: which item first held at which step, by the verdicts and checklists
+    that count now. A member whose reward does not follow from these any more is excluded.
     """
     summaries = [s for s in list_trajectories(log, batch=batch, limit=None) if s.group_id is not None]
     names = [summary.id for summary in summaries]
     sequences, rewards = token_sequences(log, names), rewards_of(log, names)
+    states = states_of(log, names) if step_level else {}
     groups: dict[int, list[TrajectorySummary]] = {}
     for summary in summaries:
         groups.setdefault(summary.group_id or 0, []).append(summary)
@@ -84,7 +101,7 @@ def load_groups(log: Log, batch: str) -> list[TrainingGroup]:
             group_id,
             members[0].scenario_hash or "",
             tuple(
-                _member(summary, sequences.get(summary.id), rewards.get(summary.id))
+                _member(summary, sequences.get(summary.id), rewards.get(summary.id), states.get(summary.id))
                 for summary in sorted(members, key=lambda s: s.member)
             ),
         )
@@ -97,13 +114,8 @@ def select_groups(groups: Sequence[TrainingGroup], settings: GrpoSettings) -> Se
 
     Left out: groups whose rewards are all equal (every advantage is 0) or of which fewer than two members could be
     judged. Raises RunRefused if a greater share of the trajectories than `settings.max_excluded` is excluded, with the
-    commonest reason.
+    commonest reason, or if step-level advantages are asked of groups that were loaded without what these need.
     """
-    if settings.advantage == "step":
-        raise RunRefused(
-            'grpo.advantage = "step" cannot be trained on from groups, which carry rewards of trajectories and turns: '
-            'set "trajectory" (CM2\'s final choice) or "turn"'
-        )
     members = [member for group in groups for member in group.members]
     excluded = [member for member in members if member.excluded_reason is not None]
     share = len(excluded) / len(members) if members else 0.0
@@ -134,14 +146,16 @@ def select_groups(groups: Sequence[TrainingGroup], settings: GrpoSettings) -> Se
 def token_advantages(group: TrainingGroup, settings: GrpoSettings) -> list[list[float] | None]:
     """For every member an advantage for each completion token, 0 where it is not in the loss; None if excluded.
 
-    Equation 5, with the group's baseline or one for each state, or, with `settings.advantage = "turn"`, equation 7
-    (baseline over the members that reached the turn).
+    Equation 5, with the group's baseline or one for each state; with `settings.advantage = "turn"` equation 7, with
+    "step" equation 10, both with the baseline that `settings.turn_baseline` names.
     """
     rewards_G = [member.reward for member in group.members]
     if settings.advantage == "turn":
         values_G_T = [None if m.reward is None else list(m.turn_values) for m in group.members]
-        turns_G = turn_advantages(values_G_T, divide_by_std=settings.divide_by_std)
+        turns_G = turn_advantages(values_G_T, baseline=settings.turn_baseline, divide_by_std=settings.divide_by_std)
         return [_spread(m, m.turn_of_token, by_turn) for m, by_turn in zip(group.members, turns_G, strict=True)]
+    if settings.advantage == "step":
+        return _step_token_advantages(group, settings)
     if settings.baseline == "state":
         observations_G = [_observations(member) for member in group.members]
         steps_G = state_advantages(rewards_G, observations_G, divide_by_std=settings.divide_by_std)
@@ -150,6 +164,24 @@ def token_advantages(group: TrainingGroup, settings: GrpoSettings) -> list[list[
     return [
         None if advantage is None else [advantage if scored else 0.0 for scored in member.in_loss]
         for member, advantage in zip(group.members, flat_G, strict=True)
+    ]
+
+
+def _step_token_advantages(group: TrainingGroup, settings: GrpoSettings) -> list[list[float] | None]:
+    for member in group.members:
+        if member.reward is not None and member.states_T_V is None:
+            raise RunRefused(
+                f'grpo.advantage = "step" needs the items of trajectory {member.trajectory_id!r}, which were not '
+                "loaded: load its group with step_level=True"
+            )
+    advantages_G = dialogue_step_advantages(
+        [None if m.reward is None else m.states_T_V for m in group.members],
+        baseline=settings.turn_baseline,
+        divide_by_std=settings.divide_by_std,
+    )
+    return [
+        None if turns is None else _spread(m, m.step_of_token, [turns[turn][step] for turn, step in m.places])
+        for m, turns in zip(group.members, advantages_G, strict=True)
     ]
 
 
@@ -176,17 +208,22 @@ def _no_gradient(group: TrainingGroup, settings: GrpoSettings) -> str | None:
     rewards = [member.reward for member in group.members if member.reward is not None]
     if len(rewards) < 2:
         return f"{len(rewards)} of {len(group.members)} members could be judged: there is nothing to compare"
-    if settings.advantage == "turn":
+    if settings.advantage != "trajectory":
         flat = [a for row in token_advantages(group, settings) if row is not None for a in row]
         if not any(abs(advantage) > EPSILON for advantage in flat):
-            return "in every turn all rewards are equal"
+            return f"in every {settings.advantage} all rewards are equal"
     elif max(rewards) - min(rewards) <= EPSILON:
         return f"all rewards are {rewards[0]:.3g}"
     return None
 
 
-def _member(summary: TrajectorySummary, sequence: TokenSequence | None, reward: Reward | None) -> TrainingMember:
-    reason = _exclusion(summary, sequence, reward)
+def _member(
+    summary: TrajectorySummary,
+    sequence: TokenSequence | None,
+    reward: Reward | None,
+    states_T_V: list[list[TurnStates]] | None,
+) -> TrainingMember:
+    reason = _exclusion(summary, sequence, reward) or _why_stale(reward, states_T_V)
     if sequence is None:
         return TrainingMember(summary.id, None, (), (), (), (), (), (), (), (), reason)
     steps = sequence.steps
@@ -209,7 +246,21 @@ def _member(summary: TrajectorySummary, sequence: TokenSequence | None, reward: 
         versions=tuple(dict.fromkeys(v for step in steps for v in (step.version, *step.later_versions))),
         turn_values=reward.turn_values if reward is not None else (),
         excluded_reason=reason,
+        places=tuple((step.turn_index, step.step_index) for step in steps),
+        states_T_V=None if states_T_V is None else tuple(tuple(variants) for variants in states_T_V),
     )
+
+
+def _why_stale(reward: Reward | None, states_T_V: list[list[TurnStates]] | None) -> str | None:
+    """Why the items do not give the reward that the log holds; None if they do, or were not loaded."""
+    if reward is None or reward.value is None or states_T_V is None:
+        return None
+    now_T = [mean_turn_reward([states.items for states in variants]) for variants in states_T_V]
+    same = len(now_T) == len(reward.turn_values) and all(
+        now is not None and then is not None and abs(now - then) <= EPSILON
+        for now, then in zip(now_T, reward.turn_values, strict=True)
+    )
+    return None if same else "its verdicts or checklists changed after its reward was computed: run `checkloop reward`"
 
 
 def _exclusion(summary: TrajectorySummary, sequence: TokenSequence | None, reward: Reward | None) -> str | None:

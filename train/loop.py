@@ -202,7 +202,8 @@ class TrainingLoop:
         run_id = start_run(self._log, name, RunKind.GRPO, current, seed, settings.model_dump(mode="json"))
         if version := version_of_run(self._log, run_id):
             return {"version": version}
-        selection = select_groups(load_groups(self._log, name), settings)
+        groups = load_groups(self._log, name, step_level=settings.advantage == "step")
+        selection = select_groups(groups, settings)
         if not selection.taken:
             finish_run(self._log, run_id, JobStatus.DONE)
             stage.advance(1.0, "no group has anything to learn from")
