@@ -116,9 +116,7 @@ def test_weightless_items_share_what_the_bad_one_leaves() -> None:
 
 @pytest.mark.parametrize("order", [("booked",), ("found", "told"), ("booked", "found"), ("told", "booked", "found")])
 @pytest.mark.parametrize("backwards", [False, True])
-def test_restored_items_are_as_they_were(
-    log: Log, scenario: Scenario, order: tuple[str, ...], backwards: bool
-) -> None:
+def test_restored_items_are_as_they_were(log: Log, scenario: Scenario, order: tuple[str, ...], backwards: bool) -> None:
     before = shape(current(log, scenario)[0])
     for key in order:
         bad(log, scenario, key)
