@@ -77,12 +77,12 @@ def measure_agreement(pairs: Iterable[Pair], seed: int, draws: int = DRAWS, conf
     counts: dict[str, list[int]] = {}
     judge_unscored = reference_unscored = 0
     for pair in pairs:
-        if pair.reference is Outcome.UNSCORED:
+        if pair.reference == Outcome.UNSCORED:
             reference_unscored += 1
-        elif pair.judged is Outcome.UNSCORED:
+        elif pair.judged == Outcome.UNSCORED:
             judge_unscored += 1
         else:
-            cell = 2 * (pair.reference is Outcome.FAIL) + (pair.judged is Outcome.FAIL)
+            cell = 2 * (pair.reference == Outcome.FAIL) + (pair.judged == Outcome.FAIL)
             counts.setdefault(pair.trajectory_id, [0, 0, 0, 0])[cell] += 1
     table_K_C = np.array(list(counts.values()), dtype=np.int64).reshape(-1, 4)
     totals = table_K_C.sum(axis=0)

@@ -1,5 +1,7 @@
-"""What reward/agreement.py and reward/stability.py measured, as tables for the terminal: shares in percent with their intervals under them, and
-below each table, in words, what cannot be said."""
+"""What reward/agreement.py and reward/stability.py measured, as tables for the terminal.
+
+Shares are in percent, with their intervals under them; below each table stands, in words, what cannot be said.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 

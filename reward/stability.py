@@ -81,7 +81,7 @@ def measure_drift(
     for verdict in verdicts:
         judge, unit = (verdict.judge, verdict.prompt), (verdict.trajectory_id, verdict.turn_index, verdict.item_id)
         last.setdefault((*judge, period_of(verdict.created_at, period)), {})[unit] = verdict
-        if verdict.outcome is not Outcome.UNSCORED:
+        if verdict.outcome != Outcome.UNSCORED:
             first.setdefault((*judge, *unit), verdict)
     lines = []
     for (name, prompt, label), said in last.items():

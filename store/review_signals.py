@@ -124,7 +124,9 @@ def _add_asked_again(log: Log, signals: dict[Turn, TurnSignals]) -> None:
     """What each judge was asked, less the verdicts that it gave, for each turn."""
     call = ModelCallRow
     asked = (
-        select(call.trajectory_id, call.turn_index, call.model, call.prompt_hash, func.sum(call.items).label("items"))
+        select(
+            call.trajectory_id, call.turn_index, call.model, call.prompt_hash, func.sum(call.items).label("questions")
+        )
         .where(call.role == ModelRole.JUDGE.value, call.error.is_(None), call.turn_index.is_not(None))
         .group_by(call.trajectory_id, call.turn_index, call.model, call.prompt_hash)
         .subquery("asked")
@@ -140,7 +142,7 @@ def _add_asked_again(log: Log, signals: dict[Turn, TurnSignals]) -> None:
         .correlate(asked)
         .scalar_subquery()
     )
-    query = select(asked.c.trajectory_id, asked.c.turn_index, (asked.c.items - given).label("again"))
+    query = select(asked.c.trajectory_id, asked.c.turn_index, (asked.c.questions - given).label("again"))
     for row in _rows(log, query):
         found = signals.get((row.trajectory_id, row.turn_index))
         if found is not None and row.again > 0:
