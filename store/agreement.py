@@ -7,9 +7,8 @@ reward/agreement.py.
   its newest verdict of draw 0, whether that counts for rewards or not.
 * **Unbiased** pairs stand on turns that were drawn at random for review and that a person has gone through: every item
   judged there has a person's verdict or objection. Whoever corrects only what is wrong makes a judge look bad.
-* **Repeats** are verdicts of one judge on the same item of the same turn. A copy out of the cache is none: of PASS and
-  FAIL rows of one draw with the same `cache_key` the first counts. Who asks a judge anew on purpose leaves the
-  `cache_key` out or gives the draw a number of its own.
+* **Repeats** are verdicts of one judge on the same item of the same turn. A copy out of the cache is none: what stood
+  beside the verdicts that count and was said again, word for word and under the same `cache_key`, when it was to count.
 """
 
 from collections.abc import Iterator, Sequence
@@ -246,23 +245,11 @@ def _same_unit(newest: Subquery, row: type[VerdictRow]) -> ColumnElement[bool]:
 
 
 def _is_copy() -> ColumnElement[bool]:
-    """An earlier PASS or FAIL answered the same question in the same draw: this one came out of the cache."""
+    """It came out of the cache: a judge that is asked anew (`checkloop judge --fresh`) rarely finds the same words."""
     first = aliased(VerdictRow)
-    return and_(
-        VerdictRow.outcome != Outcome.UNSCORED.value,
-        exists()
-        .where(
-            first.cache_key == VerdictRow.cache_key,
-            first.trajectory_id == VerdictRow.trajectory_id,
-            first.turn_index == VerdictRow.turn_index,
-            first.item_id == VerdictRow.item_id,
-            first.judge == VerdictRow.judge,
-            first.draw == VerdictRow.draw,
-            first.outcome != Outcome.UNSCORED.value,
-            first.id < VerdictRow.id,
-        )
-        .correlate(VerdictRow),
-    )
+    same = ("cache_key", *_UNIT, "judge", "draw", "outcome", "reason", "quote")
+    is_copy_of = [getattr(first, name) == getattr(VerdictRow, name) for name in same]
+    return exists().where(*is_copy_of, ~first.counts, VerdictRow.counts, first.id < VerdictRow.id).correlate(VerdictRow)
 
 
 def _of_judge(judge: str | None) -> list[ColumnElement[bool]]:

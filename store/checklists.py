@@ -86,8 +86,23 @@ def add_checklists(log: Log, checklists: Sequence[Checklist]) -> list[Checklist]
         return [append_checklist(connection, checklist) for checklist in checklists]
 
 
+def without_item(items: Sequence[Item], key: str) -> tuple[Item, ...]:
+    """The other items, their weights adding to 1; equal ones where all that is left weighed nothing. Pure."""
+    gone = next(item for item in items if item.id == key)
+    left = [item for item in items if item.id != key]
+    total = sum(item.weight for item in left)
+    kept = []
+    for item in left:
+        depends_on = item.depends_on
+        if key in depends_on:
+            depends_on = tuple(dict.fromkeys(k for d in depends_on for k in (gone.depends_on if d == key else (d,))))
+        weight = item.weight / total if total > 0 else 1 / len(left)
+        kept.append(item.model_copy(update={"depends_on": depends_on, "weight": weight}))
+    return tuple(kept)
+
+
 def append_checklist(connection: Connection, checklist: Checklist) -> Checklist:
-    """One of `add_checklists`, in the caller's transaction."""
+    """`add_checklists` for one, in the caller's transaction."""
     where = f"turn {checklist.turn_index}, variant {checklist.variant}"
     try:
         check_checklist(checklist.items)

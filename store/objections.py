@@ -10,7 +10,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, exists, insert, select
 
-from store.checklists import Checklist, append_checklist, checklist_history_in, current_checklists_in
+from store.checklists import (
+    Checklist,
+    append_checklist,
+    checklist_history_in,
+    current_checklists_in,
+    without_item,
+)
 from store.database import Log, LogError
 from store.records import Item, Scenario
 from store.schema import ItemObjectionRow, ItemRow, RewardRow, ScenarioRow, TrajectoryRow
@@ -108,21 +114,6 @@ def restore_item(
         if not revisions:
             raise LogError(f"{where} has item {item_key!r} in its current checklist: there is nothing to restore")
         return revisions
-
-
-def without_item(items: Sequence[Item], key: str) -> tuple[Item, ...]:
-    """The other items, their weights adding to 1; equal ones where all that is left weighed nothing. Pure."""
-    gone = next(item for item in items if item.id == key)
-    left = [item for item in items if item.id != key]
-    total = sum(item.weight for item in left)
-    kept = []
-    for item in left:
-        depends_on = item.depends_on
-        if key in depends_on:
-            depends_on = tuple(dict.fromkeys(k for d in depends_on for k in (gone.depends_on if d == key else (d,))))
-        weight = item.weight / total if total > 0 else 1 / len(left)
-        kept.append(item.model_copy(update={"depends_on": depends_on, "weight": weight}))
-    return tuple(kept)
 
 
 def objections_of(log: Log, scenario_hashes: Iterable[str]) -> dict[str, list[Objection]]:

@@ -114,7 +114,8 @@ def _contested() -> Select[*tuple[Any, ...]]:
     )
     return (
         select(VerdictRow.trajectory_id, VerdictRow.turn_index, passed.label("passed"), failed.label("failed"))
-        .where(VerdictRow.source != VerdictSource.HUMAN.value)
+        # What a panel came to is left out: its votes stand there by themselves.
+        .where(VerdictRow.source != VerdictSource.HUMAN.value, VerdictRow.votes.is_(None))
         .group_by(VerdictRow.trajectory_id, VerdictRow.turn_index, VerdictRow.item_id)
         .having(and_(passed > 0, failed > 0))
     )

@@ -154,27 +154,27 @@ def test_an_item_called_bad_has_been_looked_at(log: Log, scenario: Scenario) -> 
 
 
 def test_repeats_leave_copies_out_of_the_cache_out(log: Log, scenario: Scenario) -> None:
-    """Two draws, the second one copied; an UNSCORED that was tried again under the same key; a fresh one without a key;
-    another judge that spoke once."""
+    """Two draws beside, the second of which then counts; a check's item that was tried again after an UNSCORED and
+    asked afresh, the answer in other words; a copy of another trajectory's answer; another judge that spoke once."""
     said(log, scenario, "PASS", cache_key="k0", counts=False)
     said(log, scenario, "FAIL", cache_key="k1", draw=1, counts=False)
     said(log, scenario, "FAIL", cache_key="k1", draw=1)
     said(log, scenario, "UNSCORED", "asks-weather", cache_key="k2")
     said(log, scenario, "PASS", "asks-weather", cache_key="k2")
-    said(log, scenario, "PASS", "asks-weather", cache_key="k2")
-    said(log, scenario, "FAIL", "asks-weather")
-    said(log, scenario, "FAIL", trajectory_id="t2", cache_key="k0")
+    said(log, scenario, "PASS", "asks-weather", cache_key="k2", reason="yes, it is", counts=False)
+    said(log, scenario, "FAIL", "asks-weather", cache_key="k2", counts=False)
+    said(log, scenario, "FAIL", trajectory_id="t2", cache_key="k1")
     said(log, scenario, "FAIL", judge="small-judge")
     by_person(log, scenario, "FAIL")
     found = {repeat.kind: (repeat.passed, repeat.failed, repeat.unscored) for repeat in repeated_verdicts(log)}
-    assert found == {"llm": (1, 1, 0), "called": (1, 1, 1)}
+    assert found == {"llm": (1, 1, 0), "called": (2, 1, 1)}
     assert repeated_verdicts(log, judge="small-judge") == []
 
 
 def test_anchor_verdicts_in_order_with_what_a_person_says(log: Log, scenario: Scenario) -> None:
     add_review_batch(log, ANCHORS, [ReviewSample("t1", 0, SampleReason.ANCHOR)])
     moments = [datetime(2026, 11, day, tzinfo=UTC) for day in (1, 8, 9)]
-    said(log, scenario, "PASS", created_at=moments[0], cache_key="k")
+    said(log, scenario, "PASS", created_at=moments[0], cache_key="k", counts=False)
     said(log, scenario, "PASS", created_at=moments[1], cache_key="k")
     said(log, scenario, "FAIL", created_at=moments[2])
     said(log, scenario, "FAIL", "asks-weather", created_at=moments[2])

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from store.checklists import Checklist, add_checklists, checklist_history, current_checklists
+from store.checklists import Checklist, add_checklists, checklist_history, current_checklists, without_item
 from store.database import Log, LogError
-from store.objections import objections_of, restore_item, retire_item, rewarded_trajectories, without_item
+from store.objections import objections_of, restore_item, retire_item, rewarded_trajectories
 from store.records import Item, Scenario, ScenarioTurn
 from store.scenarios import add_scenarios, item_ids
 from store.verdicts import Reward, Verdict, add_rewards, add_verdicts, verdicts_of

@@ -125,13 +125,17 @@ def test_a_judge_that_had_to_be_asked_again(log: Log, scenario: Scenario) -> Non
 
 
 def test_contested_items(log: Log, scenario: Scenario) -> None:
-    """PASS, PASS and FAIL of three judges; a person's word is no dispute among judges, an UNSCORED no opinion."""
+    """PASS, PASS and FAIL of three judges; a person's word is no dispute among judges, an UNSCORED no opinion, and what
+    a panel makes of its votes no further vote."""
     said(log, scenario, "PASS")
     by_person(log, scenario, "FAIL")
     said(log, scenario, "UNSCORED", judge="small-judge", counts=False)
     only(log, reviewed=True)
     said(log, scenario, "FAIL", judge="small-judge", counts=False)
     said(log, scenario, "PASS", judge="third-judge", counts=False)
+    only(log, reviewed=True, contested_shares=[2 / 3])
+    votes = (Vote("big-judge", 0, Outcome.PASS), Vote("third-judge", 0, Outcome.PASS))
+    said(log, scenario, "PASS", judge="majority of both", votes=votes, counts=False)
     only(log, reviewed=True, contested_shares=[2 / 3])
 
 
