@@ -141,6 +141,9 @@ def test_only_random_turns_that_a_person_went_through_are_unbiased(log: Log, sce
     ids = item_ids(log, scenario.hash)
     assert unbiased == {(0, ids[0, "umbrella"]), (0, ids[0, "asks-weather"])}
     assert len(pairs_with_people(log)) == 3
+    said(log, scenario, "PASS", "asks-weather", trajectory_id="t2", counts=False)
+    by_person(log, scenario, "PASS", trajectory_id="t2")
+    assert gone_through(log) == {("t1", 0), ("t2", 0)}, "what only stands beside need not be reviewed"
 
 
 def test_an_item_called_bad_has_been_looked_at(log: Log, scenario: Scenario) -> None:

@@ -106,6 +106,7 @@ def test_panels_and_unscored_items(log: Log, scenario: Scenario) -> None:
     said(log, scenario, "UNSCORED")
     said(log, scenario, "PASS", votes=votes)
     said(log, scenario, "UNSCORED", "asks-weather")
+    said(log, scenario, "PASS", "asks-weather", judge="small-judge", counts=False)
     only(log, panel_shares=[2 / 3], unscored_items=1)
     said(log, scenario, "FAIL", "asks-weather", share=0.25)
     only(log, panel_shares=[2 / 3, 0.25])
