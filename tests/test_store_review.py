@@ -109,7 +109,7 @@ def test_panels_and_unscored_items(log: Log, scenario: Scenario) -> None:
     said(log, scenario, "PASS", "asks-weather", judge="small-judge", counts=False)
     only(log, panel_shares=[2 / 3], unscored_items=1)
     said(log, scenario, "FAIL", "asks-weather", share=0.25)
-    only(log, panel_shares=[2 / 3, 0.25])
+    only(log, panel_shares=[2 / 3, 0.25], contested_shares=[0.5])
 
 
 def test_a_judge_that_had_to_be_asked_again(log: Log, scenario: Scenario) -> None:
