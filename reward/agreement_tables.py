@@ -30,14 +30,14 @@ def agreement_table(
     table = Table(title=title, title_justify="left", show_lines=True)
     for heading in headings:
         table.add_column(heading, overflow="fold")
-    for heading in ("pairs", "turns of", "base rate", "agreement", "κ", "true pos.", "false pos.", "UNSCORED"):
+    for heading in ("pairs", "trajectories", "base rate", "agreement", "κ", "true pos.", "false pos.", "UNSCORED"):
         table.add_column(heading, justify="right")
     notes: list[str] = []
     for key, found in rows.items():
         table.add_row(
             *key,
             str(found.n),
-            _trajectories(found.trajectories),
+            str(found.trajectories),
             *_cells(found),
             _unscored(found.judge_unscored, found.reference_unscored),
         )
@@ -63,7 +63,7 @@ def drift_table(title: str, lines: Iterable[DriftLine]) -> Group:
     table = Table(title=title, title_justify="left", show_lines=True)
     for heading in ("judge", "against", "period"):
         table.add_column(heading, overflow="fold")
-    for heading in ("pairs", "turns of", "agreement", "κ", "UNSCORED"):
+    for heading in ("pairs", "trajectories", "agreement", "κ", "UNSCORED"):
         table.add_column(heading, justify="right")
     notes = []
     for line in lines:
@@ -74,7 +74,7 @@ def drift_table(title: str, lines: Iterable[DriftLine]) -> Group:
             line.standard,
             line.period,
             str(found.n),
-            _trajectories(found.trajectories),
+            str(found.trajectories),
             _cell(found.raw),
             _cell(found.kappa, percent=False),
             str(found.judge_unscored),
@@ -114,10 +114,6 @@ def _notes(name: str, found: Agreement) -> list[str]:
         if figure.why:
             by_reason.setdefault(figure.why, []).append(what)
     return [f"{name}: {', '.join(whats)}: {why}" for why, whats in by_reason.items()]
-
-
-def _trajectories(count: int) -> str:
-    return f"{count} {'trajectory' if count == 1 else 'trajectories'}"
 
 
 def _unscored(judge: int, reference: int) -> str:
