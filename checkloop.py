@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.policy_commands import app as policy_commands
+from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
 from store.commands import app as log_commands
 from store.vocabulary import ChatTools
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(policy_commands, name="policy")
 app.add_typer(log_commands, name="log")
 app.command(name="reward")(reward)
+app.add_typer(people_commands, name="judge")
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 

@@ -64,6 +64,19 @@ def paired_bootstrap(
     return PairedInterval(float(difference_N.mean()), low, high)
 
 
+def resample_clusters(table_K_C: NDArray[np.int64], seed: int, draws: int) -> NDArray[np.int64]:
+    """Column sums B × C of B = `draws` tables, each of K clusters drawn with replacement from the K rows of counts.
+
+    Clusters with the same counts are one kind, so drawing K of them is a multinomial draw over the kinds: the same
+    distribution, and a few hundred kinds stand for any number of clusters.
+    """
+    if len(table_K_C) == 0:
+        return np.zeros((draws, table_K_C.shape[1]), dtype=np.int64)
+    kinds_U_C, often_U = np.unique(table_K_C, axis=0, return_counts=True)
+    drawn_B_U = np.random.default_rng(seed).multinomial(len(table_K_C), often_U / len(table_K_C), size=draws)
+    return drawn_B_U @ kinds_U_C
+
+
 def _finite(values: Sequence[float], name: str) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.size == 0:

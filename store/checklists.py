@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select
 from store.database import AnyRow, Log, LogError, in_chunks
 from store.records import Item, Scenario, check_checklist
 from store.scenarios import item_row
-from store.schema import ChecklistRow, ItemObjectionRow, ItemRow, ScenarioRow
+from store.schema import ChecklistRow, ItemRow, ScenarioRow
 
 OWN = "scenario"
 """Author of a checklist that came with its scenario."""
@@ -38,17 +38,22 @@ def current_checklists(log: Log, scenarios: Iterable[Scenario]) -> dict[str, lis
     Variant 0 is there if the scenario has a checklist of its own for the turn or a revision says so; a revision may be
     empty (nothing sound is left of it).
     """
+    with log.lookup() as connection:
+        return current_checklists_in(connection, scenarios)
+
+
+def current_checklists_in(connection: Connection, scenarios: Iterable[Scenario]) -> dict[str, list[list[Checklist]]]:
+    """`current_checklists`, as the caller's transaction sees them."""
     by_hash = {scenario.hash: scenario for scenario in scenarios}
     newest: dict[tuple[str, int], dict[int, Checklist]] = {}
     for digest, scenario in by_hash.items():
         for index, turn in enumerate(scenario.turns):
             own = Checklist(digest, index, turn.checklist)
             newest[digest, index] = {0: own} if turn.checklist else {}
-    with log.lookup() as connection:
-        for chunk in in_chunks(list(by_hash)):
-            query = select(ChecklistRow.__table__).where(ChecklistRow.scenario_hash.in_(chunk))
-            for row in connection.execute(query.order_by(ChecklistRow.revision)):
-                newest[row.scenario_hash, row.turn_index][row.variant] = _checklist(row)
+    for chunk in in_chunks(list(by_hash)):
+        query = select(ChecklistRow.__table__).where(ChecklistRow.scenario_hash.in_(chunk))
+        for row in connection.execute(query.order_by(ChecklistRow.revision)):
+            newest[row.scenario_hash, row.turn_index][row.variant] = _checklist(row)
     return {
         digest: [[found for _, found in sorted(newest[digest, index].items())] for index in range(len(scenario.turns))]
         for digest, scenario in by_hash.items()
@@ -57,12 +62,17 @@ def current_checklists(log: Log, scenarios: Iterable[Scenario]) -> dict[str, lis
 
 def checklist_history(log: Log, scenario: Scenario, turn_index: int) -> list[Checklist]:
     """Every revision of every variant of a turn, oldest first; the scenario's own included."""
+    with log.lookup() as connection:
+        return checklist_history_in(connection, scenario, turn_index)
+
+
+def checklist_history_in(connection: Connection, scenario: Scenario, turn_index: int) -> list[Checklist]:
+    """`checklist_history`, as the caller's transaction sees it."""
     own = Checklist(scenario.hash, turn_index, scenario.turns[turn_index].checklist)
     query = select(ChecklistRow.__table__).where(
         ChecklistRow.scenario_hash == scenario.hash, ChecklistRow.turn_index == turn_index
     )
-    with log.lookup() as connection:
-        rows = [_checklist(row) for row in connection.execute(query.order_by(ChecklistRow.id))]
+    rows = [_checklist(row) for row in connection.execute(query.order_by(ChecklistRow.id))]
     return [own, *rows] if own.items else rows
 
 
@@ -73,57 +83,7 @@ def add_checklists(log: Log, checklists: Sequence[Checklist]) -> list[Checklist]
     a key that is taken by other words gets a number behind it ("right_city~2"). Returns them as stored.
     """
     with log.writing() as connection:
-        return [_add(connection, checklist) for checklist in checklists]
-
-
-def retire_item(
-    log: Log,
-    scenario_hash: str,
-    turn_index: int,
-    item_key: str,
-    *,
-    person: str,
-    reason: str,
-    seen_in: str | None = None,
-) -> list[Checklist]:
-    """A person says that an item is bad: writes the objection and a revision without it, in one transaction.
-
-    Weights of the others are scaled to add to 1 again; what depended on it depends on what it depended on. Raises
-    LogError if the turn's current checklists have no such item. `seen_in` is the trajectory in which it was seen.
-    Returns the revisions.
-    """
-    scenario = _scenario(log, scenario_hash)
-    if not 0 <= turn_index < len(scenario.turns):
-        raise LogError(f"scenario {scenario.name!r} has no turn {turn_index}: it has {len(scenario.turns)}")
-    variants = current_checklists(log, [scenario])[scenario_hash][turn_index]
-    holding = [variant for variant in variants if any(item.id == item_key for item in variant.items)]
-    if not holding:
-        keys = sorted({item.id for variant in variants for item in variant.items})
-        raise LogError(
-            f"turn {turn_index} of scenario {scenario.name!r} has no item {item_key!r} in its current checklists, only "
-            f"{', '.join(keys) or 'none'}"
-        )
-    with log.writing() as connection:
-        item_id = connection.scalar(
-            select(ItemRow.id).where(
-                ItemRow.scenario_hash == scenario_hash, ItemRow.turn_index == turn_index, ItemRow.key == item_key
-            )
-        )
-        objection = {"item_id": item_id, "person": person, "reason": reason, "seen_in": seen_in}
-        connection.execute(insert(ItemObjectionRow.__table__), [objection])
-        return [
-            _add(
-                connection,
-                replace(
-                    checklist,
-                    items=without_item(checklist.items, item_key),
-                    author=person,
-                    prompt_hash=None,
-                    reason=f"item {item_key!r} is bad: {reason}",
-                ),
-            )
-            for checklist in holding
-        ]
+        return [append_checklist(connection, checklist) for checklist in checklists]
 
 
 def without_item(items: Sequence[Item], key: str) -> tuple[Item, ...]:
@@ -141,7 +101,8 @@ def without_item(items: Sequence[Item], key: str) -> tuple[Item, ...]:
     return tuple(kept)
 
 
-def _add(connection: Connection, checklist: Checklist) -> Checklist:
+def append_checklist(connection: Connection, checklist: Checklist) -> Checklist:
+    """`add_checklists` for one, in the caller's transaction."""
     where = f"turn {checklist.turn_index}, variant {checklist.variant}"
     try:
         check_checklist(checklist.items)
@@ -203,14 +164,6 @@ def _known_items(connection: Connection, scenario_hash: str, turn_index: int) ->
         for item in map(Item.model_validate, items):
             known.setdefault(item.id, item)
     return known
-
-
-def _scenario(log: Log, digest: str) -> Scenario:
-    with log.lookup() as connection:
-        document = connection.scalar(select(ScenarioRow.document).where(ScenarioRow.hash == digest))
-    if document is None:
-        raise LogError(f"there is no scenario {digest!r} in the log")
-    return Scenario.model_validate(document)
 
 
 def _checklist(row: AnyRow) -> Checklist:

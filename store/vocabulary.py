@@ -101,6 +101,14 @@ class SampleReason(StrEnum):
     """Of the fixed set that is judged again and again, to see a judge drift."""
 
 
+class Period(StrEnum):
+    """Of the calendar, in UTC."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
 class ToolSource(StrEnum):
     """Where a tool response came from."""
 
