@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 from checkloop import app
 from reward.payments import payslip
 from reward.scoring import SOFTWARE, score_trajectories
-from store.checklists import Checklist, add_checklists, retire_item
+from store.checklists import Checklist, add_checklists
 from store.database import Log, LogError, open_log
+from store.objections import retire_item
 from store.records import Item
 from store.scenarios import item_ids
 from store.trajectories import end_trajectory, record_step
