@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.policy_commands import app as policy_commands
+from reward.commands import judge_app
 from store.commands import app as log_commands
 from store.vocabulary import ChatTools
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_commands, name="policy")
 app.add_typer(log_commands, name="log")
+app.add_typer(judge_app, name="judge")
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 
@@ -204,6 +206,7 @@ def _end_with_stdin() -> None:
 
 def main() -> None:
     from agent.bundled_model import ModelError
+    from agent.role_endpoint import LimitReached
     from agent.vllm_client import ServerError
     from store.database import LogError
     from store.settings import SettingsError
@@ -211,7 +214,7 @@ def main() -> None:
 
     try:
         app(standalone_mode=False)
-    except (SettingsError, LogError, ModelError, ServerError, TrainingFailed, OSError) as error:
+    except (SettingsError, LogError, ModelError, ServerError, LimitReached, TrainingFailed, OSError) as error:
         print(f"checkloop: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -28,6 +28,7 @@ __all__ = [
     "ensure_trajectory",
     "get_trajectory",
     "get_turns",
+    "judgeable_trajectories",
     "list_trajectories",
     "record_step",
     "record_tool_answers",
@@ -149,6 +150,33 @@ def list_trajectories(
     query = query.order_by(TrajectoryRow.created_at.desc(), TrajectoryRow.id.desc()).limit(limit).offset(offset)
     with log.lookup() as connection:
         return [_summary(row) for row in connection.execute(query)]
+
+
+def judgeable_trajectories(
+    log: Log,
+    *,
+    batch: str | None = None,
+    origin: Origin | str | None = None,
+    version: str | None = None,
+    domain: str | None = None,
+) -> list[str]:
+    """Ids of those that ended, did not fail and have a scenario, and meet every condition given; newest first."""
+    query = select(TrajectoryRow.id).where(
+        TrajectoryRow.scenario_hash.is_not(None),
+        TrajectoryRow.stop_reason.is_not(None),
+        TrajectoryRow.stop_reason != StopReason.FAILED.value,
+    )
+    if batch is not None:
+        query = query.where(TrajectoryRow.batch == batch)
+    if origin is not None:
+        query = query.where(TrajectoryRow.origin == Origin(origin).value)
+    if version is not None:
+        query = query.where(TrajectoryRow.version == version)
+    if domain is not None:
+        of_domain = select(ScenarioRow.hash).where(ScenarioRow.domain == domain)
+        query = query.where(TrajectoryRow.scenario_hash.in_(of_domain))
+    with log.lookup() as connection:
+        return list(connection.scalars(query.order_by(TrajectoryRow.created_at.desc(), TrajectoryRow.id.desc())))
 
 
 def delete_trajectories(log: Log, trajectory_ids: Iterable[str]) -> int:

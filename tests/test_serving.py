@@ -11,6 +11,7 @@ import pytest
 from agent.graph import build_graph
 from agent.policy import connect_policy, open_connections
 from agent.rendering import Renderer
+from agent.role_endpoint import RoleEndpoint
 from agent.tools import make_tools
 from env_sim.llm_simulator import LlmSimulator
 from env_sim.simulator import Simulator
@@ -22,7 +23,7 @@ from store.settings import Endpoint
 from store.tokens import token_sequences
 from store.trajectories import NewTrajectory, ToolAnswer, create_trajectories, get_turns, record_tool_answers
 from store.versions import add_version, get_version
-from store.vocabulary import FocusOn, Origin, Outcome, Split, ToolSource, VersionState
+from store.vocabulary import FocusOn, ModelRole, Origin, Outcome, Split, ToolSource, VersionState
 from tests.serving import Serving
 
 ASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a colour."}]
@@ -216,7 +217,7 @@ async def test_the_llm_simulator_answers_through_the_real_server(serving: Servin
     )
     port = serving.settings.server.port
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=120)
-    simulator = Simulator(scenario, 1, LlmSimulator(endpoint))
+    simulator = Simulator(scenario, 1, LlmSimulator(RoleEndpoint(ModelRole.SIMULATOR, endpoint)))
     first = await simulator.answer("get_weather", {"city": "Oslo"}, "c1")
     again = await simulator.answer("get_weather", {"city": "oslo "}, "c2")
     assert first.source is ToolSource.LLM and not first.is_error

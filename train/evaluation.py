@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from env_sim.llm_simulator import LlmSimulator
+from env_sim.llm_simulator import make_simulator
 from env_sim.rollouts import Played, make_plans, play
-from reward.judge import Judge
-from reward.llm_judge import LlmJudge
+from reward.judge import Judge, make_judge
 from store.database import Log
 from store.records import Scenario
 from store.settings import Settings
@@ -64,8 +63,8 @@ def play_batch(
         before_playing()
 
     async def work() -> dict[str, list[Outcome]]:
-        judge = Judge(log, LlmJudge(settings.judge) if settings.judge else None)
-        simulator = LlmSimulator(settings.simulator) if settings.simulator else None
+        judge = make_judge(log, settings)
+        simulator = make_simulator(settings)
         if plans:
             await play(
                 log,
