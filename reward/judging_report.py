@@ -42,5 +42,5 @@ class JudgingReport:
 
 def kind_of_reason(reason: str) -> str:
     """The reason without what differs from turn to turn: quoted values, numbers, what was said besides."""
-    general = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason.split(";")[0])
+    general = re.sub(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"", "…", reason.split(";")[0])
     return re.sub(r"-?\d+(\.\d+)?", "n", general)[:_REASON_LENGTH]

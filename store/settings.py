@@ -240,7 +240,7 @@ class Settings(BaseSettings):
         for base_url, model in names:
             if names.count((base_url, model)) > 1:
                 raise ValueError(
-                    f"judging.panel names {model} at {base_url} more than once: to ask it several times set judging.draws"
+                    f"judging.panel names {model} at {base_url} more than once: to ask it again set judging.draws"
                 )
         if self.judging.combination is Combination.MEAN and len(judges) * self.judging.draws == 1:
             raise ValueError(
