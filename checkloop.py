@@ -213,18 +213,19 @@ def main() -> None:
     from train.errors import TrainingFailed
 
     try:
-        app(standalone_mode=False)
+        # Not standalone, a command's typer.Exit comes back as its status.
+        status = app(standalone_mode=False)
     except (SettingsError, LogError, ModelError, ServerError, LimitReached, TrainingFailed, OSError) as error:
         print(f"checkloop: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("checkloop: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
     except UsageProblem as error:
         error.show()
         sys.exit(error.exit_code)
+    if status:
+        sys.exit(status)
 
 
 if __name__ == "__main__":

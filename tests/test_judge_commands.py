@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
 def server(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Named as the judge in the settings file of the working directory, with a price."""
     running = Server()
-    threading.Thread(target=running.serve_forever, daemon=True).start()
+    threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.chdir(tmp_path)
     write_settings(running)
     yield running
