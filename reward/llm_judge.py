@@ -7,7 +7,6 @@ its reason, never FAIL (invariant 3). Reads a prompt file, addressed by the SHA-
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from pydantic_core import from_json
 
 from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Said, Subject
 from reward.evidence import find_evidence
-from reward.transcripts import make_boundary, show_turns
+from reward.transcripts import make_boundary, show_turns, strip_tags
 from store.records import Item, TurnRecord
 from store.vocabulary import JudgeMode, Outcome
 
@@ -163,17 +162,21 @@ class LlmJudge:
 
 
 def show_items(items: Sequence[Item]) -> str:
-    shown = [
-        {
-            "id": item.id,
-            "focus_on": item.focus_on.value,
-            "question": item.question,
-            "pass_condition": item.pass_condition,
-            "failure_examples": list(item.failure_examples),
-        }
-        for item in items
-    ]
-    return "\n".join(json.dumps(entry, ensure_ascii=False) for entry in shown)
+    """An item a paragraph: key and channel, the question, when it passes and what fails it."""
+    return "\n\n".join(_show_item(item) for item in items)
+
+
+def _show_item(item: Item) -> str:
+    lines = [f"[{item.id}] about {item.focus_on.value}: {_one_line(item.question)}"]
+    if item.pass_condition:
+        lines.append(f"PASS if: {_one_line(item.pass_condition)}")
+    if item.failure_examples:
+        lines.append("FAIL for example if: " + "; ".join(map(_one_line, item.failure_examples)))
+    return "\n".join(lines)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(strip_tags(text).split())
 
 
 def answer_format(items: Sequence[Item]) -> ResponseFormatJSONSchema:

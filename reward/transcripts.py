@@ -1,8 +1,9 @@
-"""What a judge is shown of a dialogue: turns as blocks of untrusted data behind a secret boundary. Pure.
+"""What a judge is shown of a dialogue: turns as pieces of untrusted data between secret marks. Pure.
 
-The boundary is an HMAC of a secret that this process draws once, so no text can close its own block; it is the same for
-all dialogues of a scenario, and a turn looks the same whether it is judged or shown before a later one. So what vLLM
-has computed for the turns before, and for the other members of a group, is served from its prefix cache.
+Before each piece stands a line with the boundary, an HMAC of a secret that this process draws once: no text can begin
+or end a piece. It is the same for all dialogues of a scenario, and a turn looks the same whether it is judged or shown
+before a later one, so that what vLLM has computed for the turns before, and for the other members of a group, is served
+from its prefix cache. A mark costs a dozen tokens; a pair of tags with attributes costs three times that.
 """
 
 import hashlib
@@ -17,24 +18,26 @@ from store.vocabulary import FocusOn
 
 _SECRET = secrets.token_bytes(32)
 _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
-"""Tokenizers take every digit for a token of its own, and the boundary stands twice in each block."""
-_TAG = re.compile(r"<\s*/?\s*data-[^<>]*>?", re.IGNORECASE)
+"""Tokenizers take every digit for a token of its own, and the boundary stands before each piece."""
+_TAG = re.compile(
+    r"<\s*/?\s*data-[^<>]*>?|^\s*=+\s*[a-z]{4,16}\s*=+\s*(?:turn|step|end)\b", re.IGNORECASE | re.MULTILINE
+)
 
 
 def make_boundary(subject: str) -> str:
-    """The boundary of the dialogues about one subject (a scenario's hash); 64 bits that nobody outside can know."""
-    return hmac.new(_SECRET, subject.encode(), hashlib.sha256).hexdigest()[:16].translate(_LETTERS)
+    """The boundary of the dialogues about one subject (a scenario's hash); 32 bits that nobody outside can know."""
+    return hmac.new(_SECRET, subject.encode(), hashlib.sha256).hexdigest()[:8].translate(_LETTERS)
 
 
 def show_turns(turns: Sequence[TurnRecord], boundary: str) -> str:
-    """The turns as blocks of data, oldest first. An empty boundary gives what was shown whatever the boundary is."""
-    blocks = []
+    """The turns as marked pieces, oldest first. An empty boundary gives what was shown whatever the boundary is."""
+    lines = []
     for turn in turns:
-        blocks.append(f"## Turn {turn.index}")
-        blocks.append(_block(boundary, 'channel="user"', turn.user))
+        lines += [f"={boundary}= turn {turn.index} user", _clean(turn.user, boundary)]
         for step in turn.steps:
-            blocks += [_block(boundary, attributes, text) for attributes, text in _pieces(turn, step)]
-    return "\n\n".join(blocks)
+            for label, text in _pieces(turn, step):
+                lines += [f"={boundary}= step {step.index} {label}", _clean(text, boundary)]
+    return "\n".join([*lines, f"={boundary}= end"])
 
 
 def show_plainly(turns: Sequence[TurnRecord]) -> str:
@@ -58,34 +61,29 @@ def up_to_step(turn: TurnRecord, position: int) -> TurnRecord:
 
 
 def strip_tags(text: str) -> str:
-    """The text without anything that looks like a tag of a data block."""
+    """The text without anything that looks like a mark or a tag of untrusted data."""
     return _TAG.sub("[removed]", text)
 
 
-def _block(boundary: str, attributes: str, text: str) -> str:
+def _clean(text: str, boundary: str) -> str:
     clean = strip_tags(text)
-    if boundary:
-        clean = clean.replace(boundary, "[removed]")
-    return f"<data-{boundary} {attributes}>\n{clean}\n</data-{boundary}>"
+    return clean.replace(boundary, "[removed]") if boundary else clean
 
 
 def _pieces(turn: TurnRecord, step: StepRecord) -> list[tuple[str, str]]:
-    """What a step shows: attributes of each block and its text, in the order in which it happened."""
+    """What a step shows: the channel of each piece and its text, in the order in which it happened."""
     pieces = []
     if step.thinking:
-        pieces.append((_attributes(step, FocusOn.THINKING), step.thinking))
+        pieces.append((FocusOn.THINKING.value, step.thinking))
     if step.content:
         is_reply = step.is_reply and step is turn.steps[-1]
-        channel = FocusOn.REPLY.value if is_reply else "assistant_text"
-        pieces.append((f'step="{step.index}" channel="{channel}"', step.content))
-    for call in step.calls:
-        pieces.append((_attributes(step, FocusOn.TOOL_CALLS, call), quote_call(call)))
-    for call in step.calls:
-        if call.response is not None:
-            pieces.append((_attributes(step, FocusOn.TOOL_RESPONSE, call), call.response))
+        pieces.append((FocusOn.REPLY.value if is_reply else "assistant_text", step.content))
+    pieces += [(_of_call(FocusOn.TOOL_CALLS, call), quote_call(call)) for call in step.calls]
+    pieces += [
+        (_of_call(FocusOn.TOOL_RESPONSE, call), call.response) for call in step.calls if call.response is not None
+    ]
     return pieces
 
 
-def _attributes(step: StepRecord, channel: FocusOn, call: CallRecord | None = None) -> str:
-    status = "" if call is None else f' status="{"ok" if succeeded(call) else "failed"}"'
-    return f'step="{step.index}" channel="{channel.value}"{status}'
+def _of_call(channel: FocusOn, call: CallRecord) -> str:
+    return channel.value if succeeded(call) else f"{channel.value} failed"
