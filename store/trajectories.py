@@ -160,12 +160,13 @@ def judgeable_trajectories(
     version: str | None = None,
     domain: str | None = None,
 ) -> list[str]:
-    """Ids of those that ended, did not fail and have a scenario, and meet every condition given; newest first."""
-    query = select(TrajectoryRow.id).where(
-        TrajectoryRow.scenario_hash.is_not(None),
-        TrajectoryRow.stop_reason.is_not(None),
-        TrajectoryRow.stop_reason != StopReason.FAILED.value,
-    )
+    """Ids of those that have a scenario, ended (a chat need not) and did not fail, and meet every condition given.
+
+    Newest first.
+    """
+    ended = TrajectoryRow.stop_reason != StopReason.FAILED.value
+    open_chat = TrajectoryRow.stop_reason.is_(None) & (TrajectoryRow.origin == Origin.CHAT.value)
+    query = select(TrajectoryRow.id).where(TrajectoryRow.scenario_hash.is_not(None), ended | open_chat)
     if batch is not None:
         query = query.where(TrajectoryRow.batch == batch)
     if origin is not None:
