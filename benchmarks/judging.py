@@ -3,8 +3,8 @@
 Reference dialogues of the bundled worlds, whose items lose their checks, stand in a log in groups (the reference, and a
 member with another reply); the bundled model judges them behind a real vLLM with its prefix cache emptied before each
 mode. What such a small model says is worth little; what it is sent, what the server computes and how long that takes is
-what counts here. Most bundled dialogues have one short turn; the longest ones are chosen, which are still short beside
-CM2's.
+what counts here. Bundled dialogues are short beside CM2's (up to 30 turns, 10,000 tokens), so that turns of several are
+put together.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import httpx
@@ -31,7 +30,7 @@ from reward.judging_report import JudgingReport
 from reward.llm_judge import Dialogue, LlmJudge
 from reward.panel import Panel
 from store.database import Log
-from store.records import ReferenceStep, Scenario
+from store.records import ReferenceStep, Scenario, ScenarioTurn
 from store.scenarios import add_scenarios
 from store.settings import Endpoint
 from store.trajectories import (
@@ -46,9 +45,9 @@ from store.trajectories import (
 from store.verdicts import verdicts_of
 from store.vocabulary import JudgeMode, ModelRole, Origin, Outcome, Split, StopReason, ToolSource
 
-POOL, SCENARIOS = 1500, 5
-TURNS, PAIRS = 3, 10
-"""Turns of a dialogue, and steps times items of a turn on average, at least."""
+POOL, SCENARIOS, TURNS = 400, 1, 12
+PAIRS = 12
+"""Steps times items of a turn, at least."""
 CONCURRENCY = 16
 ROOM = {JudgeMode.TURN: 80, JudgeMode.ITEM: 80, JudgeMode.PAPER: 8}
 """Tokens an item: the small model often fills a string until it is cut off. Of `paper` it only matters what is sent."""
@@ -67,7 +66,7 @@ class _Run:
 
 def measure(home: Path) -> list[Line]:
     arguments = ("--enable-prompt-tokens-details",)
-    with serve(home / "judging", max_model_len=4096, extra_args=arguments) as (_, log, settings):
+    with serve(home / "judging", max_model_len=8192, extra_args=arguments) as (_, log, settings):
         names = _fill(log)
         url = f"http://127.0.0.1:{settings.server.port}"
         _judge(log, url, names[:2], JudgeMode.TURN)  # warm: the first grammars are compiled
@@ -198,7 +197,7 @@ def _failed(turn: _Run, item: _Run) -> str:
 
 
 def _fill(log: Log) -> list[str]:
-    """Groups of two dialogues for each scenario; returns their ids."""
+    """A group of two dialogues for each scenario; returns their ids."""
     names = []
     for scenario in _scenarios():
         add_scenarios(log, [scenario])
@@ -211,25 +210,23 @@ def _fill(log: Log) -> list[str]:
 
 
 def _scenarios() -> list[Scenario]:
-    long = [
-        scenario
-        for scenario in generate_scenarios(Split.TRAIN, POOL, 7)
-        if len(scenario.turns) >= TURNS
-        and mean(len(turn.reference) * len(turn.checklist) for turn in scenario.turns) >= PAIRS
-    ]
-    return [
-        scenario.model_copy(
-            update={
-                "turns": tuple(
-                    turn.model_copy(
-                        update={"checklist": tuple(i.model_copy(update={"check": None}) for i in turn.checklist)}
-                    )
-                    for turn in scenario.turns
-                )
-            }
+    """Long dialogues: turns of a domain's scenarios, one after the other, their items without checks."""
+    turns: dict[str, list[ScenarioTurn]] = {}
+    first: dict[str, Scenario] = {}
+    for scenario in generate_scenarios(Split.TRAIN, POOL, 7):
+        first.setdefault(scenario.domain, scenario)
+        turns.setdefault(scenario.domain, []).extend(
+            turn for turn in scenario.turns if len(turn.reference) * len(turn.checklist) >= PAIRS
         )
-        for scenario in long[:SCENARIOS]
+    chosen = sorted(turns, key=lambda domain: -len(turns[domain]))[:SCENARIOS]
+    return [
+        first[domain].model_copy(update={"turns": tuple(map(_unchecked, turns[domain][:TURNS]))}) for domain in chosen
     ]
+
+
+def _unchecked(turn: ScenarioTurn) -> ScenarioTurn:
+    items = tuple(item.model_copy(update={"check": None}) for item in turn.checklist)
+    return turn.model_copy(update={"checklist": items})
 
 
 def _record(log: Log, scenario: Scenario, name: str, reply: str | None) -> None:
