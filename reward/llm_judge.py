@@ -26,8 +26,8 @@ from store.vocabulary import JudgeMode, Outcome
 PROMPTS = Path(__file__).parent / "prompts"
 PROMPT_FILE = PROMPTS / "judge_turn.md"
 AGAIN_FILE = PROMPTS / "judge_again.md"
-TOKENS_PER_ITEM = 200
-"""Room for one item's answer."""
+TOKENS_PER_ITEM, TOKENS_BESIDE = 200, 100
+"""Room for one item's answer, and for what stands around all of them."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class LlmJudge:
     async def _ask(
         self, messages: Sequence[ChatCompletionMessageParam], dialogue: Dialogue, items: Sequence[Item], draw: int
     ) -> Said:
-        room = TOKENS_PER_ITEM * (len(items) + 1)
+        room = TOKENS_PER_ITEM * len(items) + TOKENS_BESIDE
         said = await self.send(messages, dialogue, answer_format(items), room, len(items), draw)
         # Reasons and quotes are stored and shown; the boundary stays a secret of this process.
         return replace(said, text=said.text.replace(make_boundary(dialogue.scenario_hash), ""))

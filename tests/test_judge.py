@@ -11,6 +11,7 @@ from agent.role_endpoint import LimitReached
 from reward.code_judge import judge_by_code
 from reward.judge import Judge
 from reward.judging_plan import NO_JUDGE, JudgingOptions
+from reward.llm_judge import TOKENS_BESIDE, TOKENS_PER_ITEM
 from reward.panel import Panel
 from store.database import Log, LogError
 from store.model_calls import call_totals
@@ -319,8 +320,9 @@ def test_a_spending_limit_keeps_what_was_said_and_leaves_the_rest_unjudged(sqlit
     """Not UNSCORED: nobody tried. Once more may be spent the same call goes on; nothing is asked twice."""
     played = scenario(LLM_ITEMS)
     names = [record(sqlite_log, played, [polite_turn(f"t{n}", f"Question {n}")]) for n in range(6)]
-    price = Price(prompt=0.0, completion=10_000.0)  # 0.1 USD an answer of 10 tokens, 6 put aside for 600
-    limited = alone(all_pass, price=price, max_usd=6.25, max_concurrency=1)
+    price = Price(prompt=0.0, completion=10_000.0)
+    put_aside = 0.01 * (2 * TOKENS_PER_ITEM + TOKENS_BESIDE)  # USD; an answer of 10 tokens costs 0.1
+    limited = alone(all_pass, price=price, max_usd=put_aside + 0.25, max_concurrency=1)
     report = asyncio.run(Judge(sqlite_log, limited).judge_log(names))
     assert report.stopped is not None and "max_usd" in report.stopped
     said = verdicts_of(sqlite_log, names, all_rows=True)

@@ -131,8 +131,8 @@ def test_filters_and_a_limit_that_goes_on(server: Server, names: list[str], empt
 
 
 def test_a_limit_stops_cleanly_and_says_what_is_left(server: Server, names: list[str], empty: Log, at: Run) -> None:
-    """An answer costs 0.00058 USD, and for each question some 0.0034 is put aside."""
-    write_settings(server, "max_usd = 0.0042\nmax_concurrency = 1")
+    """An answer costs 0.00058 USD, and for each question some 0.003 is put aside."""
+    write_settings(server, "max_usd = 0.0038\nmax_concurrency = 1")
     status, _, errors = run(*at)
     done = len(server.requests)
     assert status == 1 and 0 < done < 3

@@ -117,7 +117,7 @@ def test_equal_requests_are_two_samples(serving: Serving) -> None:
         ({"model": "gpt-5", "messages": ASK}, 404, "gpt-5"),
         ({"model": "policy", "messages": []}, 400, "messages"),
         ({"model": "policy", "messages": ASK, "best_of": 3}, 400, "unknown parameter: best_of"),
-        ({"model": "policy", "messages": [{"role": "user", "content": "word " * 3000}]}, 400, "context is 1024"),
+        ({"model": "policy", "messages": [{"role": "user", "content": "word " * 3000}]}, 400, "context is 2048"),
         ({"model": "policy", "messages": ASK, "temperature": 9}, 400, "temperature"),
     ],
 )
