@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.policy_commands import app as policy_commands
+from reward.commands import judge_app
 from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
 from store.commands import app as log_commands
@@ -28,7 +29,8 @@ app = typer.Typer(
 app.add_typer(policy_commands, name="policy")
 app.add_typer(log_commands, name="log")
 app.command(name="reward")(reward)
-app.add_typer(people_commands, name="judge")
+judge_app.add_typer(people_commands)
+app.add_typer(judge_app, name="judge")
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 
@@ -208,24 +210,26 @@ def _end_with_stdin() -> None:
 
 def main() -> None:
     from agent.bundled_model import ModelError
+    from agent.role_endpoint import LimitReached
     from agent.vllm_client import ServerError
     from store.database import LogError
     from store.settings import SettingsError
     from train.errors import TrainingFailed
 
     try:
-        app(standalone_mode=False)
-    except (SettingsError, LogError, ModelError, ServerError, TrainingFailed, OSError) as error:
+        # Not standalone, a command's typer.Exit comes back as its status.
+        status = app(standalone_mode=False)
+    except (SettingsError, LogError, ModelError, ServerError, LimitReached, TrainingFailed, OSError) as error:
         print(f"checkloop: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("checkloop: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
     except UsageProblem as error:
         error.show()
         sys.exit(error.exit_code)
+    if status:
+        sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,20 @@ class Said:
     """Cut off by `max_tokens`."""
 
 
+@dataclass
+class Spent:
+    """Sums over what one endpoint was asked."""
+
+    calls: int = 0
+    failed: int = 0
+    """Of the calls, those without an answer."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+    """Of the calls whose price is known."""
+
+
 class _Details(BaseModel):
     cached_tokens: int | None = 0
 
@@ -96,8 +110,9 @@ class RoleEndpoint:
     ) -> None:
         self.name = endpoint.model[:128]
         self.settings = endpoint
-        self.spent_usd = 0.0
+        self.spent = Spent()
         self._reserved_usd = 0.0
+        self._freed = asyncio.Event()
         self._role = role
         self._log = log
         self._price = price
@@ -110,6 +125,10 @@ class RoleEndpoint:
         self._slots = asyncio.Semaphore(endpoint.max_concurrency)
         self._next_start = 0.0
 
+    @property
+    def spent_usd(self) -> float:
+        return self.spent.usd
+
     async def ask(
         self,
         messages: Sequence[ChatCompletionMessageParam],
@@ -117,17 +136,36 @@ class RoleEndpoint:
         max_tokens: int,
         response_format: ResponseFormatJSONSchema | ResponseFormatJSONObject | None = None,
         seed: int | None = None,
+        temperature: float | None = None,
         subject: Subject = Subject(),
     ) -> Said:
-        """Raises EndpointError if there is no answer within the deadline, LimitReached if it may not be asked."""
-        reserved = self._reserve(messages, max_tokens)
+        """Raises EndpointError if there is no answer within the deadline, LimitReached if it may not be asked.
+
+        `temperature` None: the endpoint's. Waiting for a free slot, or for the rate, does not count as time.
+        """
+        async with self._slots:
+            # Not before there is a slot: what only waits must not use up the limit.
+            reserved = await self._reserve(messages, max_tokens)
+            try:
+                await self._wait_for_turn()
+                return await self._ask(messages, max_tokens, response_format, seed, temperature, subject)
+            finally:
+                self._reserved_usd -= reserved
+                self._freed.set()
+
+    async def _ask(
+        self,
+        messages: Sequence[ChatCompletionMessageParam],
+        max_tokens: int,
+        response_format: ResponseFormatJSONSchema | ResponseFormatJSONObject | None,
+        seed: int | None,
+        temperature: float | None,
+        subject: Subject,
+    ) -> Said:
         began = time.monotonic()
         try:
-            async with self._slots:
-                await self._wait_for_turn()
-                began = time.monotonic()
-                async with asyncio.timeout(self.settings.timeout_s):
-                    completion = await self._send(messages, max_tokens, response_format, seed)
+            async with asyncio.timeout(self.settings.timeout_s):
+                completion = await self._send(messages, max_tokens, response_format, seed, temperature)
         except TimeoutError as error:
             await self._record(subject, _Usage(), None, began, why := f"no answer within {self.settings.timeout_s:g} s")
             raise EndpointError(f"{self._role} {self.name}: {why}") from error
@@ -139,11 +177,8 @@ class RoleEndpoint:
         except openai.OpenAIError as error:
             await self._record(subject, _Usage(), None, began, why := f"{type(error).__name__}: {error}"[:500])
             raise EndpointError(f"{self._role} {self.name}: {why}") from error
-        finally:
-            self._reserved_usd -= reserved
         usage = completion.usage or _Usage()
         usd = self._cost(usage)
-        self.spent_usd += usd or 0.0
         await self._record(subject, usage, usd, began, None)
         choice = completion.choices[0]
         return Said(
@@ -161,6 +196,7 @@ class RoleEndpoint:
         max_tokens: int,
         response_format: ResponseFormatJSONSchema | ResponseFormatJSONObject | None,
         seed: int | None,
+        temperature: float | None,
     ) -> _Completion:
         # Raw: a proxy's page or an error with status 200 is no completion, and the client's types would not say so.
         response = await self._client.chat.completions.with_raw_response.create(
@@ -168,18 +204,24 @@ class RoleEndpoint:
             messages=list(messages),
             response_format=openai.omit if response_format is None else response_format,
             max_tokens=max_tokens,
-            temperature=self.settings.temperature,
+            temperature=self.settings.temperature if temperature is None else temperature,
             seed=openai.omit if seed is None else seed,
         )
         return _Completion.model_validate_json(response.text)
 
-    def _reserve(self, messages: Sequence[ChatCompletionMessageParam], max_tokens: int) -> float:
+    async def _reserve(self, messages: Sequence[ChatCompletionMessageParam], max_tokens: int) -> float:
         limit = self.settings.max_usd
         if not limit or self._price is None:
             return 0.0
         characters = sum(len(str(message.get("content", ""))) for message in messages)
         likely = characters / CHARACTERS_PER_TOKEN * self._price.prompt + max_tokens * self._price.completion
         likely /= 1e6
+        # Questions in flight mostly cost less than was put aside for them: what they leave over may do for this one.
+        while (
+            self._reserved_usd > 0 and self.spent_usd + likely <= limit < self.spent_usd + self._reserved_usd + likely
+        ):
+            self._freed.clear()
+            await self._freed.wait()
         if self.spent_usd + self._reserved_usd + likely > limit:
             raise LimitReached(
                 f"{self._role} {self.name}: {self.spent_usd:.4f} of at most {limit:g} USD are spent (max_usd), and the "
@@ -208,6 +250,13 @@ class RoleEndpoint:
     async def _record(
         self, subject: Subject, usage: _Usage, usd: float | None, began: float, error: str | None
     ) -> None:
+        spent = self.spent
+        spent.calls += 1
+        spent.failed += error is not None
+        spent.prompt_tokens += usage.prompt_tokens
+        spent.cached_tokens += _cached(usage)
+        spent.completion_tokens += usage.completion_tokens
+        spent.usd += usd or 0.0
         if self._log is None:
             return
         call = ModelCall(

@@ -12,7 +12,7 @@ from typing import Any
 from agent.chat import Equipment
 from agent.real_tools import SYSTEM, answer_really
 from dashboard.chats import scenario_of, specs_of
-from env_sim.llm_simulator import LlmSimulator
+from env_sim.llm_simulator import make_simulator
 from env_sim.simulator import Simulator, SimulatorLlm
 from store.chats import ChatSetup
 from store.database import Log, LogError
@@ -27,7 +27,7 @@ SIMULATED = (ToolSource.WORLD, ToolSource.RECORDED, ToolSource.LLM)
 
 def make_llm(settings: Settings) -> SimulatorLlm | None:
     """The LLM simulator of the settings, to share between chats; None if they name none."""
-    return LlmSimulator(settings.simulator) if settings.simulator else None
+    return make_simulator(settings)
 
 
 def equip(log: Log, chat_id: str | None, setup: ChatSetup, seed: int, llm: SimulatorLlm | None) -> Equipment:

@@ -11,14 +11,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import openai
+from openai.types.chat import ChatCompletionMessageParam
+from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJSONSchema
 
+from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Subject
 from env_sim.simulator import SimulatorError
 from store.records import RecordedCall, Scenario, ToolSpec, canonical_json
-from store.settings import Endpoint
+from store.settings import Settings
+from store.vocabulary import ModelRole
 
 PROMPT_FILE = Path(__file__).parent / "prompts" / "simulate_tool.md"
 DRAWS = 3
+
+
+def make_simulator(settings: Settings) -> "LlmSimulator | None":
+    """The simulator of the settings; None without a `[simulator]`. What it costs is not logged."""
+    endpoint = settings.simulator
+    if endpoint is None:
+        return None
+    price = settings.prices.get(endpoint.model)
+    return LlmSimulator(RoleEndpoint(ModelRole.SIMULATOR, endpoint, price=price))
 
 
 class LlmSimulator:
@@ -32,64 +44,58 @@ class LlmSimulator:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: RoleEndpoint,
         *,
         shown_chars: int = 3000,
         max_tokens: int = 512,
-        client: openai.AsyncOpenAI | None = None,
     ) -> None:
         self._endpoint = endpoint
-        self._client = client or openai.AsyncOpenAI(
-            base_url=endpoint.base_url, api_key=endpoint.api_key, timeout=endpoint.timeout_s, max_retries=0
-        )
         self._prompt = PROMPT_FILE.read_text()
+        self._prompt_hash = hashlib.sha256(self._prompt.encode()).hexdigest()
         self._shown_chars = shown_chars
         self._max_tokens = max_tokens
         self._answers: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        self._slots = asyncio.Semaphore(endpoint.max_concurrency)
 
     @property
     def provenance(self) -> dict[str, str]:
-        return {"model": self._endpoint.model, "prompt_hash": hashlib.sha256(self._prompt.encode()).hexdigest()}
+        return {"model": self._endpoint.name, "prompt_hash": self._prompt_hash}
 
     async def answer(
         self, scenario: Scenario, seed: int, spec: ToolSpec, arguments: dict[str, Any], history: list[RecordedCall]
     ) -> str:
         """The response as compact JSON text.
 
-        Raises SimulatorError when the endpoint fails, gives no JSON object in three draws, or takes longer than the
-        endpoint's `timeout_s` for all of them.
+        Raises SimulatorError when the endpoint fails, takes longer than its `timeout_s`, may not be asked any more, or
+        gives no JSON object in three draws.
         """
         key = canonical_json([scenario.hash, seed, spec.name, arguments])
         async with self._locks.setdefault(key, asyncio.Lock()):
             if key not in self._answers:
                 messages = self._messages(scenario, spec, arguments, history)
-                where = f"simulator {self._endpoint.base_url}"
+                subject = Subject(prompt_hash=self._prompt_hash, scenario_hash=scenario.hash)
                 try:
-                    async with self._slots, asyncio.timeout(self._endpoint.timeout_s):
-                        self._answers[key] = await self._draw(spec, messages, _seed_of(key))
-                except TimeoutError as error:
-                    raise SimulatorError(
-                        f"{where} did not answer {spec.name} in {self._endpoint.timeout_s} s"
-                    ) from error
-                except openai.OpenAIError as error:
-                    raise SimulatorError(f"{where} failed on {spec.name}: {error}") from error
+                    self._answers[key] = await self._draw(spec, messages, _seed_of(key), subject)
+                except (EndpointError, LimitReached) as error:
+                    where = self._endpoint.settings.base_url
+                    raise SimulatorError(f"{spec.name} could not be answered by {where}: {error}") from error
         return self._answers[key]
 
-    async def _draw(self, spec: ToolSpec, messages: list[dict[str, str]], seed: int) -> str:
+    async def _draw(
+        self, spec: ToolSpec, messages: Sequence[ChatCompletionMessageParam], seed: int, subject: Subject
+    ) -> str:
         said = ""
         for draw in range(DRAWS):
-            completion = await self._client.chat.completions.create(  # type: ignore[call-overload]
-                model=self._endpoint.model,
-                messages=messages,
-                response_format=_response_format(spec),
+            answer = await self._endpoint.ask(
+                messages,
                 max_tokens=self._max_tokens,
+                response_format=_response_format(spec),
+                seed=seed + draw,
                 # The likeliest answer first; only a draw that was no JSON object is worth sampling again.
                 temperature=0.0 if draw == 0 else 0.7,
-                seed=seed + draw,
+                subject=subject,
             )
-            said = completion.choices[0].message.content or ""
+            said = answer.text
             try:
                 value = json.loads(said)
             except json.JSONDecodeError:
@@ -97,13 +103,13 @@ class LlmSimulator:
             if isinstance(value, dict):
                 return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         raise SimulatorError(
-            f"simulator {self._endpoint.model} gave no JSON object for {spec.name} in {DRAWS} draws; "
+            f"simulator {self._endpoint.name} gave no JSON object for {spec.name} in {DRAWS} draws; "
             f"the last began {said[:80]!r}"
         )
 
     def _messages(
         self, scenario: Scenario, spec: ToolSpec, arguments: dict[str, Any], history: Sequence[RecordedCall]
-    ) -> list[dict[str, str]]:
+    ) -> list[ChatCompletionMessageParam]:
         recorded = [call for turn in scenario.turns for step in turn.reference for call in step.calls]
         # The tool's own recordings show its form, so they are the last to be cut.
         recorded.sort(key=lambda call: call.name != spec.name)
@@ -129,7 +135,7 @@ class LlmSimulator:
         return lines
 
 
-def _response_format(spec: ToolSpec) -> dict[str, Any]:
+def _response_format(spec: ToolSpec) -> ResponseFormatJSONSchema | ResponseFormatJSONObject:
     if spec.response_schema is None:
         return {"type": "json_object"}
     return {

@@ -17,6 +17,7 @@ from langgraph.types import RetryPolicy
 
 from agent.graph import build_graph
 from agent.policy import PolicyChat, connect_policy, open_connections
+from agent.role_endpoint import LimitReached
 from agent.tools import ToolOutage, make_tools
 from env_sim.rollout_plans import RolloutPlan, derive_seed, make_plans
 from env_sim.simulator import Simulator, SimulatorLlm
@@ -195,6 +196,8 @@ class _Dialogue:
         turn = next((one for one in turns if one.index == index), empty)
         try:
             return (await self._judge_turn(self._plan.scenario, turn)).strict_ok, None
+        except LimitReached:
+            raise  # nobody's failure: the batch ends here, and goes on once more may be spent
         except Exception as error:  # the judge's boundary: whatever it raises is its failure, not the policy's
             return None, f"judge: {type(error).__name__}: {error}"
 

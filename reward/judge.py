@@ -1,34 +1,39 @@
-"""Judges turns of the log: code checks first, then the LLM judge for what code cannot decide.
+"""Judges turns of the log: code checks, then rules, then what was said before, then an LLM judge or a panel of them.
 
 Reads scenarios, turns and verdicts; writes verdict and reward rows, append-only. Where nobody can decide an item its
-verdict is UNSCORED and says why (invariant 3).
+verdict is UNSCORED and says why (invariant 3). What a spending limit keeps from being asked gets no verdict.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from weakref import WeakValueDictionary
 
-from reward.checks import decide_check, has_reply, succeeded
-from reward.llm_judge import LlmJudge
-from reward.outcomes import dependencies_first, strict_items_hold
-from reward.scoring import Played, items_of, read_played, why_not_judged, write_rewards
+from agent.role_endpoint import LimitReached, RoleEndpoint
+from reward.code_judge import CODE_JUDGE
+from reward.judge_cache import cache_keys, look_up, shown_hash
+from reward.judge_modes import judge_in_mode
+from reward.judging_plan import UNJUDGED, JudgingOptions, TurnWork, plan_chunk, plan_turn
+from reward.judging_report import JudgingReport
+from reward.llm_judge import Dialogue, LlmJudge, LlmVerdict
+from reward.outcomes import strict_items_hold
+from reward.panel import Panel, combine
+from reward.scoring import Played, items_of, read_played, write_rewards
 from store.checklists import current_checklists
 from store.database import Log
 from store.records import Item, Scenario, TurnRecord
 from store.scenarios import item_ids
+from store.settings import Settings
 from store.turns import turns_of
-from store.verdicts import Reward, Verdict, add_verdicts, verdicts_of
-from store.vocabulary import FocusOn, Outcome, VerdictSource
-
-CODE_JUDGE = "checks"
-RULE_JUDGE = "rules"
-"""Items without a check that need no model: an unmet dependency, or nothing there to look at."""
-NO_JUDGE = "no judge is configured for items without a check"
+from store.verdicts import Reward, Verdict, add_verdicts
+from store.vocabulary import JudgeMode, ModelRole, VerdictSource
 
 _CHUNK = 200
 """Trajectories that are read, judged by code and written in one go."""
-
-ItemIds = dict[tuple[int, str], int]
+_OPEN_CHUNKS = 4
+"""Chunks that are judged at once, so that slow answers of one do not leave the judge idle."""
 
 
 @dataclass(frozen=True)
@@ -38,73 +43,60 @@ class TurnJudgement:
     """Whether the turn's strict items hold; None where that is UNSCORED."""
 
 
-@dataclass(frozen=True)
-class CodeJudgement:
-    """What code could decide of a turn, and the items that are left for a model."""
+@dataclass
+class _Asked:
+    """What an LLM judge or the cache said about items of one turn in one draw."""
 
-    verdicts: list[Verdict]
-    pending: list[Item]
+    verdicts: dict[str, Verdict]
+    """By item key."""
+    new: list[Verdict]
+    """Of them those that the log does not hold about this turn."""
+    cached: set[str]
+    stopped: str | None
 
 
-def judge_by_code(items: Sequence[Item], turn: TurnRecord, ids: ItemIds) -> CodeJudgement:
-    """Verdicts of the checks, and FAILs by rule for items that no model needs to look at.
+def make_judge(log: Log, settings: Settings, prompt: Path | None = None) -> "Judge":
+    """The judge that the settings ask for; without `[judge]` one that leaves items without a check UNSCORED.
 
-    By rule fails an item without a check whose dependency fails, or whose channel the turn lacks: a reply item without
-    a reply, a thinking item without thinking, a tool item without a call that succeeded. (What must *not* be called
-    has nothing to quote and belongs into a `not_called` check.) Pure.
+    `prompt`: a file instead of the mode's own prompt. Serves one event loop. Raises OSError for a missing file.
     """
-    verdicts: dict[str, Verdict] = {}
-    pending = []
-    for item in dependencies_first(items):
-        if item.check is not None:
-            verdicts[item.id] = _by_check(item, turn, ids)
-            continue
-        failed = [key for key in item.depends_on if key in verdicts and verdicts[key].outcome is Outcome.FAIL]
-        reason = f"it depends on {failed[0]!r}, which fails" if failed else lacking_channel(item.focus_on, turn)
-        if reason is None:
-            pending.append(item)
-        else:
-            verdicts[item.id] = _verdict(item, turn, ids, Outcome.FAIL, None, VerdictSource.CODE, RULE_JUDGE, reason)
-    return CodeJudgement(list(verdicts.values()), pending)
+    return Judge(log, make_panel(log, settings, prompt))
 
 
-def lacking_channel(channel: FocusOn, turn: TurnRecord) -> str | None:
-    """Why no item on this channel can hold in the turn; None if there is something to look at."""
-    if channel is FocusOn.REPLY:
-        return None if has_reply(turn) else "the turn ended without a reply"
-    if channel is FocusOn.THINKING:
-        return None if any(step.thinking.strip() for step in turn.steps) else "there is no thinking in the turn"
-    calls = [call for step in turn.steps for call in step.calls]
-    if any(succeeded(call) for call in calls):
+def make_panel(log: Log, settings: Settings, prompt: Path | None = None) -> Panel | None:
+    """`[judge]` with `[judging]`; None without a `[judge]`."""
+    if settings.judge is None:
         return None
-    return "every tool call of the turn failed" if calls else "there is no tool call in the turn"
+    judging = settings.judging
+    endpoints = [
+        RoleEndpoint(ModelRole.JUDGE, endpoint, log=log, price=settings.prices.get(endpoint.model))
+        for endpoint in (settings.judge, *judging.panel)
+    ]
+    judges = tuple(LlmJudge(endpoint, judging.mode, prompt) for endpoint in endpoints)
+    return Panel(judges, judging.draws, judging.combination)
 
 
 class Judge:
-    """Judges with `llm` for the items that carry no check; without one those are UNSCORED."""
+    """Judges with `panel` for the items that carry no check; without one those are UNSCORED."""
 
-    def __init__(self, log: Log, llm: LlmJudge | None = None) -> None:
+    def __init__(self, log: Log, panel: Panel | None = None) -> None:
+        self.panel = panel
         self._log = log
-        self._llm = llm
-        self._item_ids: dict[str, ItemIds] = {}
+        self._rules = panel is None or all(judge.mode is not JudgeMode.PAPER for judge in panel.judges)
+        self._same_question: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def judge_turn(self, scenario: Scenario, turn: TurnRecord) -> TurnJudgement:
         """Judges one turn by the checklists that count for it and writes its verdicts.
 
-        Raises ValueError if the scenario has no such turn, LogError if the log does not hold scenario and trajectory.
+        Raises ValueError if the scenario has no such turn, LogError if the log does not hold scenario and trajectory,
+        LimitReached if what the settings allow is spent; what was said until then is written.
         """
-        checklists = current_checklists(self._log, [scenario])[scenario.hash]
-        items = items_of(scenario, checklists, turn)
-        ids = self._ids(scenario.hash)
-        judged = judge_by_code(items, turn, ids)
-        earlier: list[TurnRecord] = []
-        if judged.pending and self._llm is not None:
-            turns = turns_of(self._log, [turn.trajectory_id]).get(turn.trajectory_id, [])
-            earlier = [other for other in turns if other.index < turn.index]
-        verdicts = judged.verdicts + await self._by_llm(judged.pending, turn, earlier, ids)
-        await asyncio.to_thread(add_verdicts, self._log, verdicts)
-        by_key = {verdict.item_key: verdict for verdict in verdicts}
-        return TurnJudgement(verdicts, strict_items_hold(items, by_key))
+        work = await asyncio.to_thread(self._work_on, scenario, turn)
+        report = JudgingReport()
+        verdicts = await self._judge_turn(work, UNJUDGED, report)
+        if report.stopped is not None:
+            raise LimitReached(report.stopped)
+        return TurnJudgement(verdicts, strict_items_hold(work.items, {v.item_key: v for v in verdicts}))
 
     async def judge_trajectories(
         self, trajectory_ids: Iterable[str], *, retry_unscored: bool = False
@@ -113,117 +105,185 @@ class Judge:
 
         Items without a verdict are judged first; with `retry_unscored` those that are UNSCORED are, too. A trajectory
         that failed, still runs, or has no scenario is not judged: its value is None and `excluded_reason` says why.
-        Raises LogError for an id that is not in the log.
+        Raises LogError for an id that is not in the log, LimitReached if what the settings allow is spent; what was
+        said until then is kept.
         """
-        wanted = list(dict.fromkeys(trajectory_ids))
+        report = JudgingReport()
         rewards: dict[str, Reward] = {}
-        for start in range(0, len(wanted), _CHUNK):
-            played = read_played(self._log, wanted[start : start + _CHUNK])
-            await self._judge_chunk(played, retry_unscored)
-            rewards |= write_rewards(self._log, played)
-        return rewards
+        wanted = list(dict.fromkeys(trajectory_ids))
+        async for _, judged in self._chunks(wanted, JudgingOptions(retry_unscored=retry_unscored), report):
+            rewards |= judged
+        if report.stopped is not None:
+            raise LimitReached(report.stopped)
+        return {name: rewards[name] for name in wanted}
 
-    async def _judge_chunk(self, played: Played, retry_unscored: bool) -> None:
-        scored = [summary for summary in played.summaries if why_not_judged(summary) is None]
-        before = verdicts_of(self._log, [summary.id for summary in scored])
-        by_code: list[Verdict] = []
-        waiting = []
-        for summary in scored:
-            digest = str(summary.scenario_hash)
-            scenario, checklists, ids = played.scenarios[digest], played.checklists[digest], self._ids(digest)
-            settled = {
-                (verdict.turn_index, verdict.item_key)
-                for verdict in before.get(summary.id, [])
-                if not (retry_unscored and verdict.outcome is Outcome.UNSCORED)
-            }
-            turns = played.turns.get(summary.id, [])
-            for position, turn in enumerate(turns):
-                items = items_of(scenario, checklists, turn)
-                missing = {item.id for item in items if (turn.index, item.id) not in settled}
-                if not missing:
-                    continue
-                judged = judge_by_code(items, turn, ids)
-                by_code += [verdict for verdict in judged.verdicts if verdict.item_key in missing]
-                pending = [item for item in judged.pending if item.id in missing]
-                if pending:
-                    waiting.append(self._write_llm(pending, turn, turns[:position], ids))
-        add_verdicts(self._log, by_code)
-        await asyncio.gather(*waiting)
+    async def judge_log(
+        self,
+        trajectory_ids: Iterable[str],
+        options: JudgingOptions = UNJUDGED,
+        on_progress: Callable[[JudgingReport], object] | None = None,
+    ) -> JudgingReport:
+        """Judges any number of trajectories, of which only a bounded number is in memory; writes their rewards.
 
-    async def _write_llm(
-        self, pending: Sequence[Item], turn: TurnRecord, earlier: Sequence[TurnRecord], ids: ItemIds
-    ) -> None:
-        verdicts = await self._by_llm(pending, turn, earlier, ids)
-        await asyncio.to_thread(add_verdicts, self._log, verdicts)
+        A limit ends it: `stopped` then says which, and what was not asked has no verdict. Raises LogError for an id
+        that is not in the log.
+        """
+        report = JudgingReport()
+        async for seen, _ in self._chunks(trajectory_ids, options, report):
+            report.trajectories += seen
+            if on_progress is not None:
+                on_progress(report)
+        if self.panel is not None:
+            report.spent = [(judge.name, judge.endpoint.spent) for judge in self.panel.judges]
+        return report
 
-    async def _by_llm(
-        self, pending: Sequence[Item], turn: TurnRecord, earlier: Sequence[TurnRecord], ids: ItemIds
-    ) -> list[Verdict]:
-        if self._llm is None:
-            source, judge = VerdictSource.CODE, RULE_JUDGE
-            return [_verdict(item, turn, ids, Outcome.UNSCORED, None, source, judge, NO_JUDGE) for item in pending]
-        said = await self._llm.judge(turn, pending, earlier)
-        return [
-            _verdict(
-                item,
-                turn,
-                ids,
-                answer.outcome,
-                answer.step_index,
-                VerdictSource.LLM,
-                self._llm.name,
-                answer.reason,
-                answer.quote,
-                self._llm.prompt_hash,
-            )
-            for item, answer in zip(pending, said, strict=True)
-        ]
+    def plan(self, trajectory_ids: Sequence[str], options: JudgingOptions) -> tuple[Played, list[TurnWork]]:
+        """What there is to judge of these trajectories. Raises LogError for an id that is not in the log."""
+        played = read_played(self._log, trajectory_ids)
+        llm = self.panel is not None
+        return played, plan_chunk(self._log, played, options, llm=llm, rules=self._rules)
 
-    def _ids(self, digest: str) -> ItemIds:
-        # Revisions of a checklist bring new items, so what is known of a scenario is asked again with each chunk.
-        self._item_ids[digest] = item_ids(self._log, digest)
-        return self._item_ids[digest]
+    async def _chunks(
+        self, trajectory_ids: Iterable[str], options: JudgingOptions, report: JudgingReport
+    ) -> AsyncIterator[tuple[int, dict[str, Reward]]]:
+        """(trajectories, their rewards) of each chunk that is done."""
+        chunks = _batched(trajectory_ids, _CHUNK)
+        running: set[asyncio.Task[tuple[int, dict[str, Reward]]]] = set()
+        try:
+            while True:
+                while len(running) < _OPEN_CHUNKS and report.stopped is None:
+                    chunk = next(chunks, None)
+                    if chunk is None:
+                        break
+                    running.add(asyncio.create_task(self._judge_chunk(chunk, options, report)))
+                if not running:
+                    return
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _judge_chunk(
+        self, chunk: Sequence[str], options: JudgingOptions, report: JudgingReport
+    ) -> tuple[int, dict[str, Reward]]:
+        played, work = await asyncio.to_thread(self.plan, chunk, options)
+        by_code = [verdict for turn in work for verdict in turn.decided]
+        await asyncio.to_thread(add_verdicts, self._log, by_code)
+        for verdict in by_code:
+            report.count(verdict, "check" if verdict.judge == CODE_JUDGE else "rule")
+        report.turns += len(work)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for turn in work:
+                    if turn.pending:
+                        group.create_task(self._judge_pending(turn, options, report))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        rewards = await asyncio.to_thread(write_rewards, self._log, played) if options.counts else {}
+        return len(chunk), rewards
+
+    async def _judge_turn(self, work: TurnWork, options: JudgingOptions, report: JudgingReport) -> list[Verdict]:
+        await asyncio.to_thread(add_verdicts, self._log, work.decided)
+        return work.decided + (await self._judge_pending(work, options, report) if work.pending else [])
+
+    async def _judge_pending(self, work: TurnWork, options: JudgingOptions, report: JudgingReport) -> list[Verdict]:
+        """The verdicts of the LLM judges on what is pending; written."""
+        panel = self.panel
+        assert panel is not None
+        if report.stopped is not None:
+            return []
+        # Dialogues of a group often say the same: whoever comes second waits and finds the answer in the log.
+        same = "" if options.fresh else shown_hash(panel.judges[0], work.dialogue)
+        async with self._same_question.setdefault(same, asyncio.Lock()) if same else asyncio.Lock():
+            asked = await asyncio.gather(*(self._ask_member(llm, draw, work, options) for llm, draw in panel.members))
+            said = self._settle(panel, work, asked, options)
+            rows = [replace(v, counts=options.counts and panel.alone) for one in asked for v in one.new]
+            await asyncio.to_thread(add_verdicts, self._log, rows if panel.alone else rows + said)
+        for verdict in said:
+            cached = all(verdict.item_key in one.cached for one in asked)
+            report.count(verdict, "cache" if cached else "llm")
+        report.stopped = report.stopped or next((one.stopped for one in asked if one.stopped), None)
+        return said
+
+    def _settle(self, panel: Panel, work: TurnWork, asked: Sequence[_Asked], options: JudgingOptions) -> list[Verdict]:
+        """One verdict an item of which every member has spoken."""
+        whole = [item.id for item in work.pending if all(item.id in one.verdicts for one in asked)]
+        if panel.alone:
+            return [replace(asked[0].verdicts[key], counts=options.counts) for key in whole]
+        combined = [combine([one.verdicts[key] for one in asked], panel.combination, panel.name) for key in whole]
+        return [replace(verdict, counts=options.counts) for verdict in combined]
+
+    async def _ask_member(self, llm: LlmJudge, draw: int, work: TurnWork, options: JudgingOptions) -> _Asked:
+        keys = cache_keys(llm, work.dialogue, work.pending, draw)
+        known = {} if options.fresh else await asyncio.to_thread(look_up, self._log, work.dialogue, keys)
+        verdicts: dict[str, Verdict] = {}
+        new = []
+        for item in work.pending:
+            if item.id in known:
+                before, own = known[item.id]
+                verdicts[item.id] = _about(work, item, before)
+                # A vote, or a verdict beside others, stands in the log already; one that counts is said anew.
+                if not own or (options.counts and self.panel is not None and self.panel.alone):
+                    new.append(verdicts[item.id])
+        cached = set(verdicts)
+        answers = await judge_in_mode(
+            llm, work.dialogue, [item for item in work.pending if item.id not in cached], work.held, draw
+        )
+        items = {item.id: item for item in work.pending}
+        for answer in answers.verdicts:
+            verdicts[answer.key] = _spoken(work, items[answer.key], llm, draw, keys, answer)
+            new.append(verdicts[answer.key])
+        return _Asked(verdicts, new, cached, answers.stopped)
+
+    def _work_on(self, scenario: Scenario, turn: TurnRecord) -> TurnWork:
+        checklists = current_checklists(self._log, [scenario])[scenario.hash]
+        items = items_of(scenario, checklists, turn)
+        ids = item_ids(self._log, scenario.hash)
+        earlier: list[TurnRecord] = []
+        if self.panel is not None and any(item.check is None for item in items):
+            turns = turns_of(self._log, [turn.trajectory_id]).get(turn.trajectory_id, [])
+            earlier = [other for other in turns if other.index < turn.index]
+        dialogue = Dialogue(turn, tuple(earlier), scenario.hash)
+        llm = self.panel is not None
+        return plan_turn(dialogue, items, {}, ids, UNJUDGED, llm=llm, rules=self._rules)
 
 
-def _by_check(item: Item, turn: TurnRecord, ids: ItemIds) -> Verdict:
-    assert item.check is not None
-    try:
-        result = decide_check(item.check, turn)
-    except ValueError as error:
-        # The check itself is unsound; that is the checklist's fault and not the policy's.
-        reason = f"the check cannot be decided: {error}"
-        return _verdict(item, turn, ids, Outcome.UNSCORED, None, VerdictSource.CODE, CODE_JUDGE, reason)
-    outcome = Outcome.PASS if result.satisfied else Outcome.FAIL
-    return _verdict(
-        item, turn, ids, outcome, result.step_index, VerdictSource.CODE, CODE_JUDGE, result.reason, result.quote
-    )
-
-
-def _verdict(
-    item: Item,
-    turn: TurnRecord,
-    ids: ItemIds,
-    outcome: Outcome,
-    step_index: int | None,
-    source: VerdictSource,
-    judge: str,
-    reason: str,
-    quote: str = "",
-    prompt_hash: str | None = None,
-) -> Verdict:
-    key = (turn.index, item.id)
-    if key not in ids:
-        raise ValueError(f"item {item.id!r} of turn {turn.index} is not in the log: add the scenario first")
+def _spoken(work: TurnWork, item: Item, llm: LlmJudge, draw: int, keys: dict[str, str], answer: LlmVerdict) -> Verdict:
+    turn = work.dialogue.turn
     return Verdict(
         trajectory_id=turn.trajectory_id,
         turn_index=turn.index,
-        item_id=ids[key],
+        item_id=work.ids[turn.index, item.id],
         item_key=item.id,
-        outcome=outcome,
-        step_index=step_index,
-        source=source,
-        judge=judge,
-        prompt_hash=prompt_hash,
-        reason=reason,
-        quote=quote,
+        outcome=answer.outcome,
+        step_index=answer.step_index,
+        source=VerdictSource.LLM,
+        judge=llm.name,
+        prompt_hash=llm.prompt_hash,
+        reason=answer.reason,
+        quote=answer.quote,
+        draw=draw,
+        cache_key=keys[item.id] if answer.asked else None,
     )
+
+
+def _about(work: TurnWork, item: Item, before: Verdict) -> Verdict:
+    """What was said to the same question, as a verdict on this turn."""
+    turn = work.dialogue.turn
+    return replace(
+        before,
+        trajectory_id=turn.trajectory_id,
+        turn_index=turn.index,
+        item_id=work.ids[turn.index, item.id],
+        item_key=item.id,
+        created_at=None,
+    )
+
+
+def _batched(names: Iterable[str], size: int) -> Iterator[list[str]]:
+    left: Iterator[str] = iter(names)
+    while chunk := list(islice(left, size)):
+        yield chunk

@@ -1,37 +1,42 @@
-"""Judges a turn's items with an LLM behind any OpenAI-compatible endpoint: one call a turn for all pending items.
+"""One question to an LLM judge and what its answer means: items about the last turn of a dialogue, in one call.
 
-Reads `prompts/judge_turn.md` (addressed by the SHA-256 of its text); writes nothing. Context first, items last. What
-the policy, tools and users wrote is untrusted data between tags with a boundary that is drawn anew for every call, so
-that no text can close its own block. Trouble of any kind, and a PASS without evidence, become UNSCORED with the reason,
-never FAIL (invariant 3).
+Rules first, then the dialogue, the items last, so that servers with a prefix cache compute a dialogue once. What the
+policy, tools and users wrote stands behind a secret boundary (reward/transcripts.py). A PASS whose quote does not occur
+where it says is asked again once in the same conversation, then it is UNSCORED. Trouble of any kind is UNSCORED with
+its reason, never FAIL (invariant 3). Reads a prompt file, addressed by the SHA-256 of its text.
 """
 
-import asyncio
 import hashlib
-import json
-import re
-import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import openai
 from openai.types.chat import ChatCompletionMessageParam
 from openai.types.shared_params import ResponseFormatJSONSchema
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
-from reward.checks import has_reply, quote_call, succeeded
-from reward.mentions import find_mention, tokenize
-from store.records import CallRecord, Item, StepRecord, TurnRecord
-from store.settings import Endpoint
-from store.vocabulary import FocusOn, Outcome
+from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Said, Subject
+from reward.evidence import find_evidence
+from reward.transcripts import make_boundary, show_turns, strip_tags
+from store.records import Item, TurnRecord
+from store.vocabulary import JudgeMode, Outcome
 
-PROMPT_FILE = Path(__file__).parent / "prompts" / "judge_turn.md"
-TOKENS_PER_ITEM = 200
-"""Room for one item's answer."""
+PROMPTS = Path(__file__).parent / "prompts"
+PROMPT_FILE = PROMPTS / "judge_turn.md"
+AGAIN_FILE = PROMPTS / "judge_again.md"
+TOKENS_PER_ITEM, TOKENS_BESIDE = 200, 100
+"""Room for one item's answer, and for what stands around all of them."""
 
-_TAG = re.compile(r"<\s*/?\s*data-[^<>]*>?", re.IGNORECASE)
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A turn to judge, and what came before it."""
+
+    turn: TurnRecord
+    earlier: tuple[TurnRecord, ...] = ()
+    scenario_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,17 @@ class LlmVerdict:
     step_index: int | None
     reason: str
     quote: str = ""
+    asked: bool = True
+    """False where no question was needed."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Verdicts on the items that were asked about, in their order."""
+
+    verdicts: list[LlmVerdict]
+    stopped: str | None = None
+    """Which limit was reached; items without a verdict were then not asked about."""
 
 
 class _ItemAnswer(BaseModel):
@@ -57,101 +73,110 @@ class _Answer(BaseModel):
     verdicts: list[_ItemAnswer]
 
 
-class _Message(BaseModel):
-    content: str
-
-
-class _Choice(BaseModel):
-    message: _Message
-
-
-class _Completion(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
-
-
 class LlmJudge:
-    """Judges through `endpoint`; one object serves one event loop, with at most `max_concurrency` calls in flight.
+    """Judges through `endpoint` with the prompt of `mode`, or with that of another file."""
 
-    `timeout_s` is the deadline of a whole call, the one retry included; waiting for a free slot does not count.
-    """
+    def __init__(self, endpoint: RoleEndpoint, mode: JudgeMode = JudgeMode.TURN, prompt: Path | None = None) -> None:
+        self.endpoint = endpoint
+        self.mode = mode
+        self.name = endpoint.name
+        self.prompt = (prompt or PROMPTS / f"judge_{mode.value}.md").read_text(encoding="utf-8")
+        self._again = AGAIN_FILE.read_text(encoding="utf-8")
+        said = self.prompt if mode is JudgeMode.PAPER else f"{self.prompt}\0{self._again}"
+        self.prompt_hash = hashlib.sha256(said.encode()).hexdigest()
+        """Of all that it is told; CM2's procedure asks nothing again."""
 
-    def __init__(self, endpoint: Endpoint, *, client: openai.AsyncOpenAI | None = None) -> None:
-        self.name = endpoint.model[:128]
-        self._endpoint = endpoint
-        self._client = client or openai.AsyncOpenAI(
-            base_url=endpoint.base_url, api_key=endpoint.api_key, timeout=endpoint.timeout_s, max_retries=1
-        )
-        self._slots = asyncio.Semaphore(endpoint.max_concurrency)
-        self._prompt = PROMPT_FILE.read_text(encoding="utf-8")
-        self.prompt_hash = hashlib.sha256(self._prompt.encode()).hexdigest()
-
-    async def judge(
-        self, turn: TurnRecord, items: Sequence[Item], earlier: Sequence[TurnRecord] = ()
-    ) -> list[LlmVerdict]:
-        """One verdict for every item, in order, decided on `turn` with the `earlier` turns as background.
-
-        Never raises for trouble of the endpoint: the items are then UNSCORED and say why.
-        """
-        if not items:
-            return []
-        context = show_turns([*earlier, turn], secrets.token_hex(8))
-        try:
-            async with self._slots, asyncio.timeout(self._endpoint.timeout_s):
-                said = await self._ask(context, items)
-            answers = _Answer.model_validate_json(said).verdicts
-        except TimeoutError:
-            return _unscored(items, f"the judge did not answer within {self._endpoint.timeout_s:g} s")
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"]) or "the answer"
-            return _unscored(items, f"the judge's answer is not what was asked for: {where}: {problem['msg']}")
-        except openai.OpenAIError as error:
-            return _unscored(items, f"the judge failed: {type(error).__name__}: {error}")
-        by_id: dict[str, list[_ItemAnswer]] = {}
-        for answer in answers:
-            by_id.setdefault(answer.id, []).append(answer)
-        return [_verdict(item, by_id.get(item.id, []), turn) for item in items]
-
-    async def _ask(self, context: str, items: Sequence[Item]) -> str:
+    async def ask(self, dialogue: Dialogue, items: Sequence[Item], draw: int = 0) -> Answers:
+        """One verdict for every item, decided on the dialogue's turn; none for those that a limit kept from being
+        asked again. Never raises for trouble of the endpoint: the items are then UNSCORED and say why."""
         messages: list[ChatCompletionMessageParam] = [
-            {"role": "system", "content": self._prompt},
-            {"role": "user", "content": f"# Turn\n\n{context}\n\n# Items\n\n{show_items(items)}"},
+            {"role": "system", "content": self.prompt},
+            {"role": "user", "content": self.question(dialogue, items)},
         ]
-        # Raw: a proxy's page or an error with status 200 is no completion, and the client's types would not say so.
-        response = await self._client.chat.completions.with_raw_response.create(
-            model=self._endpoint.model,
-            messages=messages,
-            response_format=answer_format(items),
-            max_tokens=TOKENS_PER_ITEM * (len(items) + 1),
-            temperature=0.0,
+        try:
+            said = await self._ask(messages, dialogue, items, draw)
+        except LimitReached as limit:
+            return Answers([], str(limit))
+        except EndpointError as error:
+            return Answers(unscored(items, str(error)))
+        verdicts, unproven = _read(said, items, dialogue.turn)
+        if not unproven:
+            return Answers(verdicts)
+        asked_again = [item for item in items if item.id in unproven]
+        messages += [
+            {"role": "assistant", "content": said.text},
+            {"role": "user", "content": f"{self._again}\n{show_items(asked_again)}"},
+        ]
+        stopped = None
+        try:
+            said = await self._ask(messages, dialogue, asked_again, draw)
+        except LimitReached as limit:
+            second, stopped = {}, str(limit)
+        except EndpointError as error:
+            second = {verdict.key: verdict for verdict in unscored(asked_again, str(error))}
+        else:
+            second = {verdict.key: verdict for verdict in _read(said, asked_again, dialogue.turn)[0]}
+        settled = [second.get(v.key) if v.key in unproven else v for v in verdicts]
+        return Answers([verdict for verdict in settled if verdict is not None], stopped)
+
+    def question(self, dialogue: Dialogue, items: Sequence[Item]) -> str:
+        """The user message: the dialogue, then the items."""
+        shown = show_turns([*dialogue.earlier, dialogue.turn], make_boundary(dialogue.scenario_hash))
+        where = f"turn {dialogue.turn.index}"
+        if self.mode is JudgeMode.STEP:
+            where += ", which is over" if dialogue.turn.complete else ", which is not over"
+        return f"# Dialogue\n\n{shown}\n\n# Items about {where}\n\n{show_items(items)}"
+
+    async def _ask(
+        self, messages: Sequence[ChatCompletionMessageParam], dialogue: Dialogue, items: Sequence[Item], draw: int
+    ) -> Said:
+        room = TOKENS_PER_ITEM * len(items) + TOKENS_BESIDE
+        said = await self.send(messages, dialogue, answer_format(items), room, len(items), draw)
+        # Reasons and quotes are stored and shown; the boundary stays a secret of this process.
+        return replace(said, text=said.text.replace(make_boundary(dialogue.scenario_hash), ""))
+
+    async def send(
+        self,
+        messages: Sequence[ChatCompletionMessageParam],
+        dialogue: Dialogue,
+        response_format: ResponseFormatJSONSchema,
+        max_tokens: int,
+        items: int,
+        draw: int,
+    ) -> Said:
+        """One call, for which the log gets a row. Raises EndpointError and LimitReached."""
+        subject = Subject(
+            prompt_hash=self.prompt_hash,
+            scenario_hash=dialogue.scenario_hash or None,
+            trajectory_id=dialogue.turn.trajectory_id,
+            turn_index=dialogue.turn.index,
+            items=items,
         )
-        return _Completion.model_validate_json(response.text).choices[0].message.content
-
-
-def show_turns(turns: Sequence[TurnRecord], boundary: str) -> str:
-    """The turns as blocks of data; the last one is the one to judge."""
-    blocks = []
-    for turn in turns:
-        title = "## The turn to judge" if turn is turns[-1] else f"## Earlier turn {turn.index}"
-        blocks.append(title)
-        blocks.append(_block(boundary, 'channel="user"', turn.user))
-        for step in turn.steps:
-            blocks += [_block(boundary, attributes, text) for attributes, text in _pieces(turn, step)]
-    return "\n\n".join(blocks)
+        return await self.endpoint.ask(
+            messages,
+            max_tokens=max_tokens,
+            response_format=response_format,
+            seed=draw if self.endpoint.settings.temperature > 0 else None,
+            subject=subject,
+        )
 
 
 def show_items(items: Sequence[Item]) -> str:
-    shown = [
-        {
-            "id": item.id,
-            "focus_on": item.focus_on.value,
-            "question": item.question,
-            "pass_condition": item.pass_condition,
-            "failure_examples": list(item.failure_examples),
-        }
-        for item in items
-    ]
-    return "\n".join(json.dumps(entry, ensure_ascii=False) for entry in shown)
+    """An item a paragraph: key and channel, the question, when it passes and what fails it."""
+    return "\n\n".join(_show_item(item) for item in items)
+
+
+def _show_item(item: Item) -> str:
+    lines = [f"[{item.id}] about {item.focus_on.value}: {_one_line(item.question)}"]
+    if item.pass_condition:
+        lines.append(f"PASS if: {_one_line(item.pass_condition)}")
+    if item.failure_examples:
+        lines.append("FAIL for example if: " + "; ".join(map(_one_line, item.failure_examples)))
+    return "\n".join(lines)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(strip_tags(text).split())
 
 
 def answer_format(items: Sequence[Item]) -> ResponseFormatJSONSchema:
@@ -165,83 +190,74 @@ def answer_format(items: Sequence[Item]) -> ResponseFormatJSONSchema:
     }
     entry = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
     array = {"type": "array", "items": entry, "minItems": len(items), "maxItems": len(items)}
+    return json_format("verdicts", {"verdicts": array})
+
+
+def json_format(name: str, properties: dict[str, object]) -> ResponseFormatJSONSchema:
+    """Guided JSON: one object with exactly these properties, in this order."""
     schema: dict[str, object] = {
         "type": "object",
-        "properties": {"verdicts": array},
-        "required": ["verdicts"],
+        "properties": properties,
+        "required": list(properties),
         "additionalProperties": False,
     }
-    return {"type": "json_schema", "json_schema": {"name": "verdicts", "strict": True, "schema": schema}}
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
 
 
-def find_evidence(turn: TurnRecord, channel: FocusOn, step_index: int, quote: str) -> str | None:
-    """The literal piece of the step's channel that `quote` repeats, or None. Failed calls are no evidence."""
-    if not tokenize(quote).spans:
-        return None
-    for step in turn.steps:
-        if step.index == step_index:
-            texts = [strip_tags(text) for text in _evidence_texts(turn, step, channel)]
-            return next((found for text in texts if (found := find_mention(text, quote)) is not None), None)
-    return None
+def unscored(items: Sequence[Item], reason: str) -> list[LlmVerdict]:
+    return [LlmVerdict(item.id, Outcome.UNSCORED, None, reason[:500]) for item in items]
 
 
-def strip_tags(text: str) -> str:
-    """The text without anything that looks like a tag of a data block."""
-    return _TAG.sub("[removed]", text)
+def explain(error: ValidationError) -> str:
+    """Why an answer is not what was asked for, with the place."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "the answer"
+    return f"the judge's answer is not what was asked for: {where}: {problem['msg']}"
 
 
-def _verdict(item: Item, answers: list[_ItemAnswer], turn: TurnRecord) -> LlmVerdict:
+def _read(said: Said, items: Sequence[Item], turn: TurnRecord) -> tuple[list[LlmVerdict], set[str]]:
+    """The verdict on each item, and the items of which a PASS has no evidence."""
+    try:
+        answers = _whole_answers(said)
+    except ValidationError as error:
+        return unscored(items, explain(error)), set()
+    by_id: dict[str, list[_ItemAnswer]] = {}
+    for answer in answers:
+        by_id.setdefault(answer.id, []).append(answer)
+    lacking = "the judge's answer was cut off before it came to this item" if said.truncated else None
+    decided = [_decide(item, by_id.get(item.id, []), turn, lacking) for item in items]
+    return [verdict for verdict, _ in decided], {verdict.key for verdict, unproven in decided if unproven}
+
+
+def _whole_answers(said: Said) -> list[_ItemAnswer]:
+    """Of an answer that was cut off, the entries that are whole."""
+    if not said.truncated:
+        return _Answer.model_validate_json(said.text).verdicts
+    try:
+        entries = from_json(said.text, allow_partial=True)["verdicts"]
+    except (ValueError, KeyError, TypeError):
+        return []
+    whole = []
+    for entry in entries if isinstance(entries, list) else []:
+        try:
+            whole.append(_ItemAnswer.model_validate(entry))
+        except ValidationError:
+            break
+    return whole
+
+
+def _decide(item: Item, answers: list[_ItemAnswer], turn: TurnRecord, lacking: str | None) -> tuple[LlmVerdict, bool]:
+    """The verdict, and whether it is a PASS without evidence."""
     if len(answers) != 1:
         many = "no verdict" if not answers else f"{len(answers)} verdicts"
-        return LlmVerdict(item.id, Outcome.UNSCORED, None, f"the judge gave {many} on this item")
+        reason = lacking if lacking and not answers else f"the judge gave {many} on this item"
+        return LlmVerdict(item.id, Outcome.UNSCORED, None, reason), False
     answer = answers[0]
     if answer.verdict == "FAIL":
-        return LlmVerdict(item.id, Outcome.FAIL, None, answer.reason)
+        return LlmVerdict(item.id, Outcome.FAIL, None, answer.reason), False
     evidence = find_evidence(turn, item.focus_on, answer.step, answer.quote)
     if evidence is None:
         place = f"step {answer.step}, {item.focus_on.value}"
         reason = f"the judge's quote {answer.quote[:80]!r} does not occur in {place}; it said PASS: {answer.reason}"
-        return LlmVerdict(item.id, Outcome.UNSCORED, None, reason)
-    return LlmVerdict(item.id, Outcome.PASS, answer.step, answer.reason, evidence)
-
-
-def _unscored(items: Sequence[Item], reason: str) -> list[LlmVerdict]:
-    return [LlmVerdict(item.id, Outcome.UNSCORED, None, reason[:500]) for item in items]
-
-
-def _block(boundary: str, attributes: str, text: str) -> str:
-    clean = strip_tags(text).replace(boundary, "[removed]")
-    return f"<data-{boundary} {attributes}>\n{clean}\n</data-{boundary}>"
-
-
-def _pieces(turn: TurnRecord, step: StepRecord) -> list[tuple[str, str]]:
-    """What a step shows: attributes of each block and its text, in the order in which it happened."""
-    pieces = []
-    if step.thinking:
-        pieces.append((_attributes(step, FocusOn.THINKING), step.thinking))
-    if step.content:
-        is_reply = step.is_reply and step is turn.steps[-1]
-        channel = FocusOn.REPLY.value if is_reply else "assistant_text"
-        pieces.append((f'step="{step.index}" channel="{channel}"', step.content))
-    for call in step.calls:
-        pieces.append((_attributes(step, FocusOn.TOOL_CALLS, call), quote_call(call)))
-    for call in step.calls:
-        if call.response is not None:
-            pieces.append((_attributes(step, FocusOn.TOOL_RESPONSE, call), call.response))
-    return pieces
-
-
-def _attributes(step: StepRecord, channel: FocusOn, call: CallRecord | None = None) -> str:
-    status = "" if call is None else f' status="{"ok" if succeeded(call) else "failed"}"'
-    return f'step="{step.index}" channel="{channel.value}"{status}'
-
-
-def _evidence_texts(turn: TurnRecord, step: StepRecord, channel: FocusOn) -> list[str]:
-    if channel is FocusOn.THINKING:
-        return [step.thinking]
-    if channel is FocusOn.REPLY:
-        return [step.content] if has_reply(turn) and step is turn.steps[-1] else []
-    done = [call for call in step.calls if succeeded(call)]
-    if channel is FocusOn.TOOL_CALLS:
-        return [quote_call(call) for call in done]
-    return [call.response for call in done if call.response is not None]
+        return LlmVerdict(item.id, Outcome.UNSCORED, None, reason), True
+    return LlmVerdict(item.id, Outcome.PASS, answer.step, answer.reason, evidence), False

@@ -247,10 +247,21 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _judging_is_possible(self) -> "Settings":
         judges = [self.judge, *self.judging.panel] if self.judge else list(self.judging.panel)
-        if self.judging.panel and self.judge is None:
-            raise ValueError("judging.panel names further judges, but there is no [judge]: name the first one there")
+        if self.judge is None and self.judging != JudgingSettings():
+            raise ValueError("[judging] says how an LLM judge is asked, but there is none: name it in section [judge]")
+        names = [(judge.base_url, judge.model) for judge in judges]
+        for base_url, model in names:
+            if names.count((base_url, model)) > 1:
+                raise ValueError(
+                    f"judging.panel names {model} at {base_url} more than once: to ask it again set judging.draws"
+                )
+        if self.judging.combination is Combination.MEAN and len(judges) * self.judging.draws == 1:
+            raise ValueError(
+                'judging.combination = "mean" averages votes, but one judge that is asked once gives a single vote: '
+                "add judging.panel or judging.draws"
+            )
         for judge in judges:
-            if judge is not None and self.judging.draws > 1 and judge.temperature == 0:
+            if self.judging.draws > 1 and judge.temperature == 0:
                 raise ValueError(
                     f"judging.draws = {self.judging.draws} asks {judge.model} the same thing again at temperature 0: "
                     "set its temperature above 0, or draws to 1"

@@ -29,6 +29,7 @@ __all__ = [
     "get_trajectories",
     "get_trajectory",
     "get_turns",
+    "judgeable_trajectories",
     "list_trajectories",
     "record_step",
     "record_tool_answers",
@@ -164,6 +165,34 @@ def list_trajectories(
     query = query.order_by(TrajectoryRow.created_at.desc(), TrajectoryRow.id.desc()).limit(limit).offset(offset)
     with log.lookup() as connection:
         return [_summary(row) for row in connection.execute(query)]
+
+
+def judgeable_trajectories(
+    log: Log,
+    *,
+    batch: str | None = None,
+    origin: Origin | str | None = None,
+    version: str | None = None,
+    domain: str | None = None,
+) -> list[str]:
+    """Ids of those that have a scenario, ended (a chat need not) and did not fail, and meet every condition given.
+
+    Newest first.
+    """
+    ended = TrajectoryRow.stop_reason != StopReason.FAILED.value
+    open_chat = TrajectoryRow.stop_reason.is_(None) & (TrajectoryRow.origin == Origin.CHAT.value)
+    query = select(TrajectoryRow.id).where(TrajectoryRow.scenario_hash.is_not(None), ended | open_chat)
+    if batch is not None:
+        query = query.where(TrajectoryRow.batch == batch)
+    if origin is not None:
+        query = query.where(TrajectoryRow.origin == Origin(origin).value)
+    if version is not None:
+        query = query.where(TrajectoryRow.version == version)
+    if domain is not None:
+        of_domain = select(ScenarioRow.hash).where(ScenarioRow.domain == domain)
+        query = query.where(TrajectoryRow.scenario_hash.in_(of_domain))
+    with log.lookup() as connection:
+        return list(connection.scalars(query.order_by(TrajectoryRow.created_at.desc(), TrajectoryRow.id.desc())))
 
 
 def delete_trajectories(log: Log, trajectory_ids: Iterable[str]) -> int:

@@ -106,6 +106,20 @@ def verdicts_of(log: Log, trajectory_ids: Iterable[str], *, all_rows: bool = Fal
     return said if all_rows else {name: winning(verdicts) for name, verdicts in said.items()}
 
 
+def verdicts_by_key(log: Log, cache_keys: Iterable[str]) -> dict[str, list[Verdict]]:
+    """What LLM judges decided under each cache key, in the order in which it was said; UNSCORED decides nothing."""
+    said: dict[str, list[Verdict]] = {}
+    query = select(VerdictRow.__table__, ItemRow.key.label("item_key")).join(ItemRow, ItemRow.id == VerdictRow.item_id)
+    query = query.where(
+        VerdictRow.source == VerdictSource.LLM.value, VerdictRow.outcome != Outcome.UNSCORED.value
+    ).order_by(VerdictRow.id)
+    with log.lookup() as connection:
+        for chunk in in_chunks(list(dict.fromkeys(cache_keys))):
+            for row in connection.execute(query.where(VerdictRow.cache_key.in_(chunk))):
+                said.setdefault(row.cache_key, []).append(_verdict(row))
+    return said
+
+
 def winning(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """Of verdicts in the order they were said, the one that wins for each trajectory, turn and item."""
     counts: dict[tuple[str, int, int], Verdict] = {}

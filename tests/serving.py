@@ -45,7 +45,7 @@ def free_ports() -> tuple[int, int]:
 
 def serving_settings(home: Path, **overrides: object) -> Settings:
     gateway, server = free_ports()
-    small = {"port": server, "max_model_len": 1024, "max_num_seqs": 32}
+    small = {"port": server, "max_model_len": 2048, "max_num_seqs": 32}
     return load_settings(home=home, gateway={"port": gateway}, server=small, **overrides)
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from agent.role_endpoint import LimitReached
 from env_sim import rollouts
 from env_sim.rollouts import Played, RolloutPlan, make_plans, play
 from store.database import Log, open_log
@@ -274,6 +275,16 @@ def test_a_gateway_that_is_not_there_is_a_failure_that_says_so(log: Log) -> None
     [played] = asyncio.run(run())
     assert played.stop_reason == StopReason.FAILED
     assert played.error is not None and "Connection error" in played.error
+
+
+def test_a_spending_limit_of_the_judge_ends_the_batch_and_fails_no_dialogue(log: Log) -> None:
+    async def spent(scenario: Scenario, turn: TurnRecord) -> Judgement:
+        raise LimitReached("2.00 of at most 2 USD are spent")
+
+    plans = plan_for(log, make_scenario())
+    with pytest.raises(LimitReached, match="USD are spent"):
+        play_all(log, plans, judge=spent)  # type: ignore[arg-type]
+    assert get_trajectory(log, plans[0].trajectory_id).stop_reason is None, "it is played again when more may be spent"
 
 
 def test_groups_share_a_world_but_not_a_seed(log: Log) -> None:

@@ -11,18 +11,21 @@ import pytest
 from agent.graph import build_graph
 from agent.policy import connect_policy, open_connections
 from agent.rendering import Renderer
+from agent.role_endpoint import RoleEndpoint
 from agent.tools import make_tools
 from env_sim.llm_simulator import LlmSimulator
 from env_sim.simulator import Simulator
 from reward.judge import Judge
 from reward.llm_judge import LlmJudge
+from reward.panel import Panel
+from store.model_calls import call_totals
 from store.records import Item, Scenario, ScenarioTurn, ToolSpec
 from store.scenarios import add_scenarios
 from store.settings import Endpoint
 from store.tokens import token_sequences
 from store.trajectories import NewTrajectory, ToolAnswer, create_trajectories, get_turns, record_tool_answers
 from store.versions import add_version, get_version
-from store.vocabulary import FocusOn, Origin, Outcome, Split, ToolSource, VersionState
+from store.vocabulary import FocusOn, JudgeMode, ModelRole, Origin, Outcome, Split, ToolSource, VersionState
 from tests.serving import Serving
 
 ASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a colour."}]
@@ -114,7 +117,7 @@ def test_equal_requests_are_two_samples(serving: Serving) -> None:
         ({"model": "gpt-5", "messages": ASK}, 404, "gpt-5"),
         ({"model": "policy", "messages": []}, 400, "messages"),
         ({"model": "policy", "messages": ASK, "best_of": 3}, 400, "unknown parameter: best_of"),
-        ({"model": "policy", "messages": [{"role": "user", "content": "word " * 3000}]}, 400, "context is 1024"),
+        ({"model": "policy", "messages": [{"role": "user", "content": "word " * 3000}]}, 400, "context is 2048"),
         ({"model": "policy", "messages": ASK, "temperature": 9}, 400, "temperature"),
     ],
 )
@@ -158,7 +161,7 @@ async def test_the_langgraph_agent_runs_and_its_tool_answers_reach_the_policy(se
     assert "get_weather(city) - Weather of a city" in renderer.decode(prompt)
 
 
-async def test_the_llm_judge_runs_on_the_real_server(serving: Serving) -> None:
+async def test_the_llm_judge_runs_on_the_real_server_in_every_mode(serving: Serving) -> None:
     """SmolLM2's opinion is worth nothing; that it comes back as a verdict with its reason is what counts."""
     item = Item(
         id="colour",
@@ -187,12 +190,16 @@ async def test_the_llm_judge_runs_on_the_real_server(serving: Serving) -> None:
     )
     port = serving.settings.server.port
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=120)
-    judged = await Judge(serving.log, LlmJudge(endpoint)).judge_turn(scenario, get_turns(serving.log, "judged")[0])
-    assert len(judged.verdicts) == 1
-    verdict = judged.verdicts[0]
-    assert verdict.outcome in set(Outcome)
-    assert verdict.reason
-    assert verdict.outcome is not Outcome.PASS or verdict.quote
+    for mode in (JudgeMode.TURN, JudgeMode.ITEM, JudgeMode.STEP):
+        role = RoleEndpoint(ModelRole.JUDGE, endpoint, log=serving.log)
+        judge = Judge(serving.log, Panel((LlmJudge(role, mode),)))
+        judged = await judge.judge_turn(scenario, get_turns(serving.log, "judged")[0])
+        assert role.spent.failed == 0 and 1 <= role.spent.calls <= 2, "a second call asks for the quote again"
+        (verdict,) = judged.verdicts
+        assert verdict.outcome in set(Outcome)
+        assert verdict.reason
+        assert verdict.outcome is not Outcome.PASS or verdict.quote
+    assert sum(total.calls for total in call_totals(serving.log) if total.role is ModelRole.JUDGE) >= 3
 
 
 async def test_the_llm_simulator_answers_through_the_real_server(serving: Serving) -> None:
@@ -216,7 +223,7 @@ async def test_the_llm_simulator_answers_through_the_real_server(serving: Servin
     )
     port = serving.settings.server.port
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=120)
-    simulator = Simulator(scenario, 1, LlmSimulator(endpoint))
+    simulator = Simulator(scenario, 1, LlmSimulator(RoleEndpoint(ModelRole.SIMULATOR, endpoint)))
     first = await simulator.answer("get_weather", {"city": "Oslo"}, "c1")
     again = await simulator.answer("get_weather", {"city": "oslo "}, "c2")
     assert first.source is ToolSource.LLM and not first.is_error

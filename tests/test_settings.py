@@ -6,6 +6,7 @@ import pytest
 
 from store.settings import SettingsError, load_settings
 
+JUDGE = 'base_url = "http://x/v1", model = "m"'
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -27,6 +28,13 @@ def test_something_is_shipped() -> None:
         ("[rollout]\ngroup_size = 1", "rollout.group_size"),
         ("colour = 'red'", "colour"),
         ("[server\n", "not valid TOML"),
+        ("[judging]\nmode = 'item'", r"\[judging\] says how an LLM judge is asked, but there is none"),
+        (f"[judging]\npanel = [{{{JUDGE}}}]", "there is none"),
+        (f"judge = {{{JUDGE}}}\n[judging]\nmode = 'chapter'", "judging.mode"),
+        (f"judge = {{{JUDGE}}}\n[judging]\ndraws = 3", "temperature above 0"),
+        (f"judge = {{{JUDGE}}}\n[judging]\npanel = [{{{JUDGE}}}]", "more than once: to ask it again set judging.draws"),
+        (f"judge = {{{JUDGE}}}\n[judging]\ncombination = 'mean'", "gives a single vote"),
+        (f"judge = {{{JUDGE}, max_usd = 1.0}}", r"price is not known: add \[prices"),
     ],
 )
 def test_a_bad_file_is_refused_with_the_place(tmp_path: Path, text: str, said: str) -> None:

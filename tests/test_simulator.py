@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.role_endpoint import RoleEndpoint
 from env_sim.llm_simulator import LlmSimulator
 from env_sim.simulator import Simulator, SimulatorError, canonical_arguments
 from env_sim.worlds import build_world
@@ -28,7 +29,7 @@ from store.records import (
 )
 from store.settings import Endpoint
 from store.trajectories import ToolAnswer
-from store.vocabulary import FocusOn, Split, ToolSource
+from store.vocabulary import FocusOn, ModelRole, Split, ToolSource
 
 WEATHER = ToolSpec(
     name="get_weather",
@@ -168,7 +169,7 @@ class Endpoints:
         http = openai.DefaultAsyncHttpxClient(transport=httpx2.ASGITransport(app=app))
         client = openai.AsyncOpenAI(base_url="http://llm/v1", api_key="none", http_client=http, max_retries=0)
         endpoint = Endpoint(base_url="http://llm/v1", model="m", timeout_s=timeout_s)
-        return LlmSimulator(endpoint, client=client)
+        return LlmSimulator(RoleEndpoint(ModelRole.SIMULATOR, endpoint, client=client))
 
     async def complete(self, request: Request) -> JSONResponse:
         self.requests.append(await request.json())
@@ -236,8 +237,14 @@ def test_text_that_is_no_json_object_is_drawn_again() -> None:
     ("make", "message"),
     [
         (lambda: Endpoints("It rains").simulator(), "gave no JSON object for get_weather in 3 draws"),
-        (lambda: Endpoints(status=500).simulator(), "failed on get_weather"),
-        (lambda: Endpoints("{}", delay_s=2).simulator(timeout_s=0.05), "did not answer get_weather in 0.05 s"),
+        (
+            lambda: Endpoints(status=500).simulator(),
+            "get_weather could not be answered by http://llm/v1: .* InternalServerError",
+        ),
+        (
+            lambda: Endpoints("{}", delay_s=2).simulator(timeout_s=0.05),
+            "get_weather could not be answered by .* no answer within 0.05 s",
+        ),
     ],
     ids=["no json", "500", "deadline"],
 )

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, select
 
 from store.database import Log, LogError
-from store.scenarios import item_ids
+from store.scenarios import add_scenarios, item_ids
 from store.schema import Base, GroupRow, StepRow, ToolResponseRow, TurnRow
 from store.tokens import token_sequences
 from store.trajectories import (
@@ -19,6 +19,7 @@ from store.trajectories import (
     ensure_trajectory,
     get_trajectory,
     get_turns,
+    judgeable_trajectories,
     list_trajectories,
     record_step,
     record_tool_answers,
@@ -257,3 +258,21 @@ def test_only_unfinished_trajectories_can_be_removed(log: Log) -> None:
     with log.reading() as session:
         assert session.scalars(select(GroupRow.batch)).all() == ["full"]
     assert delete_trajectories(log, ids) == 0
+
+
+def test_what_can_be_judged_has_a_scenario_and_ended_or_is_a_chat(log: Log) -> None:
+    add_scenarios(log, [scenario := a_scenario("rain", domain="weather")])
+    for name, origin, of, stop in (
+        ("done", Origin.ROLLOUT, scenario.hash, StopReason.COMPLETED),
+        ("running", Origin.ROLLOUT, scenario.hash, None),
+        ("failed", Origin.ROLLOUT, scenario.hash, StopReason.FAILED),
+        ("chat", Origin.CHAT, scenario.hash, None),
+        ("bare", Origin.CHAT, None, StopReason.COMPLETED),
+    ):
+        create_trajectories(log, [NewTrajectory(name, origin, scenario_hash=of, batch="b", version="v0001")])
+        if stop is not None:
+            end_trajectory(log, name, stop)
+    assert judgeable_trajectories(log) == ["chat", "done"]
+    assert judgeable_trajectories(log, origin=Origin.CHAT, batch="b", version="v0001", domain="weather") == ["chat"]
+    assert judgeable_trajectories(log, domain="travel") == judgeable_trajectories(log, batch="c") == []
+    assert judgeable_trajectories(log, version="v0002") == []

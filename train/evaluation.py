@@ -1,17 +1,18 @@
 """Plays scenarios with one version and judges them; what is there already is not played again."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from env_sim.llm_simulator import LlmSimulator
+from env_sim.llm_simulator import make_simulator
 from env_sim.rollouts import Played, make_plans, play
-from reward.judge import Judge
-from reward.llm_judge import LlmJudge
+from reward.judge import make_judge
+from reward.scoring import score_trajectories
 from store.database import Log
 from store.records import Scenario
 from store.settings import Settings
 from store.trajectories import list_trajectories
+from store.verdicts import Reward
 from store.vocabulary import Origin
 from train.progress import Stage
 
@@ -64,8 +65,8 @@ def play_batch(
         before_playing()
 
     async def work() -> dict[str, list[Outcome]]:
-        judge = Judge(log, LlmJudge(settings.judge) if settings.judge else None)
-        simulator = LlmSimulator(settings.simulator) if settings.simulator else None
+        judge = make_judge(log, settings)
+        simulator = make_simulator(settings)
         if plans:
             await play(
                 log,
@@ -78,23 +79,29 @@ def play_batch(
                 temperature=temperature,
                 on_done=count,
             )
-        return await _outcomes(log, judge, batch)
+        names = _ended(log, batch)
+        return _by_scenario(names, await judge.judge_trajectories(names))
 
     return asyncio.run(work())
 
 
 def read_batch(log: Log, batch: str) -> dict[str, list[Outcome]]:
-    """Outcomes of a batch that was played, by scenario hash; plays nothing."""
-    return asyncio.run(_outcomes(log, Judge(log), batch))
+    """Outcomes of a batch that was played, by scenario hash; plays and judges nothing."""
+    names = _ended(log, batch)
+    return _by_scenario(names, score_trajectories(log, names))
 
 
-async def _outcomes(log: Log, judge: Judge, batch: str) -> dict[str, list[Outcome]]:
-    summaries = [s for s in list_trajectories(log, batch=batch, limit=None) if s.stop_reason is not None]
-    rewards = await judge.judge_trajectories([s.id for s in summaries])
+def _ended(log: Log, batch: str) -> dict[str, str]:
+    """The scenario hash of each trajectory of the batch that ended."""
+    summaries = list_trajectories(log, batch=batch, limit=None)
+    return {summary.id: str(summary.scenario_hash) for summary in summaries if summary.stop_reason is not None}
+
+
+def _by_scenario(names: Mapping[str, str], rewards: Mapping[str, Reward]) -> dict[str, list[Outcome]]:
     outcomes: dict[str, list[Outcome]] = {}
-    for summary in summaries:
-        reward = rewards[summary.id]
-        outcomes.setdefault(str(summary.scenario_hash), []).append(Outcome(reward.value, reward.fully_passed))
+    for name, digest in names.items():
+        reward = rewards[name]
+        outcomes.setdefault(digest, []).append(Outcome(reward.value, reward.fully_passed))
     return outcomes
 
 

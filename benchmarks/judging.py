@@ -1,0 +1,270 @@
+"""The judge's calls and tokens against CM2's procedure, its agreement with one-item questions, its speed against vLLM.
+
+Reference dialogues of the bundled worlds, whose items lose their checks, stand in a log in groups (the reference, and a
+member with another reply); the bundled model judges them behind a real vLLM with its prefix cache emptied before each
+mode. What such a small model says is worth little; what it is sent, what the server computes and how long that takes is
+what counts here. Bundled dialogues are short beside CM2's (up to 30 turns, 10,000 tokens), so that turns of several are
+put together.
+"""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from openai.types.chat import ChatCompletionMessageParam
+from openai.types.shared_params import ResponseFormatJSONSchema
+
+from agent.role_endpoint import RoleEndpoint, Said, Spent
+from benchmarks.line import Line
+from benchmarks.serving import serve
+from env_sim.scenario_generator import generate_scenarios
+from reward.judge import Judge
+from reward.judging_plan import JudgingOptions
+from reward.judging_report import JudgingReport
+from reward.llm_judge import Dialogue, LlmJudge
+from reward.panel import Panel
+from store.database import Log
+from store.records import ReferenceStep, Scenario, ScenarioTurn
+from store.scenarios import add_scenarios
+from store.settings import Endpoint
+from store.trajectories import (
+    NewTrajectory,
+    StepToRecord,
+    ToolAnswer,
+    create_trajectories,
+    end_trajectory,
+    record_step,
+    record_tool_answers,
+)
+from store.verdicts import verdicts_of
+from store.vocabulary import JudgeMode, ModelRole, Origin, Outcome, Split, StopReason, ToolSource
+
+POOL, SCENARIOS, TURNS = 400, 1, 12
+PAIRS = 12
+"""Steps times items of a turn, at least."""
+CONCURRENCY = 16
+ROOM = {JudgeMode.TURN: 80, JudgeMode.ITEM: 80, JudgeMode.PAPER: 8}
+"""Tokens an item: the small model often fills a string until it is cut off. Of `paper` it only matters what is sent."""
+OTHER_REPLY = "I have looked into it and all of it is settled now. Is there anything else that I can do for you?"
+
+
+@dataclass(frozen=True)
+class _Run:
+    report: JudgingReport
+    spent: Spent
+    seconds: float
+    conversations: dict[tuple[Any, ...], list[dict[str, Any]]]
+    """Requests, in order, of each conversation."""
+    prompt_hash: str
+
+
+def measure(home: Path) -> list[Line]:
+    arguments = ("--enable-prompt-tokens-details",)
+    with serve(home / "judging", max_model_len=8192, extra_args=arguments) as (_, log, settings):
+        names = _fill(log)
+        url = f"http://127.0.0.1:{settings.server.port}"
+        _judge(log, url, names[:2], JudgeMode.TURN)  # warm: the first grammars are compiled
+        turn, paper, item = (
+            _judge(log, url, names, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER, JudgeMode.ITEM)
+        )
+        raw = asyncio.run(_replay(url, list(turn.conversations.values())))
+        agreement = _agreement(log, names, turn.prompt_hash, item.prompt_hash)
+    turns = turn.report.turns
+    computed, computed_paper = (run.spent.prompt_tokens - run.spent.cached_tokens for run in (turn, paper))
+    first = len(turn.conversations)
+    again = turn.spent.calls - first
+    return [
+        Line(
+            "judge: calls a judged turn",
+            f"{first / turns:.1f} + {again / turns:.1f} for a quote",
+            f"CM2's procedure {paper.spent.calls / turns:.1f}",
+            f"1/{paper.spent.calls / first:.0f}, with quotes 1/{paper.spent.calls / turn.spent.calls:.1f}",
+            "≤ 1/10",
+        ),
+        Line(
+            "judge: prompt tokens sent a judged turn",
+            f"{turn.spent.prompt_tokens / turns:.0f}",
+            f"CM2's procedure {paper.spent.prompt_tokens / turns:.0f}",
+            f"1/{paper.spent.prompt_tokens / turn.spent.prompt_tokens:.1f}",
+            "–",
+        ),
+        Line(
+            "judge: prompt tokens computed a judged turn",
+            f"{computed / turns:.0f}",
+            f"CM2's procedure {computed_paper / turns:.0f}",
+            f"1/{computed_paper / computed:.1f}",
+            "≤ 1/15",
+        ),
+        Line(
+            f"judge: answered tokens a second, {CONCURRENCY} at once",
+            f"{turn.spent.completion_tokens / turn.seconds:.0f}/s",
+            f"vLLM alone {raw:.0f}/s",
+            f"{turn.spent.completion_tokens / turn.seconds / raw:.2f}",
+            "≥ 0.9",
+        ),
+        Line("judge: one call a turn against one an item", agreement, _failed(turn, item), "–", "–"),
+    ]
+
+
+class _Watched(LlmJudge):
+    """Keeps what it sends; its answers are cut."""
+
+    def __init__(self, endpoint: RoleEndpoint, mode: JudgeMode) -> None:
+        super().__init__(endpoint, mode)
+        self.conversations: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+
+    async def send(
+        self,
+        messages: Sequence[ChatCompletionMessageParam],
+        dialogue: Dialogue,
+        response_format: ResponseFormatJSONSchema,
+        max_tokens: int,
+        items: int,
+        draw: int,
+    ) -> Said:
+        room = ROOM[self.mode] * (items + 1)
+        key = (dialogue.turn.trajectory_id, dialogue.turn.index, str(messages[-1 if len(messages) < 3 else 1]))
+        request = {"messages": list(messages), "response_format": response_format, "max_tokens": room}
+        self.conversations.setdefault(key, []).append(request)
+        return await super().send(messages, dialogue, response_format, room, items, draw)
+
+
+def _judge(log: Log, url: str, names: list[str], mode: JudgeMode) -> _Run:
+    """All turns, beside, whatever the log knows; one connection pool for all questions."""
+    httpx.post(f"{url}/reset_prefix_cache", timeout=30)
+    endpoint = Endpoint(base_url=f"{url}/v1", model="policy", timeout_s=600, max_concurrency=CONCURRENCY)
+
+    async def run() -> _Run:
+        judge = _Watched(RoleEndpoint(ModelRole.JUDGE, endpoint, log=log), mode)
+        began = time.perf_counter()
+        report = await Judge(log, Panel((judge,))).judge_log(names, JudgingOptions(beside=True, fresh=True))
+        seconds = time.perf_counter() - began
+        return _Run(report, judge.endpoint.spent, seconds, judge.conversations, judge.prompt_hash)
+
+    return asyncio.run(run())
+
+
+async def _replay(url: str, conversations: list[list[dict[str, Any]]]) -> float:
+    """Answered tokens a second of the same requests straight to vLLM."""
+    httpx.post(f"{url}/reset_prefix_cache", timeout=30)
+    slots = asyncio.Semaphore(CONCURRENCY)
+    tokens = 0
+    began = time.perf_counter()
+    async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None)) as client:
+
+        async def one(requests: list[dict[str, Any]]) -> None:
+            nonlocal tokens
+            for request in requests:
+                body = request | {"model": "policy", "temperature": 0.0}
+                async with slots:
+                    answer = await client.post(f"{url}/v1/chat/completions", json=body)
+                tokens += answer.raise_for_status().json()["usage"]["completion_tokens"]
+
+        await asyncio.gather(*(one(requests) for requests in conversations))
+    return tokens / (time.perf_counter() - began)
+
+
+def _agreement(log: Log, names: list[str], one: str, other: str) -> str:
+    """Share of equal verdicts and Cohen's kappa, over items that both decided."""
+    said: dict[str, dict[tuple[Any, ...], Outcome]] = {one: {}, other: {}}
+    for verdicts in verdicts_of(log, names, all_rows=True).values():
+        for verdict in verdicts:
+            if verdict.prompt_hash in said:
+                said[verdict.prompt_hash][verdict.trajectory_id, verdict.turn_index, verdict.item_id] = verdict.outcome
+    both = [
+        (said[one][key], said[other][key])
+        for key in said[one].keys() & said[other].keys()
+        if Outcome.UNSCORED not in (said[one][key], said[other][key])
+    ]
+    if not both:
+        return "no item that both decided"
+    equal = sum(a is b for a, b in both) / len(both)
+    ones, others = Counter(a for a, _ in both), Counter(b for _, b in both)
+    chance = sum(ones[outcome] * others[outcome] for outcome in Outcome) / len(both) ** 2
+    kappa = "–" if chance == 1 else f"{(equal - chance) / (1 - chance):.2f}"
+    return f"{equal:.2f} equal, κ {kappa} (n = {len(both)})"
+
+
+def _failed(turn: _Run, item: _Run) -> str:
+    shares = [run.report.outcomes[Outcome.UNSCORED] / sum(run.report.outcomes.values()) for run in (turn, item)]
+    return f"UNSCORED {shares[0]:.0%} and {shares[1]:.0%} of items"
+
+
+def _fill(log: Log) -> list[str]:
+    """A group of two dialogues for each scenario; returns their ids."""
+    names = []
+    for scenario in _scenarios():
+        add_scenarios(log, [scenario])
+        for member, reply in enumerate((None, OTHER_REPLY)):
+            names.append(f"{scenario.name}-{member}")
+            create_trajectories(log, [NewTrajectory(names[-1], Origin.IMPORT, scenario_hash=scenario.hash)])
+            _record(log, scenario, names[-1], reply)
+            end_trajectory(log, names[-1], StopReason.COMPLETED)
+    return names
+
+
+def _scenarios() -> list[Scenario]:
+    """Long dialogues: turns of a domain's scenarios, one after the other, their items without checks."""
+    turns: dict[str, list[ScenarioTurn]] = {}
+    first: dict[str, Scenario] = {}
+    for scenario in generate_scenarios(Split.TRAIN, POOL, 7):
+        first.setdefault(scenario.domain, scenario)
+        turns.setdefault(scenario.domain, []).extend(
+            turn for turn in scenario.turns if len(turn.reference) * len(turn.checklist) >= PAIRS
+        )
+    chosen = sorted(turns, key=lambda domain: -len(turns[domain]))[:SCENARIOS]
+    return [
+        first[domain].model_copy(update={"turns": tuple(map(_unchecked, turns[domain][:TURNS]))}) for domain in chosen
+    ]
+
+
+def _unchecked(turn: ScenarioTurn) -> ScenarioTurn:
+    items = tuple(item.model_copy(update={"check": None}) for item in turn.checklist)
+    return turn.model_copy(update={"checklist": items})
+
+
+def _record(log: Log, scenario: Scenario, name: str, reply: str | None) -> None:
+    """The reference dialogue as it would have been logged, its replies replaced by `reply`; the ids do not matter."""
+    parent, tokens = None, 0
+    for turn_index, turn in enumerate(scenario.turns):
+        for index, step in enumerate(turn.reference):
+            ids = [f"{name}-{turn_index}-{index}-{n}" for n in range(len(step.calls))]
+            recorded = StepToRecord(
+                trajectory_id=name,
+                turn_index=turn_index,
+                index=index,
+                parent_id=parent,
+                user=turn.user,
+                version="v0001",
+                new_messages=[],
+                tools_hash=None,
+                message=_message(step, ids, reply),
+                delta_ids=[1],
+                sampled_ids=[2],
+                logprobs=[0.0],
+                context_tokens=tokens + 1,
+                finish_reason="stop" if step.reply is not None else "tool_calls",
+                latency_ms=1.0,
+                sampling={},
+            )
+            parent, tokens = record_step(log, recorded), tokens + 2
+            answers = [
+                ToolAnswer(call_id, call.response, call.is_error, ToolSource.RECORDED)
+                for call_id, call in zip(ids, step.calls, strict=True)
+            ]
+            record_tool_answers(log, name, answers)
+
+
+def _message(step: ReferenceStep, ids: list[str], reply: str | None) -> dict[str, Any]:
+    calls = [
+        {"id": call_id, "name": call.name, "arguments": json.dumps(call.arguments)}
+        for call_id, call in zip(ids, step.calls, strict=True)
+    ]
+    content = "" if step.reply is None else reply or step.reply
+    return {"content": content, "reasoning": step.thinking, "tool_calls": calls}

@@ -1,0 +1,115 @@
+"""What code decides of a turn: checks, and items that no model needs to look at. Pure; writes nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reward.checks import decide_check
+from reward.evidence import lacking_channel
+from reward.outcomes import dependencies_first
+from store.records import Item, TurnRecord
+from store.verdicts import Verdict
+from store.vocabulary import Outcome, VerdictSource
+
+CODE_JUDGE = "checks"
+RULE_JUDGE = "rules"
+"""Items without a check that need no model: an unmet dependency, or nothing there to look at."""
+
+ItemIds = dict[tuple[int, str], int]
+"""The log's id of an item, by turn index and key."""
+
+
+@dataclass(frozen=True)
+class CodeJudgement:
+    """What code could decide of a turn, and the items that are left for a model."""
+
+    verdicts: list[Verdict]
+    pending: list[Item]
+
+
+def judge_by_code(
+    items: Sequence[Item],
+    turn: TurnRecord,
+    ids: ItemIds,
+    said: Mapping[str, Outcome] | None = None,
+    *,
+    rules: bool = True,
+) -> CodeJudgement:
+    """Verdicts of the checks, and FAILs by rule for items that no model needs to look at.
+
+    By rule fails an item without a check whose dependency fails, or whose channel the turn lacks: a reply item without
+    a reply, a thinking item without thinking, a tool item without a call that succeeded. (What must *not* be called
+    has nothing to quote and belongs into a `not_called` check.) `said`: outcomes that stand whatever a check says here
+    (a person's, another judge's); dependencies are held against them. `rules` False: everything without a check is
+    left for a model. Raises ValueError for an item that `ids` does not know.
+    """
+    verdicts: dict[str, Verdict] = {}
+    pending = []
+    outcomes = dict(said or {})
+    for item in dependencies_first(items):
+        if item.check is not None:
+            verdicts[item.id] = _by_check(item, turn, ids)
+            outcomes.setdefault(item.id, verdicts[item.id].outcome)
+            continue
+        reason = why_no_model(item, turn, outcomes) if rules else None
+        if reason is None:
+            pending.append(item)
+        else:
+            verdicts[item.id] = make_verdict(item, turn, ids, Outcome.FAIL, judge=RULE_JUDGE, reason=reason)
+            outcomes.setdefault(item.id, Outcome.FAIL)
+    return CodeJudgement(list(verdicts.values()), pending)
+
+
+def why_no_model(item: Item, turn: TurnRecord, outcomes: Mapping[str, Outcome]) -> str | None:
+    """Why an item fails whatever a model would say; None if a model has to look."""
+    failed = [key for key in item.depends_on if outcomes.get(key) is Outcome.FAIL]
+    return f"it depends on {failed[0]!r}, which fails" if failed else lacking_channel(item.focus_on, turn)
+
+
+def make_verdict(
+    item: Item,
+    turn: TurnRecord,
+    ids: ItemIds,
+    outcome: Outcome,
+    *,
+    judge: str,
+    reason: str,
+    step_index: int | None = None,
+    quote: str = "",
+) -> Verdict:
+    """A verdict of code. Raises ValueError for an item that `ids` does not know."""
+    key = (turn.index, item.id)
+    if key not in ids:
+        raise ValueError(f"item {item.id!r} of turn {turn.index} is not in the log: add the scenario first")
+    return Verdict(
+        trajectory_id=turn.trajectory_id,
+        turn_index=turn.index,
+        item_id=ids[key],
+        item_key=item.id,
+        outcome=outcome,
+        step_index=step_index,
+        source=VerdictSource.CODE,
+        judge=judge,
+        prompt_hash=None,
+        reason=reason,
+        quote=quote,
+    )
+
+
+def _by_check(item: Item, turn: TurnRecord, ids: ItemIds) -> Verdict:
+    assert item.check is not None
+    try:
+        result = decide_check(item.check, turn)
+    except ValueError as error:
+        # The check itself is unsound; that is the checklist's fault and not the policy's.
+        reason = f"the check cannot be decided: {error}"
+        return make_verdict(item, turn, ids, Outcome.UNSCORED, judge=CODE_JUDGE, reason=reason)
+    return make_verdict(
+        item,
+        turn,
+        ids,
+        Outcome.PASS if result.satisfied else Outcome.FAIL,
+        judge=CODE_JUDGE,
+        reason=result.reason,
+        step_index=result.step_index,
+        quote=result.quote,
+    )
