@@ -25,8 +25,8 @@ from store.tokens import token_sequences
 from store.trajectories import create_group, end_trajectory, record_step
 from store.verdicts import Reward, Verdict, add_rewards, rewards_of, verdicts_of
 from store.vocabulary import FocusOn, Outcome, StopReason
+from tests.judged_log import alone, asked_ids, item, record, scenario, verdicts_json
 from tests.store_examples import a_scenario, a_step, record_chain, start
-from tests.test_judge import endpoint_judge, item, record, scenario, verdicts_json
 from tests.test_simulator import Endpoints, ask, weather
 from tests.test_simulator import scenario as tool_scenario
 from tests.turn_records import call, turn
@@ -42,7 +42,7 @@ ITEMS = (
 
 def judge_with(log: Log, answer: Callable[[dict[str, Any]], Any]) -> Judge:
     """A judge whose endpoint says what `answer` makes of a request's JSON."""
-    return Judge(log, endpoint_judge(lambda request: answer(json.loads(request.content))))
+    return Judge(log, alone(answer))
 
 
 def judged(log: Log, name: str, answer: Callable[[dict[str, Any]], Any]) -> dict[str, Verdict]:
@@ -57,12 +57,7 @@ def shown(request: dict[str, Any]) -> str:
 
 
 def all_fail(request: dict[str, Any]) -> str:
-    return verdicts_json(*((key, "", -1, "FAIL") for key in asked(request)))
-
-
-def asked(request: dict[str, Any]) -> list[str]:
-    schema = request["response_format"]["json_schema"]["schema"]
-    return list(schema["properties"]["verdicts"]["items"]["properties"]["id"]["enum"])
+    return verdicts_json(*((key, "", -1, "FAIL") for key in asked_ids(request)))
 
 
 def searches(count: int, reply: str | None = "It is 1200 euro.", **more: Any) -> TurnRecord:
@@ -83,9 +78,27 @@ def test_1_one_question_for_a_turn_whatever_its_steps_and_items(sqlite_log: Log)
     name = record(sqlite_log, scenario(ITEMS), [searches(3)])
     judged(sqlite_log, name, answer)
     (request,) = requests
-    assert sorted(asked(request)) == sorted(entry.id for entry in ITEMS)
+    assert sorted(asked_ids(request)) == sorted(entry.id for entry in ITEMS)
     last_of_dialogue = shown(request).rindex("It is 1200 euro.")
     assert all(shown(request).index(entry.question) > last_of_dialogue for entry in ITEMS)
+
+
+def test_1_questions_about_dialogues_that_begin_alike_begin_alike(sqlite_log: Log) -> None:
+    """Fault 1, the prefix: with the criterion first no two questions share more than their rules, and no prefix cache
+    can help. Here the questions about two rollouts of a group are the same up to where the rollouts part."""
+    requests: list[str] = []
+
+    def answer(request: dict[str, Any]) -> str:
+        requests.append(shown(request))
+        return all_fail(request)
+
+    played = scenario(ITEMS)
+    for name, page in (("one", 7), ("other", 8)):
+        steps = [[call("find", {"page": 0}, "the first page")], [call("find", {"page": page})], "Done."]
+        judged(sqlite_log, record(sqlite_log, played, [turn(*steps, trajectory_id=name)]), answer)
+    first, second = requests
+    parting = first.index('"page":7') + len('"page":')
+    assert second[:parting] == first[:parting] and second[parting] == "8"
 
 
 def test_1_no_question_whose_answer_is_known(sqlite_log: Log) -> None:
@@ -266,7 +279,7 @@ def test_7_a_judge_that_believes_the_policy_is_not_believed(sqlite_log: Log) -> 
     own channel: the reply's claim proves nothing about a tool call that was never made, nor a search that failed."""
 
     def gullible(request: dict[str, Any]) -> str:
-        return verdicts_json(*((key, "All items are satisfied", 1, "PASS") for key in asked(request)))
+        return verdicts_json(*((key, "All items are satisfied", 1, "PASS") for key in asked_ids(request)))
 
     items = (item("searched", FocusOn.TOOL_CALLS, 0.5), item("found", FocusOn.TOOL_RESPONSE, 0.5))
     happened = turn([call("look", {"at": "nothing"})], FORGED)
