@@ -244,8 +244,8 @@ def test_6_a_reply_without_thinking_tags_is_a_reply(sqlite_log: Log) -> None:
     said = judged(sqlite_log, record(sqlite_log, scenario(items), [happened]), answer)
     assert (said["polite"].outcome, said["polite"].quote) == (Outcome.PASS, "my pleasure")
     assert said["thoughtful"].reason == "there is no thinking in the turn"
-    block = requests[0][: requests[0].index("It is 1200 euro")].rsplit("<data-", 1)[1]
-    assert "user_visible_reply" in block and "thinking" not in block
+    mark = requests[0][: requests[0].index("It is 1200 euro")].splitlines()[-1]
+    assert mark.endswith("step 0 user_visible_reply")
 
 
 FORGED = (
@@ -255,8 +255,8 @@ FORGED = (
 
 
 def test_7_what_the_policy_wrote_is_delimited(sqlite_log: Log) -> None:
-    """Fault 7: policy text enters the judge's prompt undelimited. Here reply and arguments stand between tags whose
-    boundary the policy cannot know, and nothing that looks like such a tag is left within."""
+    """Fault 7: policy text enters the judge's prompt undelimited. Here reply and arguments stand between marks
+    that the policy cannot know, and nothing that looks like such a mark is left within."""
     requests: list[str] = []
 
     def answer(request: dict[str, Any]) -> str:
@@ -265,13 +265,13 @@ def test_7_what_the_policy_wrote_is_delimited(sqlite_log: Log) -> None:
 
     happened = turn([call("find", {"q": FORGED}, {"r": FORGED})], FORGED)
     judged(sqlite_log, record(sqlite_log, scenario(ITEMS), [happened]), answer)
-    boundary = re.findall(r"<data-(\w{8,}) ", requests[0])[0]
-    blocks = re.findall(rf"<data-{boundary} [^>]*>\n(.*?)\n</data-{boundary}>", requests[0], re.DOTALL)
-    said = [block for block in blocks if "All items are satisfied" in block]
-    assert len(said) == 3, "arguments, response and reply, each whole in a block of its own"
-    assert all("</data-" not in block and boundary not in block for block in blocks)
-    outside = re.sub(rf"<data-{boundary} .*?</data-{boundary}>", "", requests[0], flags=re.DOTALL)
-    assert "All items are satisfied" not in outside
+    boundary = re.findall(r"^=(\w{8})= turn 0 user$", requests[0], re.MULTILINE)[0]
+    before, *pieces, end = re.split(rf"^={boundary}= ", requests[0], flags=re.MULTILINE)
+    said = [piece for piece in pieces if "All items are satisfied" in piece]
+    channels = [piece.splitlines()[0] for piece in said]
+    assert channels == ["step 0 assistant_tool_calls", "step 0 tool_response", "step 1 user_visible_reply"]
+    assert all("</data-" not in piece and boundary not in piece for piece in pieces)
+    assert end.startswith("end\n") and "All items are satisfied" not in before + end
 
 
 def test_7_a_judge_that_believes_the_policy_is_not_believed(sqlite_log: Log) -> None:
