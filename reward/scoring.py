@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from typing import Any
 
 from reward.outcomes import reward_of
@@ -13,7 +14,7 @@ from store.scenarios import get_scenario
 from store.trajectories import TrajectorySummary, get_trajectory
 from store.turns import turns_of
 from store.verdicts import Reward, add_rewards, rewards_of, verdicts_of
-from store.vocabulary import StopReason
+from store.vocabulary import Origin, StopReason
 
 try:
     SOFTWARE = version("checkloop")
@@ -39,6 +40,9 @@ def read_played(log: Log, trajectory_ids: Iterable[str]) -> Played:
     digests = dict.fromkeys(summary.scenario_hash for summary in summaries if summary.scenario_hash)
     scenarios = {digest: get_scenario(log, digest) for digest in digests}
     turns = turns_of(log, [summary.id for summary in summaries if why_not_judged(summary) is None])
+    for summary in summaries:
+        if summary.origin is Origin.CHAT and summary.id in turns:
+            turns[summary.id] = promoted_turns(scenarios[str(summary.scenario_hash)], turns[summary.id])
     return Played(summaries, turns, scenarios, current_checklists(log, scenarios.values()))
 
 
@@ -74,14 +78,21 @@ def items_of(scenario: Scenario, checklists_T: Sequence[Sequence[Checklist]], tu
             f"trajectory {turn.trajectory_id!r} has a turn {turn.index}, but scenario {scenario.name!r} has only "
             f"{len(scenario.turns)} turns: it was not played from this scenario"
         )
-    return [item for checklist in checklists_T[turn.index] for item in checklist.items]
+    # Variants may share an item: it is judged once.
+    return list({item.id: item for checklist in checklists_T[turn.index] for item in checklist.items}.values())
+
+
+def promoted_turns(scenario: Scenario, turns: Sequence[TurnRecord]) -> list[TurnRecord]:
+    """The turns of a promoted chat as far as they are its scenario's: a chat goes on, or is said anew, afterwards."""
+    spoken = zip(turns, scenario.turns, strict=False)
+    return [turn for turn, _ in takewhile(lambda pair: pair[0].user == pair[1].user, spoken)]
 
 
 def why_not_judged(summary: TrajectorySummary) -> str | None:
     """Why a trajectory has no reward whatever its verdicts say; None if it is judged."""
     if summary.scenario_hash is None:
         return "it has no scenario, so no checklist"
-    if summary.stop_reason is None:
+    if summary.stop_reason is None and summary.origin is not Origin.CHAT:
         return "it has not ended"
     if summary.stop_reason is StopReason.FAILED:
         return summary.error or "it failed without saying why"

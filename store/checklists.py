@@ -4,7 +4,7 @@ A scenario's own checklist is revision 0 of variant 0 and stands in the scenario
 unique within scenario and turn, so that a revision which keeps an item keeps its verdicts; weights belong to revisions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, insert, select
@@ -16,6 +16,8 @@ from store.schema import ChecklistRow, ItemObjectionRow, ItemRow, ScenarioRow
 
 OWN = "scenario"
 """Author of a checklist that came with its scenario."""
+KEY_LENGTH = 128
+"""Characters of an item's key at most."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def add_checklists(log: Log, checklists: Sequence[Checklist]) -> list[Checklist]
     a key that is taken by other words gets a number behind it ("right_city~2"). Returns them as stored.
     """
     with log.writing() as connection:
-        return [_add(connection, checklist) for checklist in checklists]
+        return [append_checklist(connection, checklist) for checklist in checklists]
 
 
 def retire_item(
@@ -112,7 +114,7 @@ def retire_item(
         objection = {"item_id": item_id, "person": person, "reason": reason, "seen_in": seen_in}
         connection.execute(insert(ItemObjectionRow.__table__), [objection])
         return [
-            _add(
+            append_checklist(
                 connection,
                 replace(
                     checklist,
@@ -141,21 +143,17 @@ def without_item(items: Sequence[Item], key: str) -> tuple[Item, ...]:
     return tuple(kept)
 
 
-def _add(connection: Connection, checklist: Checklist) -> Checklist:
+def append_checklist(connection: Connection, checklist: Checklist) -> Checklist:
+    """`add_checklists` for one, in the caller's transaction."""
     where = f"turn {checklist.turn_index}, variant {checklist.variant}"
     try:
         check_checklist(checklist.items)
     except ValueError as error:
         raise LogError(f"the checklist of {where} is unsound: {error}") from error
     known = _known_items(connection, checklist.scenario_hash, checklist.turn_index)
-    renamed: dict[str, str] = {}
-    for item in checklist.items:
-        key, number = item.id, 2
-        while key in known and known[key].words != item.words:
-            key, number = f"{item.id}~{number}", number + 1
-        renamed[item.id] = key
-    if len(set(renamed.values())) != len(renamed):
-        raise LogError(f"the checklist of {where} names items {sorted(renamed)} that collide with earlier ones")
+    renamed = _keys(checklist.items, known)
+    if long := next((key for key in renamed.values() if len(key) > KEY_LENGTH), None):
+        raise LogError(f"the checklist of {where}: item key {long!r} is longer than {KEY_LENGTH} characters")
     items = tuple(
         item.model_copy(update={"id": renamed[item.id], "depends_on": tuple(renamed[key] for key in item.depends_on)})
         for item in checklist.items
@@ -185,6 +183,22 @@ def _add(connection: Connection, checklist: Checklist) -> Checklist:
     }
     connection.execute(insert(ChecklistRow.__table__), [row])
     return stored
+
+
+def _keys(items: Sequence[Item], known: Mapping[str, Item]) -> dict[str, str]:
+    """The key of each item by its id: its own, that of a known item with the same words, or its own with a number."""
+    keys: dict[str, str] = {}
+    for item in items:
+        same = [key for key, other in known.items() if other.words == item.words and key not in keys.values()]
+        if same:
+            keys[item.id] = item.id if item.id in same else same[0]
+    for item in items:
+        key, number = item.id, 2
+        while item.id not in keys:
+            if key not in known and key not in keys.values():
+                keys[item.id] = key
+            key, number = f"{item.id}~{number}", number + 1
+    return keys
 
 
 def _known_items(connection: Connection, scenario_hash: str, turn_index: int) -> dict[str, Item]:
