@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.policy_commands import app as policy_commands
+from reward.annotate_commands import annotate
 from store.commands import app as log_commands
 from store.vocabulary import ChatTools
 
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_commands, name="policy")
 app.add_typer(log_commands, name="log")
+app.command()(annotate)
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 

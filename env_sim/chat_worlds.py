@@ -23,7 +23,7 @@ from store.trajectories import TrajectorySummary, get_trajectory, link_scenario
 from store.turns import message_text
 from store.vocabulary import ChatTools, Origin, Split
 
-SOURCE = "chat"
+CHAT_SOURCE = "chat"
 """Of scenarios that were chats: their reference is what the policy did, and so no proof of what is right."""
 
 
@@ -51,7 +51,15 @@ def setup_of(summary: TrajectorySummary) -> ChatSetup | None:
 
 
 def promote_chat(log: Log, chat_id: str, tools: Sequence[ToolSpec] | None = None) -> Scenario:
-    """Adds the scenario that a chat's log makes and links the chat to it; a chat that has one keeps it.
+    """Adds the scenario that a chat's log makes and links the chat to it; a chat that has one keeps it."""
+    made = scenario_of_chat(log, chat_id, tools)
+    add_scenarios(log, [made])
+    link_scenario(log, chat_id, made.hash)
+    return made
+
+
+def scenario_of_chat(log: Log, chat_id: str, tools: Sequence[ToolSpec] | None = None) -> Scenario:
+    """The scenario that a chat is linked to, or the one that its log makes, with empty checklists; writes nothing.
 
     `tools` replaces what the setup says. A chat in a bundled world whose tools answered for themselves keeps that
     world; otherwise equal calls get the logged answers. Its split is train, or test in a domain that training never
@@ -59,13 +67,10 @@ def promote_chat(log: Log, chat_id: str, tools: Sequence[ToolSpec] | None = None
     """
     summary = get_trajectory(log, chat_id)
     if summary.origin is not Origin.CHAT:
-        raise LogError(f"{chat_id!r} is no chat but a trajectory of origin {summary.origin.value!r}: it has a scenario")
+        raise LogError(f"{chat_id!r} is no chat but a trajectory of origin {summary.origin.value!r}")
     if summary.scenario_hash is not None:
         return get_scenario(log, summary.scenario_hash)
-    made = _scenario_of_chat(log, summary, tools)
-    add_scenarios(log, [made])
-    link_scenario(log, chat_id, made.hash)
-    return made
+    return _made_of(log, summary, tools)
 
 
 def read_tools(path: Path) -> list[ToolSpec]:
@@ -83,7 +88,7 @@ def read_tools(path: Path) -> list[ToolSpec]:
         raise LogError(f"{path} is no JSON list of tools in OpenAI's form: {error}") from error
 
 
-def _scenario_of_chat(log: Log, summary: TrajectorySummary, tools: Sequence[ToolSpec] | None) -> Scenario:
+def _made_of(log: Log, summary: TrajectorySummary, tools: Sequence[ToolSpec] | None) -> Scenario:
     setup, seed = setup_of(summary), summary.seed or 0
     if tools is None:
         if setup is None or setup.tools is ChatTools.MCP:
@@ -101,8 +106,8 @@ def _scenario_of_chat(log: Log, summary: TrajectorySummary, tools: Sequence[Tool
             raise LogError(f"chat {summary.id!r} has no turn that ended with a reply: there is nothing to promote")
         return Scenario(
             name=f"chat {summary.id}",
-            domain=domain or SOURCE,
-            source=SOURCE,
+            domain=domain or CHAT_SOURCE,
+            source=CHAT_SOURCE,
             split=Split.TRAIN if seen else Split.TEST,
             seed=seed,
             system=_system_prompt(log, summary.id, domain, seed),

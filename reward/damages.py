@@ -169,14 +169,13 @@ def _response_damages(item: Item, reference: TurnRecord, found: Sequence[CallRec
     made = []
     for value in dict.fromkeys(named):
         changed = {call.call_id: _without(call.response or "", [value]) for call in found}
-        if all(other is not None for other in changed.values()):
-            answers = {key: {"response": other} for key, other in changed.items()}
-            made.append(
-                Damaged(
-                    Damage.WRONG_RESPONSE,
-                    _change(reference, lambda call, new=answers: call.model_copy(update=new.get(call.call_id, {}))),
-                )
-            )
+        if None not in changed.values():
+
+            def answer_otherwise(call: CallRecord, changed: dict[str, str | None] = changed) -> CallRecord:
+                other = changed.get(call.call_id, call.response)
+                return call.model_copy(update={"response": other})
+
+            made.append(Damaged(Damage.WRONG_RESPONSE, _change(reference, answer_otherwise)))
     return made
 
 
@@ -233,7 +232,9 @@ def named_values(item: Item, reference: TurnRecord) -> list[str]:
     text = _asked(item)
     held = [leaf for step in reference.steps for call in step.calls for leaf in leaves(call.response or "")]
     values = dict.fromkeys([*numbers(reference.reply), *held])
-    return [value for value in values if _mentions(text, value) and _mentions(reference.reply, value)]
+    named = [value for value in values if _mentions(text, value) and _mentions(reference.reply, value)]
+    # "21" is no value of its own beside "January 21".
+    return [value for value in named if not any(other != value and _mentions(other, value) for other in named)]
 
 
 def _asked(item: Item) -> str:
@@ -292,7 +293,7 @@ def _updating(ids: set[str], update: dict[str, Any]) -> Callable[[CallRecord], C
 
 def _change(turn: TurnRecord, change: Callable[[CallRecord], CallRecord | None]) -> TurnRecord:
     """The turn with every call changed, or left out where `change` gives None; steps left without a call go."""
-    steps = []
+    steps: list[StepRecord] = []
     for step in turn.steps:
         calls = tuple(new for call in step.calls if (new := change(call)) is not None)
         if calls or not step.calls:
