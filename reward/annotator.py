@@ -1,4 +1,4 @@
-"""`annotate_scenarios`: finds scenarios that lack checklists and has them written, many at a time (CM2 pipeline, step 4).
+"""`annotate_scenarios`: has checklists written for scenarios that lack them, many at a time (CM2 pipeline, 4).
 
 Reads scenarios, checklists and annotations; `reward.dialogue_annotator` writes each dialogue when it is done, so that a
 kill loses at most the dialogues in flight, and the same call goes on where it stood.

@@ -63,7 +63,7 @@ _ERROR = '{"error":"service unavailable"}'
 
 
 def damages(item: Item, reference: TurnRecord) -> list[Damaged]:
-    """Damaged references that must fail the item if it holds in the reference; each another one than the reference."""
+    """Damaged references that must fail the item if it holds in the reference; each is another one."""
     if item.check is None:
         by_channel = {FocusOn.REPLY: _reply_damages, FocusOn.THINKING: _thinking_damages}
         made = by_channel.get(item.focus_on, _call_damages)(item, reference)
@@ -75,7 +75,7 @@ def damages(item: Item, reference: TurnRecord) -> list[Damaged]:
         made = _reply_damages(item, reference)
     else:
         made = _call_damages(item, reference)
-    return [damaged for damaged in made if damaged.turn != reference]
+    return [one for place, one in enumerate(made) if one.turn != reference and one not in made[:place]]
 
 
 def other_value(value: Any, tolerance: float = 0.0) -> Any:
@@ -231,9 +231,9 @@ def named_values(item: Item, reference: TurnRecord) -> list[str]:
     """Values of the reply (its numbers and codes, and what the turn's responses hold) that the item's words name."""
     text = _asked(item)
     held = [leaf for step in reference.steps for call in step.calls for leaf in leaves(call.response or "")]
-    values = dict.fromkeys([*numbers(reference.reply), *held])
+    # 1,200 and 1200 are one value, and "21" is none of its own beside "January 21".
+    values = {tokenize(value).joined: value for value in [*held, *numbers(reference.reply)]}.values()
     named = [value for value in values if _mentions(text, value) and _mentions(reference.reply, value)]
-    # "21" is no value of its own beside "January 21".
     return [value for value in named if not any(other != value and _mentions(other, value) for other in named)]
 
 
