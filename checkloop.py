@@ -212,15 +212,15 @@ def main() -> None:
     from train.errors import TrainingFailed
 
     try:
-        app(standalone_mode=False)
+        # A command that ended with typer.Exit is not raised here: its status is what the call returns.
+        if status := app(standalone_mode=False):
+            sys.exit(status)
     except (SettingsError, LogError, ModelError, ServerError, TrainingFailed, OSError) as error:
         print(f"checkloop: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("checkloop: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
     except UsageProblem as error:
         error.show()
         sys.exit(error.exit_code)

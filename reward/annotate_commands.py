@@ -61,6 +61,7 @@ def annotate(
         raise SettingsError("--variants says how many, --variant says which one: give one of the two")
     if settings.annotator is None:
         raise SettingsError("there is no annotator: name one in checkloop.toml, section [annotator]")
+    judge_items = _judge(settings) if with_judge else None
     chosen = [variant] if variant is not None else list(range(variants or settings.annotation.variants))
     price = settings.prices.get(settings.annotator.model)
     endpoint = RoleEndpoint(ModelRole.ANNOTATOR, settings.annotator, log=log, price=price)
@@ -74,7 +75,6 @@ def annotate(
         scenarios = list({one.scenario.hash: one.scenario for one in work}.values())[:limit]
     if dry_run:
         return _estimate(log, scenarios, annotator, chosen, again, settings)
-    judge_items = _judge(settings) if with_judge else None
     with _progress() as (begin, advance):
         report = asyncio.run(
             annotate_scenarios(

@@ -64,7 +64,9 @@ def write_rewards(log: Log, played: Played) -> dict[str, Reward]:
         variants_T = played.checklists[str(summary.scenario_hash)]
         checklists_T = [[checklist.items for checklist in variants] for variants in variants_T]
         step_counts = [turn.steps[-1].index + 1 for turn in played.turns.get(summary.id, [])]
-        reward = reward_of(summary.id, checklists_T, verdicts.get(summary.id, []), step_counts)
+        gone = summary.origin is Origin.CHAT and len(step_counts) < len(checklists_T)
+        excluded = "the chat was said anew since it became a scenario" if gone else None
+        reward = reward_of(summary.id, checklists_T, verdicts.get(summary.id, []), step_counts, excluded)
         rewards[summary.id] = replace(reward, made_of=_made_of(variants_T))
     known = rewards_of(log, names)
     add_rewards(log, [reward for name, reward in rewards.items() if known.get(name) != reward])
