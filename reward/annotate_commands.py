@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from store.vocabulary import AnnotationStatus, Split
+from store.vocabulary import Split
 
 if TYPE_CHECKING:
-    from reward.annotator import Report
-    from reward.dialogue_annotator import Annotated as AnnotatedWork
-    from reward.dialogue_annotator import Annotator, Cost
+    from reward.dialogue_annotator import Annotator
+    from reward.examination import Annotated as AnnotatedWork
     from reward.self_test import JudgeItems
     from store.database import Log
     from store.records import Scenario
@@ -39,12 +38,17 @@ def annotate(
     with_judge: Annotated[
         bool, typer.Option("--with-judge", help="The self-test asks the judge about items without a check.")
     ] = False,
+    answer: Annotated[
+        Path | None, typer.Option(help="Checklists that a person wrote, in the annotator's form, for one scenario.")
+    ] = None,
+    person: Annotated[str, typer.Option(help="With --answer: who wrote them.")] = "",
     seed: Annotated[int, typer.Option(help="Of the annotator's sampling.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much it would be.")] = False,
     waiting: Annotated[bool, typer.Option("--list", help="List what waits for a person, with the reasons.")] = False,
 ) -> None:
     """Writes a checklist for every turn that has none, with the annotator LLM of the settings."""
     from agent.role_endpoint import RoleEndpoint
+    from reward.annotation_report import report_lines
     from reward.annotator import annotate_scenarios, open_work
     from reward.dialogue_annotator import Annotator
     from store.database import open_log
@@ -59,9 +63,14 @@ def annotate(
         raise SettingsError("--tools says which tools a chat had: it needs --chat ID")
     if variants is not None and variant is not None:
         raise SettingsError("--variants says how many, --variant says which one: give one of the two")
+    if (answer is None) != (not person):
+        raise SettingsError("--answer FILE and --person NAME go together: checklists have an author")
+    judge_items = _judge(settings) if with_judge else None
+    if answer is not None:
+        chosen_ones = _select(log, split=split, domain=domain, source=source, named=scenario)
+        return _store_answer(log, chosen_ones, variant or 0, again, answer, person, judge_items)
     if settings.annotator is None:
         raise SettingsError("there is no annotator: name one in checkloop.toml, section [annotator]")
-    judge_items = _judge(settings) if with_judge else None
     chosen = [variant] if variant is not None else list(range(variants or settings.annotation.variants))
     price = settings.prices.get(settings.annotator.model)
     endpoint = RoleEndpoint(ModelRole.ANNOTATOR, settings.annotator, log=log, price=price)
@@ -108,49 +117,6 @@ def _promoted(log: "Log", chat_id: str, tools: Path | None, dry_run: bool) -> "S
     return made
 
 
-def report_lines(report: "Report") -> list[str]:
-    """What a person is told at the end."""
-    done, open_ones, failed = (
-        report.of(status) for status in (AnnotationStatus.DONE, AnnotationStatus.NEEDS_PERSON, None)
-    )
-    lines = [
-        f"{len(done)} dialogues annotated, {len(open_ones)} wait for a person (checkloop annotate --list), "
-        f"{len(failed)} without an answer, {report.skipped} skipped (--again writes them anew)"
-    ]
-    tests = [one.figures["self_test"] for one in done]
-    items, checked = (sum(test[key] for test in tests) for key in ("items", "with_check"))
-    tested, blind = (sum(test[key] for test in tests) for key in ("tested", "not_discriminating"))
-    if items:
-        dropped = sum(len(one.figures["checks"]["dropped"]) for one in done)
-        lines.append(
-            f"{items} items, {checked} with a check ({_percent(checked, items)}), {dropped} proposed checks dropped; "
-            f"{tested} tried on damaged references, {blind} of them do not discriminate ({_percent(blind, tested)})"
-        )
-    lines += [
-        f"  does not discriminate: {_where(one)}, {of}" for one in done for of in one.figures["self_test"]["blind"]
-    ]
-    lines += [f"  {_where(one)}, {problem}" for one in done for problem in one.problems]
-    lines += [f"  no answer: {_where(one)}: {one.problems[0]}" for one in failed]
-    answered = len(done) + len(open_ones)
-    if answered:
-        cost = report.cost
-        cached = f" ({cost.cached_tokens:,} of them from the endpoint's cache)" if cost.cached_tokens else ""
-        lines.append(
-            f"{cost.calls} answers, {cost.prompt_tokens:,} prompt tokens{cached}, {cost.completion_tokens:,} generated"
-            f"; a dialogue: {cost.prompt_tokens / answered:,.0f} + {cost.completion_tokens / answered:,.0f} tokens"
-            + _dollars(cost, answered)
-        )
-    if report.stopped is not None:
-        lines.append(f"stopped with {report.left} left, the same command goes on with them: {report.stopped}")
-    return lines
-
-
-def _dollars(cost: "Cost", dialogues: int) -> str:
-    if cost.usd is None:
-        return '; what it cost is not known (name the price in [prices."MODEL"])'
-    return f"; {cost.usd:.4f} USD, {cost.usd / dialogues:.4f} a dialogue"
-
-
 def _estimate(
     log: "Log",
     scenarios: Sequence["Scenario"],
@@ -159,8 +125,9 @@ def _estimate(
     again: bool,
     settings: "Settings",
 ) -> None:
+    from reward.annotation_report import cost_text
     from reward.annotator import open_work
-    from reward.dialogue_annotator import Cost
+    from reward.examination import Cost
 
     work, skipped = open_work(log, scenarios, annotator, variants, again=again)
     total = Cost()
@@ -172,10 +139,45 @@ def _estimate(
     )
     price = settings.prices.get(settings.annotator.model) if settings.annotator else None
     if price is None:
-        typer.echo(text + _dollars(total, 1))
+        typer.echo(f"{text}; {cost_text(total, 1)}")
     else:
         usd = (total.prompt_tokens * price.prompt + total.completion_tokens * price.completion) / 1e6
         typer.echo(f"{text}; at most {usd:.4f} USD, {usd / max(len(work), 1):.4f} a dialogue, if nothing goes back")
+
+
+def _store_answer(
+    log: "Log",
+    scenarios: Sequence["Scenario"],
+    variant: int,
+    again: bool,
+    file: Path,
+    person: str,
+    judge_items: "JudgeItems | None",
+) -> None:
+    from reward.annotation_report import named
+    from reward.examination import Work, store_answer
+    from store.checklists import current_checklists
+    from store.settings import SettingsError
+
+    if len(scenarios) != 1:
+        raise SettingsError(
+            f"{len(scenarios)} scenarios meet the conditions: --answer is for one, name it (--scenario)"
+        )
+    (scenario,) = scenarios
+    current_T = current_checklists(log, [scenario])[scenario.hash]
+    there = [any(one.variant == variant for one in current) for current in current_T]
+    turns = tuple(turn for turn in range(len(scenario.turns)) if again or not there[turn])
+    if not turns:
+        raise SettingsError(
+            f"every turn of {scenario.name!r} has a checklist of variant {variant}: --again replaces it"
+        )
+    work = Work(scenario, variant, turns)
+    text = file.read_text(encoding="utf-8")
+    stored = asyncio.run(store_answer(log, work, text, person=person, judge_items=judge_items))
+    figures = stored.figures
+    typer.echo(f"{named(stored)}: {figures['items']} items in {len(turns)} turns, {figures['with_check']} with a check")
+    for problem in stored.problems:
+        typer.echo(f"  {problem}")
 
 
 def _list_waiting(log: "Log") -> None:
@@ -223,20 +225,13 @@ def _judge(settings: "Settings") -> "JudgeItems":
     return judge_items
 
 
-def _where(one: "AnnotatedWork") -> str:
-    variant = f", variant {one.work.variant}" if one.work.variant else ""
-    return f"{one.work.scenario.name} ({one.work.scenario.hash[:12]}){variant}"
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.0f} %" if whole else "none"
-
-
 @contextmanager
 def _progress() -> Iterator[tuple[Callable[[int], None], Callable[["AnnotatedWork"], None]]]:
     """A bar on standard error; where that is no terminal, a line every ten dialogues."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from reward.annotation_report import named
 
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("annotating"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -252,6 +247,6 @@ def _progress() -> Iterator[tuple[Callable[[int], None], Callable[["AnnotatedWor
             ended += 1
             bar.advance(task)
             if not console.is_terminal and ended % 10 == 0:
-                console.print(f"{ended} dialogues, the last one: {_where(one)}", soft_wrap=True)
+                console.print(f"{ended} dialogues, the last one: {named(one)}", soft_wrap=True)
 
         yield begin, advance

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint
-from reward.dialogue_annotator import Annotated, Annotator, Cost, Work
+from reward.dialogue_annotator import Annotator
+from reward.examination import Annotated, Cost, Work
 from reward.self_test import JudgeItems
 from store.annotations import latest_annotations
 from store.checklists import Checklist, current_checklists

@@ -1,36 +1,28 @@
-"""Writes the checklists of one dialogue with an annotator LLM: asks, validates, tests, stores.
+"""Writes the checklists of one dialogue with an annotator LLM (CM2 pipeline, step 4).
 
 One call a dialogue where it fits, otherwise one a turn. What is unsound goes back with the reasons in the same
-conversation; what is never repaired is handed to a person, and nothing of the dialogue is stored. Writes model calls,
-and an annotation with its checklists in one transaction. The prompt is `prompts/annotate.md`, addressed by the SHA-256
+conversation; what is never repaired is handed to a person, and nothing of the dialogue is stored. Writes model calls;
+`reward.examination` judges and stores what was written. The prompt is `prompts/annotate.md`, addressed by the SHA-256
 of its text.
 """
 
-import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import chain
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from openai.types.chat import ChatCompletionMessageParam
 
 from agent.role_endpoint import CHARACTERS_PER_TOKEN, RoleEndpoint, Said, Subject
-from env_sim.chat_worlds import CHAT_SOURCE
-from env_sim.recordings import played_reference
-from reward.annotation_form import TurnDraft, answer_format, read_answer, show_dialogue, show_problems, show_task
-from reward.annotation_rules import problems_of, spoken_text, with_scaled_weights
-from reward.checklist_proposals import Settled, settle_check
-from reward.self_test import ItemTest, JudgeItems, figures_of, run_self_test, run_self_test_with
-from store.annotations import Annotation, record_annotation
-from store.checklists import Checklist, without_item
+from reward.annotation_form import answer_format, read_answer, show_dialogue, show_problems, show_task
+from reward.examination import Annotated, Cost, Examined, Work, examine, is_trusted, store_examined
+from reward.self_test import JudgeItems
+from store.annotations import Annotation
 from store.database import Log
-from store.records import Item, Scenario
+from store.records import Scenario
 from store.settings import AnnotationSettings, SettingsError
-from store.vocabulary import AnnotationStatus, Outcome
 
 PROMPT_FILE = Path(__file__).parent / "prompts" / "annotate.md"
 RETRY_TOKENS = 1000
@@ -40,53 +32,11 @@ _LONGEST: tuple[int | None, ...] = (None, 4000, 1500, 600, 200)
 
 
 @dataclass(frozen=True)
-class Work:
-    """A variant of a scenario's checklists that is to be written, and for which turns."""
-
-    scenario: Scenario
-    variant: int
-    turns: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Plan:
     """How a dialogue is asked about: the turns of each call, and how long a message may be (None: as long as it is)."""
 
     dialogue: str
     calls: tuple[tuple[int, ...], ...]
-
-
-@dataclass
-class Cost:
-    """Sums over the answers about a dialogue."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    usd: float | None = None
-    """None where the model's price is not known."""
-
-    def add(self, said: "Said | Cost") -> None:
-        self.calls += said.calls if isinstance(said, Cost) else 1
-        self.prompt_tokens += said.prompt_tokens
-        self.cached_tokens += said.cached_tokens
-        self.completion_tokens += said.completion_tokens
-        if said.usd is not None:
-            self.usd = (self.usd or 0.0) + said.usd
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """What became of one piece of work."""
-
-    work: Work
-    status: AnnotationStatus | None
-    """None where the endpoint gave no answer: nothing is stored, the work is still to do."""
-    problems: tuple[str, ...]
-    """Why it needs a person or failed; of what is done, the items left out."""
-    cost: Cost
-    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Annotator:
@@ -107,7 +57,7 @@ class Annotator:
         self._endpoint = endpoint
         self._settings = settings
         self._seed = seed
-        self._judge_items = judge_items
+        self.judge_items = judge_items
         self._prompt = _read_prompt(settings.prompt)
         self.prompt_hash = hashlib.sha256(self._prompt.encode()).hexdigest()
         # One for all dialogues of the process: what is shown stays the same text, and the endpoint's cache holds.
@@ -146,7 +96,7 @@ class Annotator:
         Raises EndpointError or LimitReached, with nothing stored, where no answer is to be had.
         """
         answers = 0
-        accepted: dict[int, _Accepted] = {}
+        accepted: dict[int, Examined] = {}
         problems: dict[int, list[str]] = {}
         plan = self.plan(work)
         if plan is None:
@@ -159,33 +109,16 @@ class Annotator:
             answers += conversation.answers
             if problems:  # nothing of the dialogue will be stored: no need to pay for the rest
                 break
-        said = tuple(f"turn {turn}: {problem}" for turn, of in sorted(problems.items()) for problem in of)
-        left_out = tuple(chain.from_iterable(accepted[turn].left_out for turn in sorted(accepted)))
-        annotation = Annotation(
-            scenario_hash=work.scenario.hash,
-            variant=work.variant,
-            annotator=self.name,
+        return await store_examined(
+            self._log,
+            work,
+            accepted,
+            problems,
+            author=self.name,
             prompt_hash=self.prompt_hash,
-            status=AnnotationStatus.NEEDS_PERSON if problems else AnnotationStatus.DONE,
-            attempts=answers,
-            problems=said or left_out,
-            figures=_figures(list(accepted.values()), cost),
+            answers=answers,
+            cost=cost,
         )
-        checklists = [
-            Checklist(
-                scenario_hash=annotation.scenario_hash,
-                turn_index=turn,
-                items=accepted[turn].items,
-                variant=work.variant,
-                author=self.name,
-                prompt_hash=self.prompt_hash,
-                reason="written by the annotator",
-            )
-            for turn in sorted(accepted)
-            if not problems
-        ]
-        await asyncio.to_thread(record_annotation, self._log, annotation, checklists)
-        return Annotated(work, annotation.status, annotation.problems, cost, annotation.figures)
 
     async def ask(self, messages: Sequence[ChatCompletionMessageParam], work: Work, turns: Sequence[int]) -> Said:
         """One question about `turns`; another seed for each variant, turn and place in the conversation."""
@@ -201,35 +134,6 @@ class Annotator:
                 turn_index=turns[0] if len(turns) == 1 else None,
             ),
         )
-
-    async def examine(self, scenario: Scenario, turn: int, draft: TurnDraft) -> "_Accepted":
-        """The turn's checklist as it can be stored, or the reasons why it cannot."""
-        spoken = scenario.turns[turn]
-        reference = played_reference(spoken, turn)
-        trusted = is_trusted(scenario, turn)
-        tools = {tool.name: tool for tool in scenario.tools}
-        settled = [settle_check(one.item, one.proposal, reference, tools) for one in draft.drafts]
-        bad = [f"turn {turn}, {one.item.id}: {one.bad_proposal}" for one in draft.drafts if one.bad_proposal]
-        items: tuple[Item, ...] = tuple(one.item for one in settled)
-        problems = [*draft.problems, *problems_of(items, reference, spoken_text(scenario, turn), trusted)]
-        if problems:
-            return _Accepted(turn, problems=problems)
-        items = with_scaled_weights(items)
-        tests = await self._tests(scenario, turn, items) if reference.steps else []
-        failing = [test.key for test in tests if trusted and test.on_reference is Outcome.FAIL]
-        if len(failing) == len(items):
-            return _Accepted(turn, problems=[f"the reference fails every item: {', '.join(failing)}"])
-        for key in failing:
-            items = without_item(items, key)
-        left_out = [f"turn {turn}, item {key!r} is left out: the reference fails it" for key in failing]
-        return _Accepted(turn, items, settled, bad, tests, left_out)
-
-    async def _tests(self, scenario: Scenario, turn: int, items: Sequence[Item]) -> list[ItemTest]:
-        reference = played_reference(scenario.turns[turn], turn)
-        if self._judge_items is None:
-            return run_self_test(items, reference)
-        earlier = [played_reference(scenario.turns[before], before) for before in range(turn)]
-        return await run_self_test_with(items, reference, earlier, self._judge_items)
 
     @property
     def first_message(self) -> ChatCompletionMessageParam:
@@ -251,24 +155,11 @@ class Annotator:
         return max(0, int(room * CHARACTERS_PER_TOKEN))
 
 
-@dataclass
-class _Accepted:
-    """A turn's checklist that may be stored, with what is known of it; or `problems`."""
-
-    turn: int
-    items: tuple[Item, ...] = ()
-    settled: Sequence[Settled] = ()
-    bad_proposals: Sequence[str] = ()
-    tests: Sequence[ItemTest] = ()
-    left_out: Sequence[str] = ()
-    problems: list[str] = field(default_factory=list)
-
-
 class _Conversation:
     """Questions about the same turns, each after the first one with what was wrong with the answer before."""
 
     def __init__(self, annotator: Annotator, work: Work, turns: Sequence[int], dialogue: str) -> None:
-        self.accepted: dict[int, _Accepted] = {}
+        self.accepted: dict[int, Examined] = {}
         self.answers = 0
         self._annotator = annotator
         self._work = work
@@ -281,7 +172,7 @@ class _Conversation:
 
     async def run(self, cost: Cost) -> dict[int, list[str]]:
         """Why turns are still unsound after the last answer; empty if all are accepted."""
-        scenario, tools = self._work.scenario, {tool.name: tool for tool in self._work.scenario.tools}
+        tools = {tool.name: tool for tool in self._work.scenario.tools}
         problems: dict[int, list[str]] = {}
         for _ in range(self._annotator.attempts):
             said = await self._annotator.ask(self._messages, self._work, self._turns)
@@ -291,7 +182,7 @@ class _Conversation:
             for turn, draft in read_answer(said.text, self._turns, tools).items():
                 if said.truncated and draft.problems:
                     draft.problems = [f"the answer was cut off after {said.completion_tokens} tokens: write less"]
-                examined = await self._annotator.examine(scenario, turn, draft)
+                examined = await examine(self._work.scenario, turn, draft, self._annotator.judge_items)
                 if examined.problems:
                     problems[turn] = examined.problems
                 else:
@@ -313,29 +204,8 @@ class _Conversation:
         self._messages += [{"role": "assistant", "content": answer or "{}"}, {"role": "user", "content": reasons}]
 
 
-def is_trusted(scenario: Scenario, turn: int) -> bool:
-    """Whether the turn's reference proves what is right: not in a chat, where it is what the policy did."""
-    return scenario.source != CHAT_SOURCE and bool(scenario.turns[turn].reference)
-
-
 def _task(scenario: Scenario, turns: Sequence[int]) -> str:
     return show_task(turns, [turn for turn in turns if not is_trusted(scenario, turn)])
-
-
-def _figures(turns: Sequence[_Accepted], cost: Cost) -> dict[str, Any]:
-    settled = [one for turn in turns for one in turn.settled]
-    bad = [problem for turn in turns for problem in turn.bad_proposals]
-    dropped = [
-        f"turn {turn.turn}, {one.item.id}: {one.dropped}" for turn in turns for one in turn.settled if one.dropped
-    ]
-    checks = {
-        "proposed": sum(one.proposed for one in settled) + len(bad),
-        "derived": sum(one.derived for one in settled),
-        "kept": sum(one.item.check is not None for one in settled),
-        "dropped": dropped + bad,
-    }
-    tests = [test for turn in turns for test in turn.tests]
-    return {"self_test": figures_of(tests), "checks": checks, "cost": asdict(cost)}
 
 
 def _read_prompt(file: Path | None) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from agent.role_endpoint import RoleEndpoint
 from env_sim.scenario_generator import generate_scenarios
-from reward.annotate_commands import report_lines
+from reward.annotation_report import report_lines
 from reward.annotator import ENOUGH_FAILURES, Report, annotate_scenarios
 from reward.dialogue_annotator import PROMPT_FILE
 from store.annotations import latest_annotations, waiting_for_person

@@ -12,8 +12,9 @@ from env_sim.chat_worlds import promote_chat, read_tools, scenario_of, scenario_
 from env_sim.simulator import Simulator
 from reward.annotator import annotate_scenarios
 from reward.judge import Judge
-from store.annotations import Annotation, record_annotation
+from store.annotations import Annotation, record_annotation, waiting_for_person
 from store.chats import ChatSetup, create_chat
+from store.checklists import current_checklists
 from store.database import Log, LogError, open_log
 from store.scenarios import add_scenarios, load_scenarios
 from store.settings import AnnotationSettings
@@ -27,7 +28,7 @@ from store.trajectories import (
 )
 from store.verdicts import verdicts_of
 from store.vocabulary import AnnotationStatus, ChatTools, FocusOn, Origin, Split, ToolSource
-from tests.annotation_examples import item, trip
+from tests.annotation_examples import FIRST_TURN, SECOND_TURN, item, trip
 from tests.scripted_annotator import as_answer, as_text, endpoint, in_turn
 from tests.store_examples import a_call, a_step
 
@@ -206,6 +207,27 @@ def test_the_command_lists_what_waits_for_a_person(command: Any, sqlite_url: str
     record_annotation(log, needs)
     said = command("--list")[1]
     assert "trip (travel)" in said and "big, 4 answers" in said and "- turn 1: all weights are 0" in said
+
+
+def test_a_person_writes_what_the_annotator_could_not(command: Any, sqlite_url: str, tmp_path: Path) -> None:
+    """In the annotator's form, and examined like its answers."""
+    log = open_log(sqlite_url)
+    add_scenarios(log, [trip()])
+    record_annotation(log, Annotation(trip().hash, 0, "big", "f" * 64, AnnotationStatus.NEEDS_PERSON, 4, ("hopeless",)))
+    file = tmp_path / "mine.json"
+    given = ("--scenario", "trip", "--answer", str(file), "--person", "ada")
+    file.write_text(as_text(as_answer(FIRST_TURN, 0)))
+    status, _, complaint = command(*given)
+    assert status == 1 and "turn 1: the answer has no checklist of this turn" in complaint
+    file.write_text(as_text(as_answer(FIRST_TURN, 0), as_answer(SECOND_TURN, 1)))
+    status, said, _ = command(*given)
+    assert status == 0 and "4 items in 2 turns, 3 with a check" in said
+    assert waiting_for_person(log) == []
+    (first,), (second,) = current_checklists(log, [trip()])[trip().hash]
+    assert (first.author, second.author, first.prompt_hash) == ("ada", "ada", None)
+    status, _, complaint = command(*given)
+    assert status == 1 and "has a checklist of variant 0" in complaint
+    assert command("--answer", str(file))[0] == 1
 
 
 def test_the_command_says_what_got_no_answer(command: Any, sqlite_url: str) -> None:
