@@ -105,7 +105,7 @@ def derive_check(item: Item, reference: TurnRecord) -> Check | None:
         return ReplyMentions(all_of=tuple((value,) for value in values)) if values else None
     if item.focus_on is FocusOn.THINKING:
         return None
-    found = [call for call in targets(item, reference) if find_mention(text, call.name) is not None]
+    found = [call for call in targets(item, reference) if _is_named(text, call.name)]
     if len({call.name for call in found}) != 1:
         return None
     call = found[0]

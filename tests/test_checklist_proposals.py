@@ -5,9 +5,20 @@ import pytest
 from env_sim.recordings import played_reference
 from env_sim.scenario_generator import generate_scenarios
 from reward.checklist_proposals import derive_check, settle_check
-from store.records import Called, CallOrder, Check, Item, NotCalled, ReplyAsks, ReplyMentions, ResponseReceived
+from store.records import (
+    Called,
+    CallOrder,
+    Check,
+    Evidence,
+    Item,
+    NotCalled,
+    ReplyAsks,
+    ReplyMentions,
+    ResponseReceived,
+)
 from store.vocabulary import Split
 from tests.annotation_examples import CALL, OFFER, REPLY, RESPONSE, TOOLS, TURNS
+from tests.turn_records import call, turn
 
 TOOL_SPECS = {tool.name: tool for tool in TOOLS}
 
@@ -16,8 +27,8 @@ def without(item: Item) -> Item:
     return item.model_copy(update={"check": None})
 
 
-def settle(item: Item, proposal: Check | None, turn: int = 0) -> tuple[Check | None, str | None]:
-    settled = settle_check(without(item), proposal, played_reference(TURNS[turn], turn), TOOL_SPECS)
+def settle(item: Item, proposal: Check | None, index: int = 0) -> tuple[Check | None, str | None]:
+    settled = settle_check(without(item), proposal, played_reference(TURNS[index], index), TOOL_SPECS)
     return settled.item.check, settled.dropped
 
 
@@ -75,10 +86,17 @@ def test_nothing_is_derived_where_the_words_say_more_or_less(question: str) -> N
     assert derive_check(item, played_reference(TURNS[0], 0)) is None
 
 
+def test_a_tool_that_was_made_up_without_a_word_does_no_harm() -> None:
+    """A chat's policy may call anything."""
+    played = turn([call("**", {"origin": "Oslo"})], "Done.")
+    odd = without(CALL).model_copy(update={"evidence": (Evidence(step=0, channel=CALL.focus_on, snippet="Oslo"),)})
+    assert derive_check(odd, played) is None
+
+
 def test_nothing_is_derived_for_an_offer_but_the_annotator_may_propose() -> None:
-    assert settle(OFFER, None, turn=1) == (None, None)
+    assert settle(OFFER, None, 1) == (None, None)
     asks = ReplyAsks(about=("book",))
-    assert settle(OFFER, asks, turn=1) == (asks, None)
+    assert settle(OFFER, asks, 1) == (asks, None)
 
 
 def test_bundled_checks_are_found_again_from_words_and_evidence_alone() -> None:

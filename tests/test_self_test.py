@@ -130,3 +130,9 @@ def test_a_response_in_several_places_is_changed_in_all() -> None:
     played = turn([call("find", {}, {"id": "A1"})], [call("find", {}, {"id": "A1", "n": 3})], "It is A1.")
     found = item("found", FocusOn.TOOL_RESPONSE, 0, "A1", check=ResponseReceived(tool="find", values=("A1",)))
     assert all(not decide_check(found.check, d.turn).satisfied for d in damages(found, played) if found.check)
+
+
+def test_a_check_that_nobody_can_decide_is_not_tried() -> None:
+    odd = RESPONSE.model_copy(update={"check": ResponseReceived(tool="find_flights", values=("**",))})
+    (tested,) = run_self_test([odd], REFERENCE)
+    assert (tested.on_reference, tested.discriminates) == (Outcome.UNSCORED, None)
