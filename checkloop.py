@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.policy_commands import app as policy_commands
+from reward.annotate_commands import annotate
 from reward.commands import judge_app
 from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
@@ -31,6 +32,7 @@ app.add_typer(log_commands, name="log")
 app.command(name="reward")(reward)
 judge_app.add_typer(people_commands)
 app.add_typer(judge_app, name="judge")
+app.command()(annotate)
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 

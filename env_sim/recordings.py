@@ -1,11 +1,11 @@
-"""Recordings out of the log: a dialogue as it happened, as the reference turns of a scenario.
+"""Recordings out of the log: a dialogue as it happened, as the reference turns of a scenario; and the way back.
 
 Reads the log, writes nothing. What its tools answered then, real ones included, is what `env_sim.simulator` answers to
 equal calls; nothing has to be there any more that answered the first time.
 """
 
 from store.database import Log
-from store.records import RecordedCall, ReferenceStep, ScenarioTurn, StepRecord, TurnRecord
+from store.records import CallRecord, RecordedCall, ReferenceStep, ScenarioTurn, StepRecord, TurnRecord
 from store.turns import get_turns
 from store.vocabulary import ToolSource
 
@@ -31,6 +31,30 @@ def recorded_steps(turn: TurnRecord) -> tuple[ReferenceStep, ...]:
         return ()
     steps = [ReferenceStep(thinking=step.thinking, calls=calls) for step in turn.steps if (calls := _calls(step))]
     return (*steps, ReferenceStep(thinking=turn.steps[-1].thinking, reply=turn.reply))
+
+
+def played_reference(spoken: ScenarioTurn, index: int) -> TurnRecord:
+    """The reference of turn `index` as if somebody had played it; without a step if there is none."""
+    steps = []
+    for position, step in enumerate(spoken.reference):
+        calls = tuple(
+            CallRecord(
+                call_id=f"call_{index}_{position}_{place}",
+                name=call.name,
+                arguments=call.arguments,
+                response=call.response,
+                is_error=call.is_error,
+                source=ToolSource.RECORDED,
+            )
+            for place, call in enumerate(step.calls)
+        )
+        ending = "tool_calls" if calls else "stop"
+        steps.append(
+            StepRecord(
+                index=position, thinking=step.thinking, content=step.reply or "", calls=calls, finish_reason=ending
+            )
+        )
+    return TurnRecord(trajectory_id="reference", index=index, user=spoken.user, steps=tuple(steps))
 
 
 def _calls(step: StepRecord) -> tuple[RecordedCall, ...]:

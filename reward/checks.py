@@ -130,7 +130,7 @@ def _decide_response_received(check: ResponseReceived, turn: TurnRecord) -> Chec
         text = _readable(call.response)
         mentions = [find_mention(text, value) for value in check.values]
         if None not in mentions:
-            quote = _excerpt(call.response, mentions[0] or "")
+            quote = _excerpt(call.response, next(iter(mentions), "") or "")
             return CheckResult(True, step.index, f"{check.tool} answered with what was asked for", quote)
         lacking = check.values[mentions.index(None)]
         closest = CheckResult(

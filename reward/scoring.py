@@ -11,6 +11,7 @@ A reward says what it was made of (`Reward.made_of`):
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import takewhile
 from typing import Any
 
 from reward.advantages import TurnStates
@@ -22,7 +23,7 @@ from store.scenarios import get_scenarios
 from store.trajectories import TrajectorySummary, get_trajectories
 from store.turns import step_counts_of, turns_of
 from store.verdicts import Reward, Verdict, add_rewards, rewards_of, verdicts_of
-from store.vocabulary import StopReason
+from store.vocabulary import Origin, StopReason
 
 try:
     SOFTWARE = version("checkloop")
@@ -52,11 +53,19 @@ class Played:
         return [[checklist.items for checklist in variants] for variants in variants_T]
 
     def why_not_scored(self, summary: TrajectorySummary) -> str | None:
-        """As `why_not_judged`; also where it has turns that its scenario lacks."""
-        reached = len(self.step_counts.get(summary.id, []))
-        if summary.scenario_hash and reached > (known := len(self.scenarios[summary.scenario_hash].turns)):
+        """As `why_not_judged`; also where its turns are not those of its scenario."""
+        reason = why_not_judged(summary)
+        if reason is not None:
+            return reason
+        reached, known = (
+            len(self.step_counts.get(summary.id, [])),
+            len(self.scenarios[str(summary.scenario_hash)].turns),
+        )
+        if reached > known:
             return f"it has {reached} turns, its scenario {known}: it was not played from this scenario"
-        return why_not_judged(summary)
+        if summary.origin is Origin.CHAT and reached < known:
+            return "the chat was said anew since it became a scenario"
+        return None
 
 
 def read_played(log: Log, trajectory_ids: Iterable[str], *, with_turns: bool = True) -> Played:
@@ -67,11 +76,13 @@ def read_played(log: Log, trajectory_ids: Iterable[str], *, with_turns: bool = T
     summaries = get_trajectories(log, trajectory_ids)
     scenarios = get_scenarios(log, [summary.scenario_hash for summary in summaries if summary.scenario_hash])
     judged = [summary.id for summary in summaries if why_not_judged(summary) is None]
-    turns = turns_of(log, judged) if with_turns else {}
-    if with_turns:
-        step_counts = {name: [turn.steps[-1].index + 1 for turn in said] for name, said in turns.items()}
-    else:
-        step_counts = step_counts_of(log, judged)
+    # A chat goes on after it was promoted: which of its turns count is in what was said.
+    chats = {summary.id: str(summary.scenario_hash) for summary in summaries if summary.origin is Origin.CHAT}
+    turns = turns_of(log, judged if with_turns else [name for name in judged if name in chats])
+    for name in chats.keys() & turns.keys():
+        turns[name] = promoted_turns(scenarios[chats[name]], turns[name])
+    step_counts = step_counts_of(log, [name for name in judged if name not in turns])
+    step_counts |= {name: [turn.steps[-1].index + 1 for turn in said] for name, said in turns.items()}
     return Played(summaries, turns, step_counts, scenarios, current_checklists(log, scenarios.values()))
 
 
@@ -138,14 +149,21 @@ def items_of(scenario: Scenario, checklists_T: Sequence[Sequence[Checklist]], tu
             f"trajectory {turn.trajectory_id!r} has a turn {turn.index}, but scenario {scenario.name!r} has only "
             f"{len(scenario.turns)} turns: it was not played from this scenario"
         )
-    return [item for checklist in checklists_T[turn.index] for item in checklist.items]
+    # Variants may share an item: it is judged once.
+    return list({item.id: item for checklist in checklists_T[turn.index] for item in checklist.items}.values())
+
+
+def promoted_turns(scenario: Scenario, turns: Sequence[TurnRecord]) -> list[TurnRecord]:
+    """The turns of a promoted chat as far as they are its scenario's: a chat goes on, or is said anew, afterwards."""
+    spoken = zip(turns, scenario.turns, strict=False)
+    return [turn for turn, _ in takewhile(lambda pair: pair[0].user == pair[1].user, spoken)]
 
 
 def why_not_judged(summary: TrajectorySummary) -> str | None:
     """Why a trajectory has no reward whatever its verdicts say; None if it is judged."""
     if summary.scenario_hash is None:
         return "it has no scenario, so no checklist"
-    if summary.stop_reason is None:
+    if summary.stop_reason is None and summary.origin is not Origin.CHAT:
         return "it has not ended"
     if summary.stop_reason is StopReason.FAILED:
         return summary.error or "it failed without saying why"

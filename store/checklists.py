@@ -4,7 +4,7 @@ A scenario's own checklist is revision 0 of variant 0 and stands in the scenario
 unique within scenario and turn, so that a revision which keeps an item keeps its verdicts; weights belong to revisions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, insert, select
@@ -16,6 +16,8 @@ from store.schema import ChecklistRow, ItemRow, ScenarioRow
 
 OWN = "scenario"
 """Author of a checklist that came with its scenario."""
+KEY_LENGTH = 128
+"""Characters of an item's key at most."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,9 @@ def append_checklist(connection: Connection, checklist: Checklist) -> Checklist:
     except ValueError as error:
         raise LogError(f"the checklist of {where} is unsound: {error}") from error
     known = _known_items(connection, checklist.scenario_hash, checklist.turn_index)
-    renamed: dict[str, str] = {}
-    for item in checklist.items:
-        key, number = item.id, 2
-        while key in known and known[key].words != item.words:
-            key, number = f"{item.id}~{number}", number + 1
-        renamed[item.id] = key
-    if len(set(renamed.values())) != len(renamed):
-        raise LogError(f"the checklist of {where} names items {sorted(renamed)} that collide with earlier ones")
+    renamed = _keys(checklist.items, known)
+    if long := next((key for key in renamed.values() if len(key) > KEY_LENGTH), None):
+        raise LogError(f"the checklist of {where}: item key {long!r} is longer than {KEY_LENGTH} characters")
     items = tuple(
         item.model_copy(update={"id": renamed[item.id], "depends_on": tuple(renamed[key] for key in item.depends_on)})
         for item in checklist.items
@@ -146,6 +143,22 @@ def append_checklist(connection: Connection, checklist: Checklist) -> Checklist:
     }
     connection.execute(insert(ChecklistRow.__table__), [row])
     return stored
+
+
+def _keys(items: Sequence[Item], known: Mapping[str, Item]) -> dict[str, str]:
+    """The key of each item by its id: its own, that of a known item with the same words, or its own with a number."""
+    keys: dict[str, str] = {}
+    for item in items:
+        same = [key for key, other in known.items() if other.words == item.words and key not in keys.values()]
+        if same:
+            keys[item.id] = item.id if item.id in same else same[0]
+    for item in items:
+        key, number = item.id, 2
+        while item.id not in keys:
+            if key not in known and key not in keys.values():
+                keys[item.id] = key
+            key, number = f"{item.id}~{number}", number + 1
+    return keys
 
 
 def _known_items(connection: Connection, scenario_hash: str, turn_index: int) -> dict[str, Item]:

@@ -75,7 +75,16 @@ class AnnotationSettings(Section):
     attempts: int = Field(default=3, ge=1)
     """Times an unsound checklist goes back to the annotator before a person gets it."""
     variants: int = Field(default=1, ge=1)
-    """Independent checklists a turn; rewards are averaged over them."""
+    """Independent checklists a turn; rewards are averaged over them. More than one needs a temperature above 0."""
+    calls: Literal["auto", "turn"] = "auto"
+    """One call for a whole dialogue where that fits, else one a turn; or always one a turn. The dialogue comes first,
+    so that the calls of one dialogue share what the endpoint has cached."""
+    context_tokens: int = Field(default=32768, ge=512)
+    """The annotator's context window. Of a dialogue that does not fit the middle of long messages is left out."""
+    turn_tokens: int = Field(default=3000, ge=64)
+    """Room for the answer: one turn's checklist."""
+    prompt: Path | None = None
+    """A file with another prompt than reward/prompts/annotate.md; its hash is stored with what it produced."""
 
 
 class ServerSettings(Section):
@@ -266,6 +275,11 @@ class Settings(BaseSettings):
                     f"judging.draws = {self.judging.draws} asks {judge.model} the same thing again at temperature 0: "
                     "set its temperature above 0, or draws to 1"
                 )
+        if self.annotation.variants > 1 and self.annotator is not None and self.annotator.temperature == 0:
+            raise ValueError(
+                f"annotation.variants = {self.annotation.variants} asks {self.annotator.model} for the same checklists "
+                "again at temperature 0: set its temperature above 0, or variants to 1"
+            )
         for endpoint in (*judges, self.annotator, self.simulator):
             if endpoint is not None and endpoint.max_usd > 0 and endpoint.model not in self.prices:
                 raise ValueError(

@@ -30,6 +30,7 @@ __all__ = [
     "get_trajectory",
     "get_turns",
     "judgeable_trajectories",
+    "link_scenario",
     "list_trajectories",
     "record_step",
     "record_tool_answers",
@@ -117,6 +118,30 @@ def end_trajectory(log: Log, trajectory_id: str, stop_reason: StopReason | str, 
         raise LogError(f"there is no trajectory {trajectory_id!r} in the log")
     if before.stop_reason != reason:
         raise LogError(f"trajectory {trajectory_id!r} already ended with {before.stop_reason!r}, not {reason!r}")
+
+
+def link_scenario(log: Log, trajectory_id: str, scenario_hash: str) -> None:
+    """Says, once, from which scenario a trajectory without one comes; saying the same again changes nothing.
+
+    Raises LogError for an unknown trajectory or scenario, and for a trajectory that has another scenario.
+    """
+    row = TrajectoryRow.__table__
+    with log.writing() as connection:
+        linked = connection.execute(
+            update(row)
+            .where(row.c.id == trajectory_id, row.c.scenario_hash.is_(None))
+            .values(scenario_hash=scenario_hash)
+        )
+        if linked.rowcount:
+            return
+        before = connection.execute(select(row.c.scenario_hash).where(row.c.id == trajectory_id)).first()
+    if before is None:
+        raise LogError(f"there is no trajectory {trajectory_id!r} in the log")
+    if before.scenario_hash != scenario_hash:
+        raise LogError(
+            f"trajectory {trajectory_id!r} comes from scenario {before.scenario_hash!r}: it cannot come from "
+            f"{scenario_hash!r} too"
+        )
 
 
 def get_trajectory(log: Log, trajectory_id: str) -> TrajectorySummary:

@@ -268,3 +268,8 @@ def test_call_order() -> None:
     assert not decide_check(check, turn([call("find", error=True)], [book], "Done.")).satisfied
     assert decide_check(check, turn([call("book", error=True)], [find], [book], "Done.")).step_index == 2
     assert not decide_check(check, turn([find], "Done.")).satisfied, "doing nothing earns nothing"
+
+
+def test_a_response_may_be_asked_for_whatever_it_says() -> None:
+    result = decide_check(ResponseReceived(tool="find"), turn([call("find", {}, {"price": 3})], "Three."))
+    assert (result.satisfied, result.step_index, result.quote) == (True, 0, '{"price": 3}')

@@ -1,0 +1,138 @@
+"""Damaged references must fail the items concerned; items that do not notice are named."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from env_sim.recordings import played_reference
+from env_sim.scenario_generator import generate_scenarios
+from reward.arguments import equal_values
+from reward.checks import decide_check
+from reward.damages import Damage, damages, other_value
+from reward.self_test import figures_of, run_self_test, run_self_test_with
+from store.records import (
+    Called,
+    CallOrder,
+    Item,
+    NotCalled,
+    ReplyAsks,
+    ReplyMentions,
+    ResponseReceived,
+    TurnRecord,
+)
+from store.vocabulary import FocusOn, Outcome, Split
+from tests.annotation_examples import CALL, FIRST_TURN, OFFER, REPLY, RESPONSE, SECOND_TURN, TURNS, item
+from tests.turn_records import call, turn
+
+REFERENCE = played_reference(TURNS[0], 0)
+CLOSING = played_reference(TURNS[1], 1)
+
+
+def kinds(of: Item, reference: TurnRecord = REFERENCE) -> list[Damage]:
+    return [damaged.kind for damaged in damages(of, reference)]
+
+
+def test_every_bundled_item_passes_its_reference_and_fails_every_damage() -> None:
+    """200 scenarios of each split: each item is tried, and none is blind."""
+    tests = []
+    for split in Split:
+        for scenario in generate_scenarios(split, 200, 3):
+            for index, spoken in enumerate(scenario.turns):
+                tests += run_self_test(spoken.checklist, played_reference(spoken, index))
+    figures = figures_of(tests)
+    assert figures["items"] == figures["reference_passes"] == figures["tested"] > 2500
+    assert figures["not_discriminating_share"] == 0, figures["blind"]
+    everything = {kind.value for kind in Damage} - {"no_thinking", "forbidden_words", "repeated_call"}
+    assert figures["by_damage"].keys() == everything
+
+
+def test_each_kind_of_item_is_damaged_where_it_looks() -> None:
+    assert kinds(CALL) == [
+        Damage.DROPPED_CALL, Damage.FAILED_CALL, Damage.WRONG_ARGUMENT, Damage.WRONG_ARGUMENT,
+    ]  # fmt: skip
+    assert kinds(RESPONSE) == [Damage.DROPPED_CALL, Damage.FAILED_CALL, Damage.WRONG_RESPONSE]
+    assert kinds(REPLY) == [Damage.EMPTY_REPLY, Damage.GENERIC_REPLY, Damage.WRONG_VALUE]
+    once = Called(tool="find_flights", arguments={"origin": "Oslo"}, at_most=1)
+    assert kinds(CALL.model_copy(update={"check": once}))[-1] is Damage.REPEATED_CALL
+    asks = OFFER.model_copy(update={"check": ReplyAsks(about=("book",))})
+    assert kinds(asks, CLOSING) == [Damage.EMPTY_REPLY, Damage.GENERIC_REPLY, Damage.NO_QUESTION]
+    forbids = OFFER.model_copy(update={"check": ReplyMentions(none_of=("refund",))})
+    assert kinds(forbids, CLOSING) == [Damage.EMPTY_REPLY, Damage.FORBIDDEN_WORDS]
+    nothing = item("nothing", FocusOn.TOOL_CALLS, 0, "", check=NotCalled(tools=("book_flight", "pay")))
+    assert kinds(nothing, CLOSING) == [Damage.FORBIDDEN_CALL, Damage.FORBIDDEN_CALL]
+    thinks = item("thinks", FocusOn.THINKING, 0, "misspelt")
+    assert kinds(thinks) == [Damage.NO_THINKING]
+
+
+def test_damages_fail_sound_checks_and_change_only_what_they_say() -> None:
+    for one in FIRST_TURN:
+        for damaged in damages(one, REFERENCE):
+            assert one.check is not None and not decide_check(one.check, damaged.turn).satisfied
+            assert damaged.turn.user == REFERENCE.user
+            assert [step.index for step in damaged.turn.steps] == list(range(len(damaged.turn.steps)))
+    (wrong,) = [damaged.turn for damaged in damages(REPLY, REFERENCE) if damaged.kind is Damage.WRONG_VALUE]
+    assert "F84" in wrong.reply and "1,200" not in wrong.reply
+    assert wrong.steps[:-1] == REFERENCE.steps[:-1]
+
+
+def test_the_order_of_calls_is_turned_round() -> None:
+    played = turn([call("look")], [call("pay")], "Paid.")
+    order = item("order", FocusOn.TOOL_CALLS, 1, "pay", check=CallOrder(first="look", then="pay"))
+    reordered = next(d.turn for d in damages(order, played) if d.kind is Damage.REORDERED)
+    assert [made.name for step in reordered.steps for made in step.calls] == ["pay", "look"]
+    (tested,) = run_self_test([order], played)
+    assert tested.discriminates
+
+
+def test_a_lax_check_is_blind_and_named() -> None:
+    """The item asks for seats 2 too, its check does not."""
+    lax = CALL.model_copy(update={"check": Called(tool="find_flights", arguments={"origin": "Oslo"})})
+    tests = run_self_test([lax, RESPONSE], REFERENCE)
+    assert [test.discriminates for test in tests] == [False, True]
+    figures = figures_of(tests)
+    assert figures["blind"] == ["turn 0, right_call: wrong_argument"]
+    assert figures["not_discriminating_share"] == 0.5
+    assert figures["by_damage"]["wrong_argument"] == [1, 2]
+
+
+def test_items_without_a_check_are_tried_by_a_judge_that_is_handed_in() -> None:
+    """The judge finds the offer wherever the reply says "book", so it is blind to nothing; the other one says PASS."""
+    gullible = OFFER.model_copy(update={"id": "gullible"})
+    asked: list[tuple[str, list[str]]] = []
+
+    async def judge(happened: TurnRecord, items: Sequence[Item], earlier: Sequence[TurnRecord]) -> list[Outcome]:
+        assert [one.user for one in earlier] == [TURNS[0].user]
+        asked.append((happened.reply, [one.id for one in items]))
+        good = Outcome.PASS if "book" in happened.reply else Outcome.FAIL
+        return [Outcome.PASS if one.id == "gullible" else good for one in items]
+
+    assert [test.on_reference for test in run_self_test(SECOND_TURN, CLOSING)] == [None]
+    tests = asyncio.run(run_self_test_with([OFFER, gullible], CLOSING, [REFERENCE], judge))
+    assert [test.discriminates for test in tests] == [True, False]
+    assert sorted(asked) == [(reply, ["offers_booking", "gullible"]) for reply in ("", "Okay.", "Shall I book F84?")]
+
+
+def test_a_judge_that_cannot_say_tests_nothing() -> None:
+    async def silent(happened: TurnRecord, items: Sequence[Item], earlier: Sequence[TurnRecord]) -> list[Outcome]:
+        return [Outcome.UNSCORED for _ in items]
+
+    (test,) = asyncio.run(run_self_test_with([OFFER], CLOSING, [], silent))
+    assert test.discriminates is None and figures_of([test])["tested"] == 0
+
+
+@pytest.mark.parametrize("value", [3, 0, -2.5, True, "Oslo", "F84", "2026-05-12", [1, 2], [], {"a": 1}, {}, None, ""])
+def test_another_value_is_another_one(value: object) -> None:
+    assert not equal_values(value, other_value(value, 0.5), 0.5)
+
+
+def test_a_response_in_several_places_is_changed_in_all() -> None:
+    played = turn([call("find", {}, {"id": "A1"})], [call("find", {}, {"id": "A1", "n": 3})], "It is A1.")
+    found = item("found", FocusOn.TOOL_RESPONSE, 0, "A1", check=ResponseReceived(tool="find", values=("A1",)))
+    assert all(not decide_check(found.check, d.turn).satisfied for d in damages(found, played) if found.check)
+
+
+def test_a_check_that_nobody_can_decide_is_not_tried() -> None:
+    odd = RESPONSE.model_copy(update={"check": ResponseReceived(tool="find_flights", values=("**",))})
+    (tested,) = run_self_test([odd], REFERENCE)
+    assert (tested.on_reference, tested.discriminates) == (Outcome.UNSCORED, None)
