@@ -486,10 +486,10 @@ class LoopRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
-class JobRow(Base):
+class StageRow(Base):
     """One stage of a loop, done once: its result is what later stages read after a restart."""
 
-    __tablename__ = "job"
+    __tablename__ = "stage"
     id: Mapped[int] = mapped_column(primary_key=True)
     loop: Mapped[str] = mapped_column(String(64), ForeignKey("loop.name"))
     key: Mapped[str] = mapped_column(String(64))

@@ -1,6 +1,6 @@
 """The loop: cold start, before, rounds of (play, train, gate, swap), after; each stage done once and resumable.
 
-Stages meet in the log: a stage's result is a job row, so a loop that was killed goes on at the first stage without
+Stages meet in the log: a stage's result is a stage row, so a loop that was killed goes on at the first stage without
 one (invariant 6). What a stage needs from an earlier one it reads from there, never from memory.
 """
 
@@ -16,11 +16,11 @@ from agent.gateway_process import GatewayProcess
 from agent.rendering import Renderer
 from env_sim.rollouts import derive_seed
 from store.database import Log
-from store.jobs import fail_job, finish_job, job_result, open_loop, start_job
 from store.records import Scenario
 from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
 from store.scenarios import add_scenarios
 from store.settings import Settings
+from store.stages import fail_stage, finish_stage, open_loop, stage_result, start_stage
 from store.versions import get_version, list_gate_decisions, set_version_state
 from store.vocabulary import JobStatus, Origin, RunKind, VersionState
 from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_batch
@@ -110,23 +110,23 @@ class TrainingLoop:
         return candidate if swap["accepted"] else current
 
     def _stage(self, key: str, title: str, work: Callable[[Stage], dict[str, Any]]) -> dict[str, Any]:
-        done = job_result(self._log, self._name, key)
+        done = stage_result(self._log, self._name, key)
         if done is not None:
             self._seconds[key] = float(done.get("seconds", 0.0))
             self._progress.skip(key, title)
             return done
-        start_job(self._log, self._name, key)
+        start_stage(self._log, self._name, key)
         began = time.monotonic()
         try:
             with self._progress.stage(key, title) as stage:
                 result = work(stage)
         except BaseException as error:
-            fail_job(self._log, self._name, key, f"{type(error).__name__}: {error}", time.monotonic() - began)
+            fail_stage(self._log, self._name, key, f"{type(error).__name__}: {error}", time.monotonic() - began)
             raise
         gc.collect()
         give_back_memory()  # a trainer's gigabytes are the server's in the next stage
         self._seconds[key] = time.monotonic() - began
-        finish_job(self._log, self._name, key, result | {"seconds": self._seconds[key]}, self._seconds[key])
+        finish_stage(self._log, self._name, key, result | {"seconds": self._seconds[key]}, self._seconds[key])
         return result
 
     def _prepare_model(self, stage: Stage) -> dict[str, Any]:

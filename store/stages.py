@@ -1,4 +1,4 @@
-"""Loops and their jobs: which stage is done, with what result, so that a killed loop goes on where it stood."""
+"""Loops and their stages: which stage is done, with what result, so that a killed loop goes on where it stood."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 
 from store.database import AnyRow, Log, LogError, insert_new
 from store.records import canonical_json
-from store.schema import JobRow, LoopRow, now
+from store.schema import LoopRow, StageRow, now
 from store.vocabulary import JobStatus
 
 
@@ -21,7 +21,7 @@ class LoopRecord:
 
 
 @dataclass(frozen=True)
-class JobRecord:
+class StageRecord:
     id: int
     loop: str
     key: str
@@ -51,9 +51,9 @@ def open_loop(log: Log, name: str, seed: int, settings: dict[str, Any]) -> LoopR
     return loop
 
 
-def job_result(log: Log, loop: str, key: str) -> dict[str, Any] | None:
-    """The result of a job that is done, else None."""
-    table = JobRow.__table__
+def stage_result(log: Log, loop: str, key: str) -> dict[str, Any] | None:
+    """The result of a stage that is done, else None."""
+    table = StageRow.__table__
     query = select(table.c.result).where(
         table.c.loop == loop, table.c.key == key, table.c.status == JobStatus.DONE.value
     )
@@ -62,9 +62,9 @@ def job_result(log: Log, loop: str, key: str) -> dict[str, Any] | None:
     return None if row is None else row.result or {}
 
 
-def start_job(log: Log, loop: str, key: str) -> None:
-    """Marks the job as running; one that was killed or failed starts again in the same row. LogError if it is done."""
-    table = JobRow.__table__
+def start_stage(log: Log, loop: str, key: str) -> None:
+    """Marks the stage as running; one that was killed or failed starts again in the same row. LogError if done."""
+    table = StageRow.__table__
     running = {"status": JobStatus.RUNNING.value, "started_at": now()}
     fresh = {"error": None, "seconds": None, "ended_at": None}
     with log.writing() as connection:
@@ -75,22 +75,22 @@ def start_job(log: Log, loop: str, key: str) -> None:
             .values(**running, **fresh)
         )
     if not restarted.rowcount:
-        raise LogError(f"job {key!r} of loop {loop!r} is done: nothing is done twice")
+        raise LogError(f"stage {key!r} of loop {loop!r} is done: nothing is done twice")
 
 
-def finish_job(log: Log, loop: str, key: str, result: dict[str, Any], seconds: float) -> None:
-    """Raises LogError if the job is not running."""
+def finish_stage(log: Log, loop: str, key: str, result: dict[str, Any], seconds: float) -> None:
+    """Raises LogError if the stage is not running."""
     _end(log, loop, key, {"status": JobStatus.DONE.value, "result": result, "seconds": seconds})
 
 
-def fail_job(log: Log, loop: str, key: str, error: str, seconds: float | None = None) -> None:
-    """Raises LogError if the job is not running."""
+def fail_stage(log: Log, loop: str, key: str, error: str, seconds: float | None = None) -> None:
+    """Raises LogError if the stage is not running."""
     _end(log, loop, key, {"status": JobStatus.FAILED.value, "error": error, "seconds": seconds})
 
 
-def list_jobs(log: Log, loop: str) -> list[JobRecord]:
+def list_stages(log: Log, loop: str) -> list[StageRecord]:
     """In the order in which they were first started."""
-    table = JobRow.__table__
+    table = StageRow.__table__
     with log.lookup() as connection:
         return [_record(row) for row in connection.execute(select(table).where(table.c.loop == loop).order_by("id"))]
 
@@ -104,7 +104,7 @@ def list_loops(log: Log) -> list[LoopRecord]:
 
 
 def _end(log: Log, loop: str, key: str, values: dict[str, Any]) -> None:
-    table = JobRow.__table__
+    table = StageRow.__table__
     with log.writing() as connection:
         ended = connection.execute(
             update(table)
@@ -112,11 +112,11 @@ def _end(log: Log, loop: str, key: str, values: dict[str, Any]) -> None:
             .values(**values, ended_at=now())
         )
     if not ended.rowcount:
-        raise LogError(f"job {key!r} of loop {loop!r} is not running: start it first")
+        raise LogError(f"stage {key!r} of loop {loop!r} is not running: start it first")
 
 
-def _record(row: AnyRow) -> JobRecord:
-    return JobRecord(**row._asdict() | {"status": JobStatus(row.status)})
+def _record(row: AnyRow) -> StageRecord:
+    return StageRecord(**row._asdict() | {"status": JobStatus(row.status)})
 
 
 def _differences(path: str, stored: Any, given: Any) -> list[str]:
