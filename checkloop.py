@@ -13,6 +13,9 @@ import typer
 from agent.policy_commands import app as policy_commands
 from store.commands import app as log_commands
 from store.vocabulary import ChatTools
+from train.job_commands import app as job_commands
+from train.schedule_commands import app as schedule_commands
+from train.worker_commands import worker
 
 UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 """A wrong command line; Typer carries its own copy of the class and exports only some of its children."""
@@ -25,6 +28,9 @@ app = typer.Typer(
 )
 app.add_typer(policy_commands, name="policy")
 app.add_typer(log_commands, name="log")
+app.add_typer(schedule_commands, name="schedule")
+app.add_typer(job_commands, name="job")
+app.command()(worker)
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 
@@ -180,10 +186,11 @@ def chat(
 
 
 def _use_huge_pages() -> None:
-    """Starts this process again with glibc's allocator on huge pages (Linux): a training step on the CPU takes and
-    frees gigabytes, and faulting them in page by page makes it half as fast again."""
+    """Starts this process again with the allocator that training wants."""
+    from train.job_child import HUGE_PAGES
+
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE": "1"}
+        os.environ |= HUGE_PAGES
         os.execv(sys.executable, [sys.executable, "-m", "checkloop", *sys.argv[1:]])
 
 

@@ -294,9 +294,12 @@ class Fleet:
             set_version_state(self._log, version, VersionState.REFUSED, reason)
 
     def _weights(self, version: str) -> Weights:
-        """Raises LogError for an unknown version, ServerError for an adapter without full weights below it."""
+        """Raises LogError for an unknown version, ServerError for one whose files are gone and for an adapter without
+        full weights below it."""
         found = get_version(self._log, version)
         path = Path(found.path)
+        if not path.is_dir():
+            raise ServerError(f"the files of {version} are gone from {path}: pruned versions cannot be served again")
         if not is_adapter(path):
             return Weights(version, path)
         if not self._settings.server.max_loras:

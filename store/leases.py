@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, case, exists, null, or_, select, update
+from sqlalchemy import ColumnElement, case, exists, null, select, update
 from sqlalchemy.exc import IntegrityError
 
 from store.database import Log, LogError
@@ -40,11 +40,9 @@ class Lease(Enum):
 def claim_job(
     log: Log, *, owner: str, host: str, offers: Mapping[JobKind, Hold], lease_s: float, at: datetime
 ) -> JobRecord | None:
-    """The ready job of the highest priority, taken for `owner` until `at` + `lease_s`; None if nothing is ready.
-
-    Jobs whose lease ran out before `at` go back to the queue first, or fail if they have had all their attempts.
-    """
-    if not offers or not _anything_to_do(log, at):
+    """The ready job of the highest priority, taken for `owner` until `at` + `lease_s`; None if nothing is ready."""
+    ready = (_JOB.c.status == JobStatus.QUEUED.value) & (_JOB.c.run_after <= at)
+    if not offers or not _is_any(log, ready):
         return None
     exclusive = _by_kind({kind: hold.exclusive for kind, hold in offers.items()})
     values = {
@@ -76,7 +74,6 @@ def claim_job(
     )
     try:
         with log.writing() as connection:
-            _take_back_lost(connection, at)
             row = connection.execute(
                 update(_JOB)
                 .where(_JOB.c.id == chosen, _JOB.c.status == JobStatus.QUEUED.value)
@@ -88,6 +85,30 @@ def claim_job(
             return None  # another worker took, in the same moment, what this job would hold
         raise
     return None if row is None else job_record(row)
+
+
+def take_back_lost(log: Log, at: datetime) -> int:
+    """Queues again what runs under a lease that ran out before `at`; it fails if it has had all its attempts, and is
+    cancelled if somebody asked for that. Returns how many there were."""
+    lost = (_JOB.c.status == JobStatus.RUNNING.value) & (_JOB.c.lease_until < at)
+    if not _is_any(log, lost):
+        return 0
+    queued, failed, cancelled = (s.value for s in (JobStatus.QUEUED, JobStatus.FAILED, JobStatus.CANCELLED))
+    end = case((_JOB.c.cancel_requested, cancelled), (_JOB.c.attempts >= _JOB.c.max_attempts, failed), else_=queued)
+    values = {
+        "status": end,
+        "exit_reason": ExitReason.LOST.value,
+        "error": "worker " + _JOB.c.lease_owner + " was not heard of until its lease ran out",
+        "ended_at": at,
+    }
+    with log.writing() as connection:
+        rows = connection.execute(
+            update(_JOB).where(lost).values(**values).returning(_JOB.c.pipeline, _JOB.c.position, _JOB.c.status)
+        ).all()
+        for row in rows:
+            if row.status != queued:
+                cancel_followers(connection, row.pipeline, row.position)
+    return len(rows)
 
 
 def renew_lease(log: Log, job: JobRecord, until: datetime) -> Lease:
@@ -152,12 +173,10 @@ def held_now(log: Log) -> set[str]:
         return set(connection.scalars(query))
 
 
-def _anything_to_do(log: Log, at: datetime) -> bool:
+def _is_any(log: Log, condition: ColumnElement[bool]) -> bool:
     """Looked up before anything is written: an idle worker takes no write lock."""
-    ready = (_JOB.c.status == JobStatus.QUEUED.value) & (_JOB.c.run_after <= at)
-    lost = (_JOB.c.status == JobStatus.RUNNING.value) & (_JOB.c.lease_until < at)
     with log.lookup() as connection:
-        return connection.execute(select(_JOB.c.id).where(or_(ready, lost)).limit(1)).first() is not None
+        return connection.execute(select(_JOB.c.id).where(condition).limit(1)).first() is not None
 
 
 def _nothing_in_the_way(exclusive: ColumnElement[Any]) -> list[ColumnElement[bool]]:
@@ -172,25 +191,6 @@ def _nothing_in_the_way(exclusive: ColumnElement[Any]) -> list[ColumnElement[boo
         ~exists().where(older, other.c.status.in_(UNFINISHED)),
         ~exists().where(running, other.c.holds == exclusive),
     ]
-
-
-def _take_back_lost(connection: Connection, at: datetime) -> None:
-    queued, failed, cancelled = (s.value for s in (JobStatus.QUEUED, JobStatus.FAILED, JobStatus.CANCELLED))
-    end = case((_JOB.c.cancel_requested, cancelled), (_JOB.c.attempts >= _JOB.c.max_attempts, failed), else_=queued)
-    lost = connection.execute(
-        update(_JOB)
-        .where(_JOB.c.status == JobStatus.RUNNING.value, _JOB.c.lease_until < at)
-        .values(
-            status=end,
-            exit_reason=ExitReason.LOST.value,
-            error="worker " + _JOB.c.lease_owner + " was not heard of until its lease ran out",
-            ended_at=at,
-        )
-        .returning(_JOB.c.pipeline, _JOB.c.position, _JOB.c.status)
-    ).all()
-    for row in lost:
-        if row.status != queued:
-            cancel_followers(connection, row.pipeline, row.position)
 
 
 def _held(job: JobRecord) -> tuple[ColumnElement[bool], ...]:

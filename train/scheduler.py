@@ -1,22 +1,107 @@
-"""Fires the schedules that are due; every worker does so, and each due time is fired once (store/schedules.py)."""
+"""Schedules made, changed and fired. Every worker fires what is due, each due time once (store/schedules.py)."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from store.database import Log
+from store.database import Log, LogError
+from store.jobs import NewJob
 from store.schedules import (
     JOB_DUE,
     Firing,
     ScheduleRecord,
+    add_schedule,
+    change_schedule,
     done_since,
     fire_schedule,
+    get_schedule,
     is_busy,
     judged_turns_since,
     list_schedules,
 )
 from store.vocabulary import MissedRuns, Overlap
 from train.errors import JobRefused
-from train.triggers import AfterJob, CronTimes, JudgedTurns, next_times, read_trigger, zone_of
+from train.job_payloads import check_pipeline
+from train.triggers import AfterJob, CronTimes, JudgedTurns, Trigger, next_times, read_trigger, zone_of
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def create_schedule(
+    log: Log,
+    name: str,
+    trigger: Trigger,
+    jobs: Sequence[NewJob],
+    *,
+    at: datetime,
+    zone: str = "UTC",
+    missed: MissedRuns = MissedRuns.ONCE,
+    overlap: Overlap = Overlap.SKIP,
+) -> ScheduleRecord:
+    """Raises JobRefused for a bad name, zone or job, LogError if the name is taken."""
+    if not _NAME.fullmatch(name):
+        raise JobRefused(f"{name!r} is no name for a schedule: up to 64 letters, digits, dots, dashes and underscores")
+    return add_schedule(
+        log,
+        name,
+        trigger=trigger.model_dump(mode="json"),
+        jobs=check_pipeline(jobs),
+        zone=zone_of(zone).key,
+        missed=missed,
+        overlap=overlap,
+        next_due=_first_due(trigger, zone, at),
+    )
+
+
+def edit_schedule(
+    log: Log,
+    name: str,
+    *,
+    at: datetime,
+    trigger: Trigger | None = None,
+    jobs: Sequence[NewJob] = (),
+    zone: str | None = None,
+    missed: MissedRuns | None = None,
+    overlap: Overlap | None = None,
+) -> ScheduleRecord:
+    """Changes what is given. With another trigger or zone it counts from now on. Raises as `create_schedule`."""
+    before = get_schedule(log, name)
+    changes: dict[str, Any] = {
+        key: value for key, value in {"missed": missed, "overlap": overlap}.items() if value is not None
+    }
+    if jobs:
+        changes["jobs"] = check_pipeline(jobs)
+    if trigger is None and zone is None:
+        return change_schedule(log, name, **changes)
+    trigger, zone = trigger or read_trigger(before.trigger), zone_of(zone or before.zone).key
+    changes |= {"trigger": trigger.model_dump(mode="json"), "zone": zone, "next_due": _first_due(trigger, zone, at)}
+    return change_schedule(log, name, rearm=True, **changes)
+
+
+def pause_schedule(log: Log, name: str) -> ScheduleRecord:
+    """Raises LogError if there is none."""
+    get_schedule(log, name)
+    return change_schedule(log, name, paused=True)
+
+
+def resume_schedule(log: Log, name: str, at: datetime) -> ScheduleRecord:
+    """What happened during the pause does not fire it."""
+    schedule = get_schedule(log, name)
+    next_due = _first_due(read_trigger(schedule.trigger), schedule.zone, at)
+    return change_schedule(log, name, rearm=True, paused=False, next_due=next_due)
+
+
+def run_schedule(log: Log, name: str, at: datetime) -> Firing:
+    """Queues its pipeline now, whatever its policies say; it waits for one that is unfinished."""
+    firing = fire_schedule(log, get_schedule(log, name), f"by hand {at:%Y-%m-%dT%H:%M:%S.%fZ}", at=at, by_hand=True)
+    if firing is None:
+        raise LogError(f"schedule {name!r} was removed or fired in the same moment: nothing was queued")
+    return firing
+
+
+def _first_due(trigger: Trigger, zone: str, at: datetime) -> datetime | None:
+    return next(iter(next_times(trigger, zone, at, 1)), None)
 
 
 def fire_due(log: Log, at: datetime, missed_after_s: float, say: Callable[[str], None]) -> list[Firing]:
