@@ -132,7 +132,8 @@ def list_jobs(
     if pipeline is not None:
         query = query.where(JobRow.pipeline == pipeline)
     if schedule is not None:
-        query = query.where(JobRow.schedule_id == select(ScheduleRow.id).where(ScheduleRow.name == schedule))
+        named = select(ScheduleRow.id).where(ScheduleRow.name == schedule)
+        query = query.where(JobRow.schedule_id == named.scalar_subquery())
     with log.lookup() as connection:
         return [job_record(row) for row in connection.execute(query.order_by(JobRow.id.desc()).limit(limit))]
 
@@ -157,7 +158,7 @@ def cancel_job(log: Log, job_id: int) -> JobRecord:
                 "ended_at": now(),
             }
             connection.execute(update(table).where(table.c.id == job_id).values(**values))
-            cancel_followers(connection, row.pipeline, row.position)
+            cancel_followers(connection, row.id, row.pipeline, row.position)
         elif row is not None and row.status == JobStatus.RUNNING:
             connection.execute(update(table).where(table.c.id == job_id).values(cancel_requested=True))
     job = get_job(log, job_id)
@@ -198,7 +199,7 @@ def retry_job(log: Log, job_id: int) -> JobRecord:
     return get_job(log, job_id)
 
 
-def cancel_followers(connection: Connection, pipeline: str, position: int) -> None:
+def cancel_followers(connection: Connection, job_id: int, pipeline: str, position: int) -> None:
     """What comes after a job that did not get done is not started."""
     table = JobRow.__table__
     connection.execute(
@@ -207,7 +208,7 @@ def cancel_followers(connection: Connection, pipeline: str, position: int) -> No
         .values(
             status=JobStatus.CANCELLED.value,
             exit_reason=ExitReason.EARLIER.value,
-            error=f"job {position} of the pipeline did not get done",
+            error=f"job {job_id} before it did not get done",
             ended_at=now(),
         )
     )

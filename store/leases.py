@@ -103,11 +103,14 @@ def take_back_lost(log: Log, at: datetime) -> int:
     }
     with log.writing() as connection:
         rows = connection.execute(
-            update(_JOB).where(lost).values(**values).returning(_JOB.c.pipeline, _JOB.c.position, _JOB.c.status)
+            update(_JOB)
+            .where(lost)
+            .values(**values)
+            .returning(_JOB.c.id, _JOB.c.pipeline, _JOB.c.position, _JOB.c.status)
         ).all()
         for row in rows:
             if row.status != queued:
-                cancel_followers(connection, row.pipeline, row.position)
+                cancel_followers(connection, row.id, row.pipeline, row.position)
     return len(rows)
 
 
@@ -147,7 +150,7 @@ def end_job(
     with log.writing() as connection:
         ended = connection.execute(update(_JOB).where(*_held(job)).values(**values))
         if ended.rowcount and status is not JobStatus.DONE:
-            cancel_followers(connection, job.pipeline, job.position)
+            cancel_followers(connection, job.id, job.pipeline, job.position)
     return bool(ended.rowcount)
 
 
@@ -189,7 +192,8 @@ def _nothing_in_the_way(exclusive: ColumnElement[Any]) -> list[ColumnElement[boo
     return [
         ~exists().where(before_it, other.c.status != JobStatus.DONE.value),
         ~exists().where(older, other.c.status.in_(UNFINISHED)),
-        ~exists().where(running, other.c.holds == exclusive),
+        # The second condition is for offers without anything exclusive: "= NULL" becomes IS NULL on the way.
+        ~exists().where(running, other.c.holds.is_not(None), other.c.holds == exclusive),
     ]
 
 

@@ -185,9 +185,15 @@ def is_busy(log: Log, schedule: ScheduleRecord) -> bool:
 def judged_turns_since(log: Log, schedule: ScheduleRecord, enough: int) -> int:
     """Turns with a verdict other than UNSCORED since it last fired, at most `enough`.
 
-    Evaluations do not count, nor do the schedule's own rollouts: it would keep itself going.
+    Evaluations do not count, nor does what the schedule's own jobs played or judged: it would keep itself going.
     """
     own = TrajectoryRow.batch.like(f"{schedule.name}-________T______Z-%")
+    judged_by_itself = exists().where(
+        JobRow.schedule_id == schedule.id,
+        JobRow.kind == JobKind.JUDGE.value,
+        JobRow.started_at <= VerdictRow.created_at,
+        or_(JobRow.ended_at.is_(None), JobRow.ended_at >= VerdictRow.created_at),
+    )
     turns = (
         select(VerdictRow.trajectory_id, VerdictRow.turn_index)
         .distinct()
@@ -197,6 +203,7 @@ def judged_turns_since(log: Log, schedule: ScheduleRecord, enough: int) -> int:
             VerdictRow.outcome != Outcome.UNSCORED.value,
             TrajectoryRow.origin != Origin.EVALUATION.value,
             or_(TrajectoryRow.batch.is_(None), ~own),
+            ~judged_by_itself,
         )
         .limit(enough)
     )

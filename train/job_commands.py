@@ -54,21 +54,18 @@ def list_all(
     config: ConfigOption = None,
 ) -> None:
     """Jobs, newest first."""
-    from rich.console import Console
-    from rich.table import Table
-
     from store.jobs import list_jobs
 
-    table = Table("job", "kind", "status", "pipeline", "tries", "worker", "since (UTC)", "why")
     for job in list_jobs(_open(config), status=status, kind=kind, schedule=schedule, limit=limit):
         since = job.ended_at or job.started_at or job.run_after
-        worker = job.lease_owner or "–"
-        tries = f"{job.attempts}/{job.max_attempts}"
-        why = job.error or (job.exit_reason if job.exit_reason and job.status is not JobStatus.DONE else "")
-        table.add_row(
-            str(job.id), job.kind, job.status, job.name, tries, worker, f"{since:%Y-%m-%d %H:%M:%S}", (why or "")[:60]
-        )
-    Console().print(table)
+        why = job.error or (job.exit_reason if job.status is not JobStatus.DONE else None) or ""
+        words = [
+            f"{job.id:>6}  {job.kind:<8}  {job.status:<9}  {job.attempts}/{job.max_attempts}",
+            f"{since:%Y-%m-%d %H:%M:%S}",
+            job.name,
+            why.splitlines()[0][:100] if why else "",
+        ]
+        typer.echo("  ".join(words).rstrip())
 
 
 @app.command()

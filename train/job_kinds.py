@@ -196,7 +196,12 @@ def gate_candidate(work: Work) -> dict[str, Any]:
         min_effect=least,
         seed=payload.seed,
     )
-    result = {"candidate": candidate, "passed": decision.passed, "reason": decision.reason} | decision.figures
+    result: dict[str, Any] = {
+        "candidate": candidate,
+        "passed": decision.passed,
+        "reason": decision.reason,
+        "figures": decision.figures,
+    }
     work.stage.advance(0.99, f"{candidate} {'passes' if decision.passed else 'is refused'}: {decision.reason}")
     if decision.passed and payload.promote and state is VersionState.CANDIDATE:
         result["swap"] = work.gateway.open().promote(candidate, f"gate: {decision.reason}")

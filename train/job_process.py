@@ -78,11 +78,11 @@ def main(job_id: int, claim: int, outcome_file: Path) -> None:
         outcome = {"reason": ExitReason.STOPPED, "result": None, "error": "stopped"}
     except Exception as error:  # the job's boundary: whatever went wrong is recorded with the job
         reason = reason_of(error)
+        said = str(error)
         if reason is ExitReason.MISTAKE:
             traceback.print_exc()
-        else:
-            print(f"{type(error).__name__}: {error}", flush=True)
-        outcome = {"reason": reason, "result": None, "error": f"{type(error).__name__}: {error}"}
+            said = f"{type(error).__name__}: {error}"
+        outcome = {"reason": reason, "result": None, "error": said}
     part = outcome_file.with_suffix(".part")
     part.write_text(json.dumps(outcome))
     part.replace(outcome_file)

@@ -55,7 +55,8 @@ class CronTimes(_Trigger):
 
     def newest(self, moment: datetime, zone: ZoneInfo) -> datetime:
         """The latest time that is not later than `moment`, in UTC."""
-        start = moment.astimezone(zone).replace(microsecond=0) + timedelta(seconds=1)
+        # From a little later on: at the second 02:10 of a night cronsim does not see that 02:30 has been.
+        start = (moment + timedelta(hours=3)).astimezone(zone)
         backwards = (local.astimezone(UTC) for local in CronSim(self.expression, start, reverse=True))
         return next(time for time in backwards if time <= moment)
 
