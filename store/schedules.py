@@ -153,15 +153,15 @@ def fire_schedule(
         if firing_id is None:
             return None
         pipeline = None
+        changes: dict[str, Any] = {} if next_due is None else {"next_due": next_due}
         if outcome is FiringOutcome.QUEUED:
             pipeline = f"{row.name}-{at:%Y%m%dT%H%M%SZ}-{firing_id}"  # `judged_turns_since` knows the form
             jobs = [_new_job(document) for document in row.jobs]
             insert_pipeline(connection, jobs, pipeline=pipeline, schedule_id=row.id, run_after=at)
             connection.execute(update(FiringRow.__table__).where(FiringRow.id == firing_id).values(pipeline=pipeline))
-        changes: dict[str, Any] = {"mark": _newest_verdict(connection), "last_fired": at}
-        if next_due is not None:
-            changes["next_due"] = next_due
-        connection.execute(update(table).where(table.c.id == row.id).values(**changes))
+            changes |= {"mark": _newest_verdict(connection), "last_fired": at}
+        if changes:
+            connection.execute(update(table).where(table.c.id == row.id).values(**changes))
     return Firing(firing_id, due, outcome, reason, pipeline, at)
 
 

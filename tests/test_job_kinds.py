@@ -386,7 +386,7 @@ def test_what_went_wrong_is_named_by_the_boundary_that_it_crossed() -> None:
 
 
 def test_rollouts_judging_and_evaluation_on_the_real_server(serving: Serving) -> None:
-    """Played once: a job that is taken over finds its dialogues in the log and plays none again."""
+    """A job that is stopped keeps what it played; whoever takes it over plays the rest, and nothing twice."""
     sets = small_sets()
     add_scenarios(serving.log, [*sets.pool[:2], *sets.test[:2]])
     live = live_version(serving.log)
@@ -399,11 +399,15 @@ def test_rollouts_judging_and_evaluation_on_the_real_server(serving: Serving) ->
     )
     with JobGateway(serving.log, serving.settings) as gateway:
         one = work(serving.log, serving.settings, gateway)
-        first = run_job(one)
+        with pytest.raises(StopRequested):
+            run_job(replace(one, stage=work(serving.log, serving.settings, gateway, one.job, stop=True).stage))
+        kept = [t for t in list_trajectories(serving.log, batch=one.job.name, limit=None) if t.stop_reason]
+        assert kept, "it stopped at the end of a dialogue"
+        first = run_job(again(serving.log, one))
         assert (first["groups"], first["dialogues"], first["judged"], first["version"]) == (2, 4, 4, live.name)
         assert 0.0 <= first["reward"] <= 1.0
         played = {t.id: t.created_at for t in list_trajectories(serving.log, batch=one.job.name, limit=None)}
-        assert len(played) == 4
+        assert len(played) == 4 and {t.id for t in kept} <= played.keys()
         assert done(serving.log, again(serving.log, one)) == first
         assert {t.id: t.created_at for t in list_trajectories(serving.log, batch=one.job.name, limit=None)} == played
         assert done(serving.log, work(serving.log, serving.settings, gateway))["judged"] == 0, "all have a reward"

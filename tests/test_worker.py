@@ -148,6 +148,16 @@ def test_a_job_that_does_not_work_says_why(
     assert get_job(sqlite_log, second).status is JobStatus.CANCELLED
 
 
+def test_a_process_that_cannot_be_started_is_tried_again(sqlite_log: Log, settings: Settings) -> None:
+    (job_id,) = submit(sqlite_log, "judge")
+    worker = Scripted(sqlite_log, settings, "")
+    worker._command = lambda job, outcome_file: ["/no/such/program"]
+    worker.run(once=True)
+    job = get_job(sqlite_log, job_id)
+    assert (job.status, job.exit_reason, job.run_after) == ("queued", "machine", START + timedelta(seconds=10))
+    assert job.error is not None and "/no/such/program" in job.error
+
+
 def test_many_lines_stand_in_order_and_broken_text_does_no_harm(sqlite_log: Log, settings: Settings) -> None:
     (job_id,) = submit(sqlite_log, "judge")
     script = "import os\nfor n in range(3000): print(n)\nos.write(1, b'10 %\\r20 %\\n\\xff\\xfe\\n')\n" + ENDS % (

@@ -36,6 +36,14 @@ class Every:
         return True
 
 
+def write_failure(log: Log, job: JobRecord, reason: ExitReason, error: str | None, at: datetime) -> bool:
+    """Puts a job that failed back for later, or ends it, as train/retries.py has it. False if the lease was lost."""
+    delay = retry_delay(reason, job.attempts, job.max_attempts)
+    if delay is None:
+        return end_job(log, job, reason, error=error)
+    return put_back(log, job, reason, run_after=at + delay, error=error)
+
+
 class JobWatch:
     """`meanwhile` is called every now and then, for what the worker does whether a job runs or not."""
 
@@ -136,13 +144,9 @@ class JobWatch:
             # SIGTERM that did not come from here ends a job as any other signal does.
             reason = ExitReason.CRASHED if outcome.reason is ExitReason.STOPPED else outcome.reason
             delay = retry_delay(reason, job.attempts, job.max_attempts)
-            if delay is None:
-                self._note(f"-- failed ({reason}): {outcome.error}")
-                self._insist(lambda: end_job(self._log, job, reason, error=outcome.error))
-            else:
-                again = self._clock() + delay
-                self._note(f"-- {reason}: {outcome.error}; again at {again:%Y-%m-%d %H:%M:%S} UTC")
-                self._insist(lambda: put_back(self._log, job, reason, run_after=again, error=outcome.error))
+            again = "" if delay is None else f"; again at {self._clock() + delay:%Y-%m-%d %H:%M:%S} UTC"
+            self._note(f"-- {f'failed ({reason})' if delay is None else reason}: {outcome.error}{again}")
+            self._insist(lambda: write_failure(self._log, job, reason, outcome.error, self._clock()))
 
     def _insist(self, write: Callable[[], bool]) -> None:
         """Lines and end are written as soon as the database takes them, as long as the lease lasts."""

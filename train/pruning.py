@@ -12,11 +12,8 @@ from store.database import Log, LogError
 from store.runs import list_runs
 from store.settings import Settings
 from store.traffic import pinned_versions
-from store.versions import PolicyVersion, add_figures, list_versions, previous_live
+from store.versions import PRUNED, PolicyVersion, add_figures, list_versions, previous_live
 from store.vocabulary import JobStatus, VersionState
-
-PRUNED = "pruned"
-"""The figure that says when a version's files were removed, and how many bytes."""
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,18 @@ from store.jobs import JobRecord
 from store.leases import Hold, claim_job, held_now, take_back_lost
 from store.schema import now
 from store.settings import Settings
-from store.vocabulary import JobKind
+from store.vocabulary import ExitReason, JobKind
 from store.workers import beat, register_worker, sign_off
+from train.errors import JobRefused
 from train.job_child import Command, JobChild, environment_of, job_command
 from train.job_gateway import bring_back_live, is_running
 from train.job_kinds import NEED_ACCELERATOR, NEED_GATEWAY
-from train.job_watch import Every, JobWatch
+from train.job_watch import Every, JobWatch, write_failure
 from train.scheduler import fire_due
 
 TICK_S = 0.1
 BEAT_EVERY_S = 10.0
+MAX_NAME = 64
 LOOPBACK = ("127.0.0.1", "localhost", "::1", "0.0.0.0")
 
 
@@ -48,6 +50,8 @@ class Worker:
     ) -> None:
         self.host = socket.gethostname()[:40]
         self.name = name or f"{self.host}-{os.getpid()}"
+        if len(self.name) > MAX_NAME:
+            raise JobRefused(f"--name {self.name}: a worker's name has at most {MAX_NAME} characters")
         self._log = log
         self._settings = settings
         self._worker = settings.worker
@@ -137,8 +141,14 @@ class Worker:
         return f"{host}/gateway:{gateway.port}"
 
     def _run_job(self, job: JobRecord) -> None:
-        self._say(f"job {job.id} ({job.kind}, {job.name}): try {job.attempts} of {job.max_attempts}")
-        child = JobChild(job, self._command, environment_of(job, self._config))
+        self._say(f"job {job.id}: {job.kind}, {job.name}")
+        try:
+            child = JobChild(job, self._command, environment_of(job, self._config))
+        except OSError as error:
+            said = f"its process could not be started: {error}"
+            self._say(f"job {job.id}: {said}")
+            self._try(lambda: write_failure(self._log, job, ExitReason.MACHINE, said, self._clock()))
+            return
         try:
             watch = JobWatch(
                 self._log,
