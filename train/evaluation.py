@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from env_sim.llm_simulator import LlmSimulator
 from env_sim.rollouts import Played, make_plans, play
 from reward.judge import Judge
+from reward.llm_judge import LlmJudge
 from store.database import Log
 from store.records import Scenario
 from store.settings import Settings
 from store.trajectories import list_trajectories
 from store.vocabulary import Origin
-from train.judging import open_judge
 from train.progress import Stage
 
 
@@ -64,7 +64,7 @@ def play_batch(
         before_playing()
 
     async def work() -> dict[str, list[Outcome]]:
-        judge = open_judge(log, settings)
+        judge = Judge(log, LlmJudge(settings.judge) if settings.judge else None)
         simulator = LlmSimulator(settings.simulator) if settings.simulator else None
         if plans:
             await play(
