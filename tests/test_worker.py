@@ -3,8 +3,10 @@
 Most jobs here are small scripts in the place of the real ones; the last tests run the real command, processes and all.
 """
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -21,15 +23,17 @@ from store.database import Log, LogError, open_log
 from store.job_log import read_lines
 from store.jobs import JobRecord, cancel_job, get_job, list_jobs
 from store.leases import take_back_lost
+from store.records import Item, ScenarioTurn
 from store.scenarios import item_ids
 from store.settings import Settings, load_settings
 from store.trajectories import end_trajectory
 from store.verdicts import Verdict, add_verdicts, rewards_of
 from store.versions import add_version, get_version, set_version_state
-from store.vocabulary import ExitReason, JobStatus, Outcome, StopReason, VerdictSource, VersionState
+from store.vocabulary import ExitReason, FocusOn, JobStatus, Outcome, StopReason, VerdictSource, VersionState
 from store.workers import list_workers
-from tests.job_examples import START, submit
+from tests.job_examples import START, submit, take
 from tests.store_examples import a_scenario, record_chain, start
+from train.job_child import job_command
 from train.worker import Worker, find_accelerators
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -321,6 +325,32 @@ def test_a_pipeline_that_a_schedule_queued_is_done_by_a_real_worker(
     assert f"job {prune.id}  prune  done" in typed("job", "show", str(prune.id))
     assert "queued often-" in typed("schedule", "show", "often")
     assert "ended" in typed("worker", "--list")
+    log.close()
+
+
+def test_a_job_whose_worker_is_gone_ends_by_itself(environment: dict[str, str], tmp_path: Path) -> None:
+    """Its judge never answers, so it is in the middle of a piece: it is interrupted there."""
+    log = open_log(load_settings().url)
+    item = Item(id="kind", focus_on=FocusOn.REPLY, question="Is it kind?", weight=1.0)
+    start(log, "t", scenario=a_scenario(turns=(ScenarioTurn(user="hello", checklist=(item,)),)))
+    record_chain(log, "t", [([1, 2, 3], [10, 11])])
+    end_trajectory(log, "t", StopReason.COMPLETED)
+    submit(log, "judge")
+    job, outcome = take(log), tmp_path / "outcome.json"
+    with socket.create_server(("127.0.0.1", 0)) as judge:
+        judge.settimeout(60)
+        url = f"http://127.0.0.1:{judge.getsockname()[1]}/v1"
+        process = subprocess.Popen(
+            job_command(job, outcome),
+            stdin=subprocess.PIPE,
+            env=environment | {"CHECKLOOP_JUDGE__BASE_URL": url, "CHECKLOOP_JUDGE__MODEL": "silent"},
+        )
+        asked, _ = judge.accept()
+        assert process.stdin is not None and process.poll() is None
+        process.stdin.close()
+        assert process.wait(20) == 0
+        asked.close()
+    assert json.loads(outcome.read_text())["reason"] == "stopped"
     log.close()
 
 

@@ -31,7 +31,7 @@ from train.errors import TrainingFailed
 from train.progress import Stage, StageProgress
 
 SAY_EVERY_S = 5.0
-LAST_SECONDS = (5.0, 20.0)
+LAST_SECONDS = (2.0, 15.0)
 """After the worker is gone: when this process is interrupted, when it is killed."""
 
 
