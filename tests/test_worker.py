@@ -328,6 +328,30 @@ def test_a_pipeline_that_a_schedule_queued_is_done_by_a_real_worker(
     log.close()
 
 
+def test_jobs_and_schedules_on_the_command_line(environment: dict[str, str], typed: Callable[..., str]) -> None:
+    assert (
+        typed("job", "submit", "rollout", "scenarios=4", "judge", "--attempts", "1") == "job 1: rollout\njob 2: judge\n"
+    )
+    assert typed("job", "cancel", "1") == "job 1 is cancelled\n"
+    newest, oldest = typed("job", "list").splitlines()
+    assert newest.split()[:4] == ["2", "judge", "cancelled", "0/1"] and newest.endswith(
+        "job 1 before it did not get done"
+    )
+    assert oldest.split()[:3] == ["1", "rollout", "cancelled"]
+    typed("job", "retry", "1")
+    assert len(typed("job", "list", "--status", "queued").splitlines()) == 2
+    assert '"scenarios": 4' in typed("job", "show", "1")
+    said = typed(
+        "schedule", "add", "nightly", "--cron", "0 3 * * *", "--tz", "Europe/Berlin", "judge", "prune", "keep=2"
+    )
+    assert "0 3 * * * (Europe/Berlin), active" in said and said.count("next: ") == 5
+    assert "jobs: train\n" in typed("schedule", "edit", "nightly", "train", "--overlap", "queue")
+    typed("schedule", "pause", "nightly")
+    assert "paused" in typed("schedule", "list")
+    assert "overlap: queue" in typed("schedule", "resume", "nightly")
+    assert typed("schedule", "remove", "nightly") == "nightly is removed\n"
+
+
 def test_a_job_whose_worker_is_gone_ends_by_itself(environment: dict[str, str], tmp_path: Path) -> None:
     """Its judge never answers, so it is in the middle of a piece: it is interrupted there."""
     log = open_log(load_settings().url)
