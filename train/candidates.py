@@ -7,7 +7,7 @@ a decision that is recorded, stand.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from store.database import Log
 from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
@@ -19,12 +19,6 @@ from train.groups import TrainingGroup, select_groups
 from train.grpo import train_grpo
 from train.progress import Stage
 from train.registry import register_version, version_of_run
-
-
-class Stager(Protocol):
-    """What a gate needs of the gateway."""
-
-    def stage(self, version: str) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def train_candidate(
 
 def hold_against_live(
     log: Log,
-    open_gateway: Callable[[], Stager],
+    serve: Callable[[str], dict[str, Any]],
     play: Callable[[str], Mapping[str, float | None]],
     *,
     candidate: str,
@@ -103,17 +97,17 @@ def hold_against_live(
     min_effect: float,
     seed: int,
 ) -> GateDecision:
-    """Both versions on the same scenarios (`play`: rewards of a version by scenario), decided and recorded.
+    """Both versions on the same scenarios, decided and recorded.
 
-    Where it passes, the candidate is left staged for its promotion; else it is refused and the live version brought
-    back. A decision that was recorded before a kill stands. Raises ServerError.
+    `serve` brings a version to the server and returns the swap's figures; `play` returns the rewards of a version by
+    scenario. Where it passes, the candidate is left on the server for its promotion; else it is refused and the live
+    version brought back. A decision that was recorded before a kill stands. Raises ServerError.
     """
     made = next((d for d in list_gate_decisions(log) if d.candidate == candidate), None)
     if made is not None:
         return GateDecision(made.passed, made.reason, made.figures)
-    gateway = open_gateway()
     before = play(live)
-    staged = gateway.stage(candidate)
+    staged = serve(candidate)
     if staged["accepted"]:
         decision = decide(before, play(candidate), min_effect=min_effect, seed=seed)
     else:
@@ -122,5 +116,5 @@ def hold_against_live(
         set_version_state(log, candidate, VersionState.REFUSED, decision.reason)
     record(log, candidate, live, decision)
     if not decision.passed:
-        gateway.stage(live)
+        serve(live)
     return decision

@@ -189,7 +189,7 @@ def gate_candidate(work: Work) -> dict[str, Any]:
     least = work.settings.loop.gate_min_effect if payload.min_effect is None else payload.min_effect
     decision = hold_against_live(
         work.log,
-        work.gateway.open,
+        lambda version: work.gateway.open().stage(version),
         play,
         candidate=candidate,
         live=notes["live"],

@@ -226,7 +226,7 @@ class TrainingLoop:
 
         decision = hold_against_live(
             self._log,
-            self._open_gateway,
+            lambda version: self._open_gateway().stage(version),
             rewards_of,
             candidate=candidate,
             live=current,
