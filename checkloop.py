@@ -17,6 +17,9 @@ from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
 from store.commands import app as log_commands
 from store.vocabulary import ChatTools
+from train.job_commands import app as job_commands
+from train.schedule_commands import app as schedule_commands
+from train.worker_commands import worker
 
 UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 """A wrong command line; Typer carries its own copy of the class and exports only some of its children."""
@@ -33,6 +36,9 @@ app.command(name="reward")(reward)
 judge_app.add_typer(people_commands)
 app.add_typer(judge_app, name="judge")
 app.command()(annotate)
+app.add_typer(schedule_commands, name="schedule")
+app.add_typer(job_commands, name="job")
+app.command()(worker)
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 
@@ -188,10 +194,11 @@ def chat(
 
 
 def _use_huge_pages() -> None:
-    """Starts this process again with glibc's allocator on huge pages (Linux): a training step on the CPU takes and
-    frees gigabytes, and faulting them in page by page makes it half as fast again."""
+    """Starts this process again with the allocator that training wants."""
+    from train.job_child import HUGE_PAGES
+
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        os.environ |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "THP_MEM_ALLOC_ENABLE": "1"}
+        os.environ |= HUGE_PAGES
         os.execv(sys.executable, [sys.executable, "-m", "checkloop", *sys.argv[1:]])
 
 

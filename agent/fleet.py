@@ -21,7 +21,7 @@ from agent.vllm_server import RunningServer, VllmServer, is_cpu_build
 from store.database import Log
 from store.settings import Settings
 from store.traffic import TrafficSplit, set_traffic_split, traffic_split
-from store.versions import get_version, live_version, set_version_state
+from store.versions import PRUNED, get_version, live_version, set_version_state
 from store.vocabulary import VersionState
 
 BUSY_RETRY_S = 2
@@ -294,9 +294,14 @@ class Fleet:
             set_version_state(self._log, version, VersionState.REFUSED, reason)
 
     def _weights(self, version: str) -> Weights:
-        """Raises LogError for an unknown version, ServerError for an adapter without full weights below it."""
+        """Raises LogError for an unknown version, ServerError for a pruned one and for an adapter without full weights
+        below it."""
         found = get_version(self._log, version)
         path = Path(found.path)
+        if (pruned := found.figures.get(PRUNED)) is not None and not path.is_dir():
+            raise ServerError(
+                f"{version} was pruned at {pruned['at']}: its weights are gone and cannot be served again"
+            )
         if not is_adapter(path):
             return Weights(version, path)
         if not self._settings.server.max_loras:

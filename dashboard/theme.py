@@ -35,6 +35,7 @@ STATUS_MARKS: dict[str, tuple[str, str]] = {
     "running": ("▶", "#8A5A00"),
     "done": ("✓", "#00785A"),
     "failed": ("✗", "#B85000"),
+    "cancelled": ("–", "#6B7280"),
     "passed": ("✓", "#00785A"),
     "refused": ("✗", "#B85000"),
 }

@@ -17,12 +17,12 @@ from store.database import Log
 from store.schema import (
     GateRow,
     ItemRow,
-    JobRow,
     MetricRow,
     RewardRow,
     RunRow,
     RunTrajectoryRow,
     ScenarioRow,
+    StageRow,
     StepRow,
     ToolCallRow,
     TrajectoryRow,
@@ -190,7 +190,7 @@ def log_state(log: Log) -> tuple[Any, ...]:
     tables = (VerdictRow.id, RewardRow.id, StepRow.id, VersionStateRow.id, GateRow.id, MetricRow.id, ItemRow.id)
     columns = [select(func.max(column)).scalar_subquery() for column in tables]
     columns.append(select(func.max(TrajectoryRow.created_at)).scalar_subquery())
-    columns.append(select(func.count()).select_from(JobRow).scalar_subquery())
+    columns.append(select(func.count()).select_from(StageRow).scalar_subquery())
     with log.reading() as session:
         return tuple(session.execute(select(*columns)).one())
 

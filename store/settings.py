@@ -208,6 +208,21 @@ class LoopSettings(Section):
     """The candidate's mean validation reward must exceed the live one's by this much."""
 
 
+class WorkerSettings(Section):
+    """Workers and their jobs (docs/schedules.md)."""
+
+    lease_s: float = Field(default=60.0, gt=0)
+    """A worker that is not heard of for so long has lost its job to another one; it is renewed three times as often."""
+    poll_s: float = Field(default=2.0, gt=0)
+    """How often an idle worker looks for jobs and due schedules."""
+    interrupt_after_s: float = Field(default=10.0, ge=0)
+    """A job that is to stop may take so long to come to the end of a piece before it is interrupted."""
+    kill_after_s: float = Field(default=30.0, gt=0)
+    """From the wish to stop; then its process is killed."""
+    missed_after_s: float = Field(default=300.0, ge=0)
+    """A cron time longer ago than this was missed."""
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="CHECKLOOP_", env_nested_delimiter="__", frozen=True, extra="forbid", toml_file=None
@@ -224,6 +239,7 @@ class Settings(BaseSettings):
     sft: SftSettings = SftSettings()
     grpo: GrpoSettings = GrpoSettings()
     loop: LoopSettings = LoopSettings()
+    worker: WorkerSettings = WorkerSettings()
     judge: Endpoint | None = None
     judging: JudgingSettings = JudgingSettings()
     annotator: Endpoint | None = None

@@ -13,6 +13,9 @@ from store.database import Log, LogError
 from store.schema import GateRow, VersionRow, VersionStateRow
 from store.vocabulary import VERSION_TRANSITIONS, VersionState
 
+PRUNED = "pruned"
+"""The figure that says when a version's files were removed, and how many bytes."""
+
 
 @dataclass(frozen=True)
 class PolicyVersion:

@@ -192,10 +192,71 @@ VERSION_TRANSITIONS: dict[VersionState, frozenset[VersionState]] = {
 
 
 class JobStatus(StrEnum):
+    """Of jobs; stages of a loop and runs know RUNNING, DONE and FAILED alone."""
+
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class JobKind(StrEnum):
+    """What a worker can do (docs/schedules.md)."""
+
+    ROLLOUT = "rollout"
+    JUDGE = "judge"
+    TRAIN = "train"
+    GATE = "gate"
+    EVALUATE = "evaluate"
+    PRUNE = "prune"
+
+
+class ExitReason(StrEnum):
+    """Why a job's last try ended as it did."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    """Settings, data or a run that refuses: trying again changes nothing."""
+    SERVER = "server"
+    """The gateway, vLLM, or the endpoint of another role."""
+    LOG = "log"
+    MACHINE = "machine"
+    """Disk, files, network."""
+    MEMORY = "memory"
+    CRASHED = "crashed"
+    """Its process died without a word."""
+    MISTAKE = "mistake"
+    """An exception that nobody foresaw."""
+    LOST = "lost"
+    """Its worker was not heard of until the lease ran out."""
+    STOPPED = "stopped"
+    """Its worker was told to stop."""
+    CANCELLED = "cancelled"
+    EARLIER = "earlier"
+    """An earlier job of its pipeline failed or was cancelled."""
+
+
+class MissedRuns(StrEnum):
+    """What becomes of times that passed while no worker ran."""
+
+    ONCE = "once"
+    SKIP = "skip"
+
+
+class Overlap(StrEnum):
+    """What becomes of a schedule that is due while its last pipeline is unfinished."""
+
+    SKIP = "skip"
+    QUEUE = "queue"
+
+
+class FiringOutcome(StrEnum):
+    """What came of a time at which a schedule was due."""
+
+    QUEUED = "queued"
+    OVERLAP = "overlap"
+    MISSED = "missed"
 
 
 class RunKind(StrEnum):

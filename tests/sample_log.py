@@ -15,7 +15,6 @@ from typing import Any
 from reward.checks import decide_check
 from reward.rewards import ItemState, trajectory_reward, turn_reward
 from store.database import Log, open_log
-from store.jobs import finish_job, open_loop, start_job
 from store.records import (
     Called,
     Item,
@@ -28,6 +27,7 @@ from store.records import (
 )
 from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
 from store.scenarios import add_scenarios, item_ids
+from store.stages import finish_stage, open_loop, start_stage
 from store.trajectories import (
     NewTrajectory,
     StepToRecord,
@@ -465,8 +465,8 @@ def _judge(
 
 
 def _stage(log: Log, loop: str, key: str, seconds: float, result: dict[str, Any]) -> None:
-    start_job(log, loop, key)
-    finish_job(log, loop, key, result, seconds)
+    start_stage(log, loop, key)
+    finish_stage(log, loop, key, result, seconds)
 
 
 def _chat(log: Log) -> None:

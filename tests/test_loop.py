@@ -12,9 +12,9 @@ import pytest
 from agent.bundled_model import prepare_bundled_model
 from agent.proof import read_probe
 from store.database import Log, LogError, open_log
-from store.jobs import list_jobs
 from store.runs import get_run, metrics_of, run_trajectories
 from store.settings import Settings
+from store.stages import list_stages
 from store.tokens import token_sequences
 from store.trajectories import TrajectorySummary, list_trajectories
 from store.turns import turns_of
@@ -65,10 +65,10 @@ def _wait_until_free(ports: tuple[int, int]) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_killed_loop_goes_on_where_it_was(loop: Finished) -> None:
-    jobs = list_jobs(loop.log, NAME)
+    stages = list_stages(loop.log, NAME)
     keys = ["model", "scenarios", "cold-start", "before", "round-1/play", "round-1/train"]
-    assert [job.key for job in jobs][:6] == keys
-    assert all(job.status == "done" for job in jobs)
+    assert [stage.key for stage in stages][:6] == keys
+    assert all(stage.status == "done" for stage in stages)
     kept = {summary.id for summary in loop.before_kill}
     assert len(kept) == 4 + 4 * 8
     batches = [s.batch for s in list_trajectories(loop.log, limit=None)]
@@ -119,7 +119,7 @@ def test_the_swapped_server_answered_with_the_new_weights(loop: Finished) -> Non
     old, new = read_probe(Path(first.path)), read_probe(Path(last.path))
     assert old is not None and new is not None and old.ids == new.ids
     assert old.logprobs != new.logprobs
-    swap = next(job for job in list_jobs(loop.log, NAME) if job.key == "round-1/swap").result
+    swap = next(stage for stage in list_stages(loop.log, NAME) if stage.key == "round-1/swap").result
     assert swap is not None and swap["accepted"]
     assert swap["proof"]["error"] < 0.3 and swap["proof"]["closeness"] > 0.5
     assert list_gate_decisions(loop.log)[0].passed

@@ -3,3 +3,7 @@
 
 class TrainingFailed(RuntimeError):
     """A run was refused, could not start or go on, or could not be saved."""
+
+
+class JobRefused(TrainingFailed):
+    """A job or schedule asks for what cannot be done: says which option, and what to write instead."""

@@ -1,6 +1,6 @@
 """The loop: cold start, before, rounds of (play, train, gate, swap), after; each stage done once and resumable.
 
-Stages meet in the log: a stage's result is a job row, so a loop that was killed goes on at the first stage without
+Stages meet in the log: a stage's result is a stage row, so a loop that was killed goes on at the first stage without
 one (invariant 6). What a stage needs from an earlier one it reads from there, never from memory.
 """
 
@@ -16,17 +16,16 @@ from agent.gateway_process import GatewayProcess
 from agent.rendering import Renderer
 from env_sim.rollouts import derive_seed
 from store.database import Log
-from store.jobs import fail_job, finish_job, job_result, open_loop, start_job
 from store.records import Scenario
-from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
+from store.runs import add_metrics, finish_run, start_run
 from store.scenarios import add_scenarios
 from store.settings import Settings
-from store.versions import get_version, list_gate_decisions, set_version_state
+from store.stages import fail_stage, finish_stage, open_loop, stage_result, start_stage
+from store.versions import get_version, set_version_state
 from store.vocabulary import JobStatus, Origin, RunKind, VersionState
+from train.candidates import RunFiles, hold_against_live, train_candidate
 from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_batch
-from train.gate import GateDecision, decide, record
-from train.groups import load_groups, select_groups
-from train.grpo import train_grpo
+from train.groups import load_groups
 from train.progress import Stage, StageProgress
 from train.references import sft_examples
 from train.registry import model_directory, register_version, version_of_run
@@ -110,23 +109,23 @@ class TrainingLoop:
         return candidate if swap["accepted"] else current
 
     def _stage(self, key: str, title: str, work: Callable[[Stage], dict[str, Any]]) -> dict[str, Any]:
-        done = job_result(self._log, self._name, key)
+        done = stage_result(self._log, self._name, key)
         if done is not None:
             self._seconds[key] = float(done.get("seconds", 0.0))
             self._progress.skip(key, title)
             return done
-        start_job(self._log, self._name, key)
+        start_stage(self._log, self._name, key)
         began = time.monotonic()
         try:
             with self._progress.stage(key, title) as stage:
                 result = work(stage)
         except BaseException as error:
-            fail_job(self._log, self._name, key, f"{type(error).__name__}: {error}", time.monotonic() - began)
+            fail_stage(self._log, self._name, key, f"{type(error).__name__}: {error}", time.monotonic() - began)
             raise
         gc.collect()
         give_back_memory()  # a trainer's gigabytes are the server's in the next stage
         self._seconds[key] = time.monotonic() - began
-        finish_job(self._log, self._name, key, result | {"seconds": self._seconds[key]}, self._seconds[key])
+        finish_stage(self._log, self._name, key, result | {"seconds": self._seconds[key]}, self._seconds[key])
         return result
 
     def _prepare_model(self, stage: Stage) -> dict[str, Any]:
@@ -196,73 +195,44 @@ class TrainingLoop:
         return {"reward": mean_reward(outcomes)}
 
     def _train(self, stage: Stage, n: int, current: str) -> dict[str, Any]:
-        settings = self._settings.grpo
         name = f"{self._name}/round-{n}"
-        seed = derive_seed(self._seed, name) % 2**32  # NumPy takes no greater one
-        run_id = start_run(self._log, name, RunKind.GRPO, current, seed, settings.model_dump(mode="json"))
-        if version := version_of_run(self._log, run_id):
-            return {"version": version}
-        groups = load_groups(self._log, name, step_level=settings.advantage == "step")
-        selection = select_groups(groups, settings)
-        if not selection.taken:
-            finish_run(self._log, run_id, JobStatus.DONE)
-            stage.advance(1.0, "no group has anything to learn from")
-            return {"version": None}
-        add_run_trajectories(self._log, run_id, selection.advantages)
-
-        def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
-            add_metrics(self._log, run_id, step, dict(metrics))
-            stage.advance(step / total, f"step {step} of {total}, {metrics.get('tokens_per_s', 0):.0f} tokens/s")
-
-        made = self._fresh_folder(f"round-{n}")
-        moments = self._folder / f"optimizer-{n}.pt"
         earlier = self._folder / f"optimizer-{n - 1}.pt"
-        parent = get_version(self._log, current)
-        try:
-            result = train_grpo(
-                Path(parent.path),
-                made,
-                selection.taken,
-                settings,
-                seed,
-                on_step,
-                optimizer_in=earlier if earlier.is_file() else None,
-                optimizer_out=moments,
-            )
-        except BaseException as error:
-            finish_run(self._log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
-            raise
-        version = register_version(self._log, self._settings, made, parent=current, run_id=run_id)
-        earlier.unlink(missing_ok=True)
-        finish_run(self._log, run_id, JobStatus.DONE)
-        left_out = f", {len(selection.left_out)} left out" if selection.left_out else ""
-        stage.advance(1.0, f"{version}: {result.steps} steps on {len(selection.taken)} groups{left_out}")
+        files = RunFiles(
+            self._fresh_folder(f"round-{n}"),
+            optimizer_in=earlier if earlier.is_file() else None,
+            optimizer_out=self._folder / f"optimizer-{n}.pt",
+        )
+        version = train_candidate(
+            self._log,
+            self._settings,
+            lambda: load_groups(self._log, name, step_level=self._settings.grpo.advantage == "step"),
+            files,
+            stage,
+            name=name,
+            base=current,
+            seed=derive_seed(self._seed, name) % 2**32,  # NumPy takes no greater one
+        )
+        if version is not None:
+            earlier.unlink(missing_ok=True)
         return {"version": version}
 
     def _gate(self, stage: Stage, n: int, current: str, candidate: str) -> dict[str, Any]:
         """Both versions on the round's validation scenarios, greedy, same seeds."""
-        made = next((d for d in list_gate_decisions(self._log) if d.candidate == candidate), None)
-        if made is not None:  # decided just before a kill: what is recorded stands
-            return {"passed": made.passed, "reason": made.reason, **made.figures}
-        gateway = self._open_gateway()
         validation = _of_round(self._sets.validation, n, self._settings.loop.validation_scenarios)
 
-        def outcomes_of(version: str) -> dict[str, float | None]:
+        def rewards_of(version: str) -> dict[str, float | None]:
             batch = f"{self._name}/round-{n}/validation/{version}"
             return one_each(self._play(stage, validation, batch, version, 1, Origin.EVALUATION, 0.0))
 
-        live = outcomes_of(current)
-        staged = gateway.stage(candidate)
-        if staged["accepted"]:
-            least = self._settings.loop.gate_min_effect
-            decision = decide(live, outcomes_of(candidate), min_effect=least, seed=self._seed)
-        else:
-            decision = GateDecision(False, f"proof failed: {staged['proof']['reason']}", staged)
-        if not decision.passed and get_version(self._log, candidate).state is VersionState.CANDIDATE:
-            set_version_state(self._log, candidate, VersionState.REFUSED, decision.reason)
-        record(self._log, candidate, current, decision)
-        if not decision.passed:
-            gateway.stage(current)
+        decision = hold_against_live(
+            self._log,
+            lambda version: self._open_gateway().stage(version),
+            rewards_of,
+            candidate=candidate,
+            live=current,
+            min_effect=self._settings.loop.gate_min_effect,
+            seed=self._seed,
+        )
         stage.advance(1.0, f"{candidate} {'passes' if decision.passed else 'is refused'}: {decision.reason}")
         return {"passed": decision.passed, "reason": decision.reason, **decision.figures}
 

@@ -1,6 +1,6 @@
 """Training: what is running, the curves of runs, the gate's decisions, the versions and the stages of the loops.
 
-Reads runs, metrics, versions and jobs; the curves and the stages follow the log while something runs.
+Reads runs, metrics, versions and stages; the curves and the stages follow the log while something runs.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from dashboard.links import TRAINING, TRAJECTORIES, address
 from dashboard.text import escape, link, show, show_empty, soft, state_badge, status_badge, table
 from store.database import Log
 from store.figures import VersionFigures, run_summaries, version_figures
-from store.jobs import JobRecord, list_jobs, list_loops
 from store.runs import RunRecord, list_runs, metrics_of
 from store.settings import Settings
+from store.stages import StageRecord, list_loops, list_stages
 from store.versions import GateDecision, list_gate_decisions
 from store.vocabulary import JobStatus
 
@@ -44,7 +44,7 @@ def show_training(log: Log, settings: Settings) -> None:
         show_empty("Nothing has been trained yet", "Play the demo once: cold start, rounds, gate.", "make demo")
         return
     busy = any(run.status == JobStatus.RUNNING for run in runs)
-    if busy or any(job.status == JobStatus.RUNNING for loop in loops for job in list_jobs(log, loop.name)):
+    if busy or any(stage.status == JobStatus.RUNNING for loop in loops for stage in list_stages(log, loop.name)):
         follow_live_part(log)
     else:
         show_live_part(log)
@@ -67,7 +67,7 @@ def show_live_part(log: Log) -> None:
     if runs:
         show_runs(log, runs)
     for loop in list_loops(log):
-        show_stages(loop.name, list_jobs(log, loop.name))
+        show_stages(loop.name, list_stages(log, loop.name))
 
 
 def show_runs(log: Log, runs: Sequence[RunRecord]) -> None:
@@ -151,21 +151,21 @@ def _points(metrics: dict[str, dict[str, list[tuple[int, float]]]], name: str) -
     return points
 
 
-def show_stages(loop: str, jobs: Sequence[JobRecord]) -> None:
-    if not jobs:
+def show_stages(loop: str, stages: Sequence[StageRecord]) -> None:
+    if not stages:
         return
-    total = sum(job.seconds or 0.0 for job in jobs)
+    total = sum(stage.seconds or 0.0 for stage in stages)
     st.subheader(f"Stages of the loop “{loop}”", anchor=False, help=f"{seconds(total)} in all stages that ended.")
-    longest = max((job.seconds or 0.0 for job in jobs), default=0.0) or 1.0
+    longest = max((stage.seconds or 0.0 for stage in stages), default=0.0) or 1.0
     rows = [
         (
-            status_badge(job.status),
-            escape(job.key),
-            seconds(job.seconds),
-            f'<span class="cl-bar" style="width:{7 * (job.seconds or 0.0) / longest:.2f}rem"></span>',
-            escape(job.error or _short(figures(job.result or {}), 110)),
+            status_badge(stage.status),
+            escape(stage.key),
+            seconds(stage.seconds),
+            f'<span class="cl-bar" style="width:{7 * (stage.seconds or 0.0) / longest:.2f}rem"></span>',
+            escape(stage.error or _short(figures(stage.result or {}), 110)),
         )
-        for job in jobs
+        for stage in stages
     ]
     show(table(("status", "stage", "took", "", "result"), rows, numeric=(2,), fill=True))
 

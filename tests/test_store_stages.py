@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from store.database import Log, LogError
-from store.jobs import fail_job, finish_job, job_result, list_jobs, list_loops, open_loop, start_job
+from store.stages import fail_stage, finish_stage, list_loops, list_stages, open_loop, stage_result, start_stage
 from store.vocabulary import JobStatus
 
 SETTINGS = {"rounds": 4, "grpo": {"kl": 0.0, "learning_rate": 2e-5}}
@@ -36,63 +36,64 @@ def test_a_loop_with_other_settings_is_refused(log: Log, seed: int, settings: di
     assert list_loops(log) == [before]
 
 
-def test_a_job_is_done_once(log: Log) -> None:
+def test_a_stage_is_done_once(log: Log) -> None:
     open_loop(log, "demo", 1, {})
     open_loop(log, "other", 1, {})
-    assert job_result(log, "demo", "sft") is None
-    start_job(log, "demo", "sft")
-    start_job(log, "other", "sft")
-    assert job_result(log, "demo", "sft") is None
-    finish_job(log, "demo", "sft", {"version": "v0001"}, 12.5)
-    assert job_result(log, "demo", "sft") == {"version": "v0001"}
-    assert job_result(log, "other", "sft") is None
-    with pytest.raises(LogError, match="job 'sft' of loop 'demo' is done"):
-        start_job(log, "demo", "sft")
-    with pytest.raises(LogError, match="job 'sft' of loop 'demo' is not running"):
-        finish_job(log, "demo", "sft", {"version": "v0002"}, 1.0)
+    assert stage_result(log, "demo", "sft") is None
+    start_stage(log, "demo", "sft")
+    start_stage(log, "other", "sft")
+    assert stage_result(log, "demo", "sft") is None
+    finish_stage(log, "demo", "sft", {"version": "v0001"}, 12.5)
+    assert stage_result(log, "demo", "sft") == {"version": "v0001"}
+    assert stage_result(log, "other", "sft") is None
+    with pytest.raises(LogError, match="stage 'sft' of loop 'demo' is done"):
+        start_stage(log, "demo", "sft")
+    with pytest.raises(LogError, match="stage 'sft' of loop 'demo' is not running"):
+        finish_stage(log, "demo", "sft", {"version": "v0002"}, 1.0)
     with pytest.raises(LogError, match="is not running"):
-        fail_job(log, "demo", "sft", "too late")
-    (job,) = list_jobs(log, "demo")
-    assert (job.status, job.result, job.seconds, job.error) == (JobStatus.DONE, {"version": "v0001"}, 12.5, None)
+        fail_stage(log, "demo", "sft", "too late")
+    (stage,) = list_stages(log, "demo")
+    assert (stage.status, stage.result, stage.seconds) == (JobStatus.DONE, {"version": "v0001"}, 12.5)
+    assert stage.error is None
 
 
 def test_an_empty_result_is_a_result(log: Log) -> None:
     open_loop(log, "demo", 1, {})
-    start_job(log, "demo", "model")
-    finish_job(log, "demo", "model", {}, 0.1)
-    assert job_result(log, "demo", "model") == {}
+    start_stage(log, "demo", "model")
+    finish_stage(log, "demo", "model", {}, 0.1)
+    assert stage_result(log, "demo", "model") == {}
 
 
-def test_a_killed_or_failed_job_starts_again_in_its_row(log: Log) -> None:
+def test_a_killed_or_failed_stage_starts_again_in_its_row(log: Log) -> None:
     open_loop(log, "demo", 1, {})
-    start_job(log, "demo", "before")
-    (killed,) = list_jobs(log, "demo")
-    start_job(log, "demo", "before")
-    start_job(log, "demo", "train")
-    fail_job(log, "demo", "before", "vLLM died", 3.0)
-    failed, _ = list_jobs(log, "demo")
+    start_stage(log, "demo", "before")
+    (killed,) = list_stages(log, "demo")
+    start_stage(log, "demo", "before")
+    start_stage(log, "demo", "train")
+    fail_stage(log, "demo", "before", "vLLM died", 3.0)
+    failed, _ = list_stages(log, "demo")
     assert (failed.id, failed.status, failed.error, failed.seconds) == (killed.id, JobStatus.FAILED, "vLLM died", 3.0)
-    start_job(log, "demo", "before")
-    again, _ = list_jobs(log, "demo")
+    start_stage(log, "demo", "before")
+    again, _ = list_stages(log, "demo")
     assert (again.id, again.status, again.error, again.seconds) == (killed.id, JobStatus.RUNNING, None, None)
     assert again.ended_at is None
     assert again.started_at > killed.started_at
 
 
-def test_a_job_needs_its_loop(log: Log) -> None:
+def test_a_stage_needs_its_loop(log: Log) -> None:
     with pytest.raises(LogError, match=r"(?i)foreign key"):
-        start_job(log, "nobody", "sft")
+        start_stage(log, "nobody", "sft")
 
 
-def test_only_one_of_many_ends_a_job(log: Log) -> None:
+def test_only_one_of_many_ends_a_stage(log: Log) -> None:
     open_loop(log, "demo", 1, {})
-    start_job(log, "demo", "sft")
+    start_stage(log, "demo", "sft")
     barrier = threading.Barrier(8)
 
     def finish(number: int) -> bool:
         barrier.wait()
         try:
-            finish_job(log, "demo", "sft", {"by": number}, 1.0)
+            finish_stage(log, "demo", "sft", {"by": number}, 1.0)
         except LogError:
             return False
         return True
@@ -100,4 +101,4 @@ def test_only_one_of_many_ends_a_job(log: Log) -> None:
     with ThreadPoolExecutor(8) as threads:
         ended = list(threads.map(finish, range(8)))
     assert ended.count(True) == 1
-    assert job_result(log, "demo", "sft") == {"by": ended.index(True)}
+    assert stage_result(log, "demo", "sft") == {"by": ended.index(True)}

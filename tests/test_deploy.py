@@ -1,0 +1,68 @@
+"""The shipped systemd unit and compose file say what checkloop understands."""
+
+import configparser
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+import checkloop
+from store.settings import Settings, load_settings
+
+DEPLOY = Path(__file__).resolve().parent.parent / "deploy"
+
+
+def parse(arguments: list[str]) -> None:
+    """Raises what the command line would refuse, and runs nothing."""
+    command = typer.main.get_command(checkloop.app)
+    context = command.make_context("checkloop", list(arguments), resilient_parsing=False)
+    name, sub, rest = command.resolve_command(context, arguments)  # type: ignore[attr-defined]
+    assert name == arguments[0]
+    sub.make_context(name, rest, parent=context)
+
+
+def settings_with(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Settings:
+    for name, value in environment.items():
+        if name.startswith("CHECKLOOP_"):
+            monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+def test_the_systemd_unit_starts_a_worker_and_stops_it_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit = configparser.RawConfigParser(strict=True)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(DEPLOY / "checkloop-worker.service")
+    assert unit.sections() == ["Unit", "Service", "Install"]
+    service = unit["Service"]
+    program, *arguments = shlex.split(service["ExecStart"])
+    assert Path(program).name == "checkloop" and arguments[0] == "worker"
+    parse(arguments)
+    settings = settings_with(monkeypatch, dict(pair.split("=", 1) for pair in shlex.split(service["Environment"])))
+    assert str(settings.home) == service["WorkingDirectory"]
+    assert int(service["TimeoutStopSec"]) > settings.worker.kill_after_s, "the job is put back before that"
+    assert (service["KillMode"], service["Restart"]) == ("mixed", "always")
+
+
+def test_the_compose_file_starts_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (DEPLOY / "compose.yaml").read_text()
+    compose: dict[str, Any] = yaml.safe_load(re.sub(r"\$\{(\w+):\?[^}]*\}", r"given-\1", text))
+    services = compose["services"]
+    assert set(services) == {"database", "gateway", "worker"}
+    volumes = set(compose["volumes"])
+    for name, service in services.items():
+        assert {mount.split(":")[0] for mount in service["volumes"]} <= volumes
+        assert set(service.get("depends_on", {})) <= set(services)
+        if name == "database":
+            continue
+        assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+        parse(service["command"])
+        with monkeypatch.context() as patch:
+            settings = settings_with(patch, service["environment"])
+        assert settings.url == "postgresql://checkloop:given-POSTGRES_PASSWORD@database/checkloop"
+        assert str(settings.home) == "/data"
+    assert settings.gateway_url == "http://gateway:8080", "the worker's jobs use the gateway beside it"
+    assert int(services["worker"]["stop_grace_period"].rstrip("s")) > settings.worker.kill_after_s

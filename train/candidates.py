@@ -1,0 +1,120 @@
+"""A candidate: trained from logged groups, held against the live version. Shared by the loop and by jobs.
+
+Writes run, metric, version and gate rows. Each step is done once: a candidate that a run made before it was killed, and
+a decision that is recorded, stand.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from store.database import Log
+from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
+from store.settings import Settings
+from store.versions import get_version, list_gate_decisions, set_version_state
+from store.vocabulary import JobStatus, RunKind, VersionState
+from train.gate import GateDecision, decide, record
+from train.groups import TrainingGroup, select_groups
+from train.grpo import train_grpo
+from train.progress import Stage
+from train.registry import register_version, version_of_run
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a GRPO run keeps what. `made` must not exist."""
+
+    made: Path
+    optimizer_in: Path | None = None
+    optimizer_out: Path | None = None
+    run_dir: Path | None = None
+    """With `checkpoint_every`: a killed run goes on there."""
+    checkpoint_every: int = 0
+
+
+def train_candidate(
+    log: Log,
+    settings: Settings,
+    load: Callable[[], Sequence[TrainingGroup]],
+    files: RunFiles,
+    stage: Stage,
+    *,
+    name: str,
+    base: str,
+    seed: int,
+) -> str | None:
+    """The GRPO run `name` from version `base` on what `load` returns; the candidate that it makes.
+
+    None if no group has anything to learn from. A version that the run made before it was killed is returned as it is.
+    Raises RunRefused, TrainingError and CheckpointError, with the run recorded as failed.
+    """
+    run_id = start_run(log, name, RunKind.GRPO, base, seed, settings.grpo.model_dump(mode="json"))
+    if version := version_of_run(log, run_id):
+        finish_run(log, run_id, JobStatus.DONE)
+        return version
+    selection = select_groups(load(), settings.grpo)
+    if not selection.taken:
+        finish_run(log, run_id, JobStatus.DONE)
+        stage.advance(1.0, "no group has anything to learn from")
+        return None
+    add_run_trajectories(log, run_id, selection.advantages)
+
+    def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
+        add_metrics(log, run_id, step, dict(metrics))
+        stage.advance(step / total, f"step {step} of {total}, {metrics.get('tokens_per_s', 0):.0f} tokens/s")
+
+    try:
+        result = train_grpo(
+            Path(get_version(log, base).path),
+            files.made,
+            selection.taken,
+            settings.grpo,
+            seed,
+            on_step,
+            optimizer_in=files.optimizer_in,
+            optimizer_out=files.optimizer_out,
+            run_dir=files.run_dir,
+            checkpoint_every=files.checkpoint_every,
+        )
+    except BaseException as error:
+        finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
+        raise
+    version = register_version(log, settings, files.made, parent=base, run_id=run_id)
+    finish_run(log, run_id, JobStatus.DONE)
+    left_out = f", {len(selection.left_out)} left out" if selection.left_out else ""
+    stage.advance(1.0, f"{version}: {result.steps} steps on {len(selection.taken)} groups{left_out}")
+    return version
+
+
+def hold_against_live(
+    log: Log,
+    serve: Callable[[str], dict[str, Any]],
+    play: Callable[[str], Mapping[str, float | None]],
+    *,
+    candidate: str,
+    live: str,
+    min_effect: float,
+    seed: int,
+) -> GateDecision:
+    """Both versions on the same scenarios, decided and recorded.
+
+    `serve` brings a version to the server and returns the swap's figures; `play` returns the rewards of a version by
+    scenario. Where it passes, the candidate is left on the server for its promotion; else it is refused and the live
+    version brought back. A decision that was recorded before a kill stands. Raises ServerError.
+    """
+    made = next((d for d in list_gate_decisions(log) if d.candidate == candidate), None)
+    if made is not None:
+        return GateDecision(made.passed, made.reason, made.figures)
+    before = play(live)
+    staged = serve(candidate)
+    if staged["accepted"]:
+        decision = decide(before, play(candidate), min_effect=min_effect, seed=seed)
+    else:
+        decision = GateDecision(False, f"proof failed: {staged['proof']['reason']}", staged)
+    if not decision.passed and get_version(log, candidate).state is VersionState.CANDIDATE:
+        set_version_state(log, candidate, VersionState.REFUSED, decision.reason)
+    record(log, candidate, live, decision)
+    if not decision.passed:
+        serve(live)
+    return decision

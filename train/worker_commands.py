@@ -1,0 +1,88 @@
+"""`checkloop worker`: a process that does the jobs."""
+
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from store.vocabulary import JobKind
+
+if TYPE_CHECKING:
+    from store.database import Log
+
+
+def worker(
+    name: Annotated[str, typer.Option(help="How jobs name it; default: machine and process.")] = "",
+    kinds: Annotated[str, typer.Option(help="Only these, such as judge,prune.")] = "",
+    accelerator: Annotated[
+        list[str] | None, typer.Option(help="What it may train on, such as cuda:0; default: all of this machine.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="End when nothing is ready.")] = False,
+    show: Annotated[bool, typer.Option("--list", help="Show the workers there are, and end.")] = False,
+    config: Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")] = None,
+) -> None:
+    """Fires due schedules and does jobs, one at a time, until Ctrl-C; start several for more at once."""
+    from store.database import open_log
+    from store.settings import load_settings
+    from train.worker import Worker
+
+    settings = load_settings(config)
+    log = open_log(settings.url)
+    if show:
+        _show(log)
+        return
+    chosen = read_kinds(kinds)
+    working = Worker(
+        log,
+        settings,
+        name=name,
+        accelerators=tuple(accelerator or ()),
+        kinds=chosen,
+        config=config.resolve() if config else None,
+        say=typer.echo,
+    )
+
+    def stop(number: int, frame: Any) -> None:
+        typer.echo(f"worker {working.name}: stopping; its job goes back to the queue")
+        working.stop()
+        signal.signal(number, signal.default_int_handler)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    working.run(once=once)
+
+
+def read_kinds(text: str) -> tuple[JobKind, ...]:
+    """All of them for an empty text. Raises JobRefused for one that there is not."""
+    from train.errors import JobRefused
+
+    try:
+        return tuple(JobKind(word.strip()) for word in text.split(",")) if text else tuple(JobKind)
+    except ValueError as error:
+        raise JobRefused(f"--kinds {text}: {error}; there are {', '.join(JobKind)}") from error
+
+
+def _show(log: "Log") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from store.jobs import list_jobs
+    from store.schema import now
+    from store.vocabulary import JobStatus
+    from store.workers import list_workers
+    from train.worker import BEAT_EVERY_S
+
+    running = {job.lease_owner: job for job in list_jobs(log, status=JobStatus.RUNNING, limit=None)}
+    table = Table("worker", "machine", "process", "accelerators", "last heard of (UTC)", "does")
+    for one in list_workers(log):
+        job = running.get(one.name)
+        does = f"job {job.id} ({job.kind})" if job else "waits"
+        if one.stopped_at is not None:
+            does = "ended"
+        elif now() - one.heartbeat_at > timedelta(seconds=6 * BEAT_EVERY_S):
+            does = "is silent"
+        heard = f"{one.heartbeat_at:%Y-%m-%d %H:%M:%S}"
+        table.add_row(one.name, one.host, str(one.pid), ", ".join(one.accelerators), heard, does)
+    Console().print(table)
