@@ -204,6 +204,7 @@ def _end_with_stdin() -> None:
 
 def main() -> None:
     from agent.bundled_model import ModelError
+    from agent.rendering import RenderingError
     from agent.vllm_client import ServerError
     from store.database import LogError
     from store.settings import SettingsError
@@ -211,7 +212,7 @@ def main() -> None:
 
     try:
         app(standalone_mode=False)
-    except (SettingsError, LogError, ModelError, ServerError, TrainingFailed, OSError) as error:
+    except (SettingsError, LogError, ModelError, RenderingError, ServerError, TrainingFailed, OSError) as error:
         print(f"checkloop: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

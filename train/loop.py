@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.gateway_process import GatewayProcess
-from agent.rendering import Renderer
+from agent.renderer_choice import load_renderer
 from env_sim.rollouts import derive_seed
 from store.database import Log
 from store.jobs import fail_job, finish_job, job_result, open_loop, start_job
@@ -154,10 +154,11 @@ class TrainingLoop:
             add_metrics(self._log, run_id, step, dict(metrics))
             stage.advance(step / total, f"step {step} of {total}, loss {metrics.get('loss', float('nan')):.3f}")
 
-        examples = sft_examples(self._sets.cold_start, Renderer.from_dir(model))
+        renderer = load_renderer(model, self._settings.model.renderer)
+        examples = sft_examples(self._sets.cold_start, renderer)
         made = self._fresh_folder("cold-start")
         result = train_sft(model, made, examples, self._settings.sft, self._seed, on_step)
-        probe = [example.ids for example in sft_examples(self._sets.validation[:8], Renderer.from_dir(model))]
+        probe = [example.ids for example in sft_examples(self._sets.validation[:8], renderer)]
         version = register_version(self._log, self._settings, made, parent=None, run_id=run_id, probe_ids=probe)
         finish_run(self._log, run_id, JobStatus.DONE)
         stage.advance(1.0, f"{version}, {len(examples)} dialogues, {result.tokens} tokens")
