@@ -56,12 +56,13 @@ _PARSER_TROUBLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, 
 class LibraryRenderer:
     """One of the library's renderers behind our protocol. Raises RenderingError where it does not do for a policy.
 
-    `tokenizer` is a Hugging Face tokenizer without an unknown token (`without_unknown`).
+    `tokenizer` is a Hugging Face tokenizer without an unknown token (`without_unknown`), `choices` what the format
+    leaves open, such as `enable_thinking`.
     """
 
     reads_calls = True
 
-    def __init__(self, tokenizer: Any, name: str) -> None:
+    def __init__(self, tokenizer: Any, name: str, **choices: Any) -> None:
         self.name = name
         self._tokenizer = tokenizer
         if name == "gpt-oss" and not os.environ.get("TIKTOKEN_ENCODINGS_BASE"):
@@ -69,7 +70,7 @@ class LibraryRenderer:
                 "the format gpt-oss needs the vocabulary o200k_base.tiktoken, which would be downloaded: put the file "
                 "into a folder and name that in TIKTOKEN_ENCODINGS_BASE"
             )
-        self._config = _config(name)
+        self._config = _config(name, choices)
         try:
             self._library = create_renderer(tokenizer, self._config)
         except _PARSER_TROUBLE as error:
@@ -80,10 +81,15 @@ class LibraryRenderer:
         self.streams = self._can_stream()
 
     @property
+    def open_choices(self) -> list[dict[str, bool]]:
+        """What a model's template may have decided the other way."""
+        names = self._config.template_field_names() & {"enable_thinking", "thinking"}
+        return [{name: value} for name in sorted(names) for value in (True, False)]
+
+    @property
     def template_settings(self) -> dict[str, Any]:
-        """The format's choices under the names of the chat template's variables."""
-        values = {name: getattr(self._config, name) for name in self._config.template_field_names()}
-        return {name: value for name, value in values.items() if value is not None}
+        """What the chat template must be told to write the same: the date, which it would take from the clock."""
+        return {"date_string": self._config.date_string} if hasattr(self._config, "date_string") else {}
 
     def open(self, messages: Sequence[Message], tools: Tools | None) -> list[int]:
         return list(self._rendered(self.prepared(messages), tools, prompt=True).token_ids)
@@ -271,12 +277,12 @@ def without_unknown(tokenizer: Any) -> Any:
     return tokenizer
 
 
-def _config(name: str) -> BaseRendererConfig:
+def _config(name: str, choices: Mapping[str, Any]) -> BaseRendererConfig:
     """The format's defaults, with earlier thinking kept: what was sampled stays (invariant 1)."""
     default = config_from_name(name)
     if default is None:
         raise RenderingError(f"{name!r} is no format of the library renderers: {', '.join(KNOWN_FORMATS)}")
-    return type(default)(thinking_retention="all")
+    return type(default)(thinking_retention="all", **choices)
 
 
 def _listed(tools: Tools | None) -> Any:

@@ -13,18 +13,35 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from agent.library_rendering import KNOWN_FORMATS, PROBE_DIALOGUE, PROBE_TOOL, LibraryRenderer, without_unknown
-from agent.rendering import Renderer, RenderingError
+from agent.bundled_model import ModelError
+from agent.call_form import PROBE_NAME
+from agent.library_rendering import KNOWN_FORMATS, PROBE_TOOL, LibraryRenderer, without_unknown
+from agent.rendering import Message, Renderer, RenderingError
 from agent.template_rendering import TemplateRenderer
 
 AUTO, TEMPLATE = "auto", "template"
+
+_CALL = {"name": PROBE_NAME, "arguments": {"probe": 1, "exact": True, "among": ["a", "b"], "within": {"least": 0.5}}}
+_DIALOGUE: list[Message] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "One?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "reasoning_content": "A look.",
+        "tool_calls": [{"id": "call_0", "type": "function", "function": _CALL}],
+    },
+    {"role": "tool", "tool_call_id": "call_0", "name": PROBE_NAME, "content": '{"found": 1}'},
+    {"role": "assistant", "content": "It is one.", "reasoning_content": "Seen."},
+    {"role": "user", "content": "Sure?"},
+]
 
 logger = logging.getLogger(__name__)
 
 
 def load_renderer(model_dir: Path, wanted: str = AUTO) -> Renderer:
     """The renderer of a model directory; `wanted` is the setting `model.renderer`. One per directory and setting is
-    kept. Raises RenderingError.
+    kept. Raises RenderingError, ModelError.
     """
     return _load(str(Path(model_dir).resolve()), wanted)
 
@@ -44,33 +61,45 @@ def _load(path: str, wanted: str) -> Renderer:
 def _chosen(path: str, wanted: str) -> Renderer:
     if wanted == TEMPLATE:
         return TemplateRenderer(_tokenizer(path))
-    if wanted != AUTO:
-        return LibraryRenderer(without_unknown(_tokenizer(path)), wanted)
     tokenizer = without_unknown(_tokenizer(path))
+    if wanted != AUTO:
+        return _own_form(tokenizer, wanted) or LibraryRenderer(tokenizer, wanted)
     for name in KNOWN_FORMATS:
         try:
-            renderer = LibraryRenderer(tokenizer, name)
-            if _is_own(renderer, tokenizer):
+            if renderer := _own_form(tokenizer, name):
                 return renderer
         except RenderingError:
             continue
     return TemplateRenderer(_tokenizer(path))
 
 
+def _own_form(tokenizer: Any, name: str) -> LibraryRenderer | None:
+    """The format with the choices with which it is the model's own, None if it is so with none. Raises RenderingError."""
+    default = LibraryRenderer(tokenizer, name)
+    if _is_own(default, tokenizer):
+        return default
+    for choices in default.open_choices:
+        renderer = LibraryRenderer(tokenizer, name, **choices)
+        if _is_own(renderer, tokenizer):
+            return renderer
+    return None
+
+
 def _is_own(renderer: LibraryRenderer, tokenizer: Any) -> bool:
-    """Whether the model's chat template renders the probe dialogue, up to two of its prompts, to the same ids."""
-    for end in (2, 4):
+    """Whether the model's chat template renders the prompts of a dialogue to the same ids."""
+    for end in (2, 4, 6):
         try:
             own = tokenizer.apply_chat_template(
-                renderer.prepared(PROBE_DIALOGUE[:end]),
+                renderer.prepared(_DIALOGUE[:end]),
                 tools=[PROBE_TOOL],
                 add_generation_prompt=True,
                 return_dict=False,
                 **renderer.template_settings,
             )
+            rendered = renderer.open(_DIALOGUE[:end], [PROBE_TOOL])
         except (TemplateError, ValueError, TypeError, KeyError):
             return False
-        if list(own) != renderer.open(PROBE_DIALOGUE[:end], [PROBE_TOOL]):
+        if list(own) != rendered:
             return False
     return True
 
@@ -78,4 +107,6 @@ def _is_own(renderer: LibraryRenderer, tokenizer: Any) -> bool:
 def _tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
+    if not Path(path).is_dir():
+        raise ModelError(f"there is no model directory {path}")
     return AutoTokenizer.from_pretrained(path, local_files_only=True)
