@@ -59,9 +59,9 @@ def _load(path: str, wanted: str) -> Renderer:
 
 
 def _chosen(path: str, wanted: str) -> Renderer:
-    if wanted == TEMPLATE:
-        return TemplateRenderer(_tokenizer(path))
     tokenizer = without_unknown(_tokenizer(path))
+    if wanted == TEMPLATE:
+        return TemplateRenderer(tokenizer)
     if wanted != AUTO:
         return _own_form(tokenizer, wanted) or LibraryRenderer(tokenizer, wanted)
     for name in KNOWN_FORMATS:
@@ -70,11 +70,11 @@ def _chosen(path: str, wanted: str) -> Renderer:
                 return renderer
         except RenderingError:
             continue
-    return TemplateRenderer(_tokenizer(path))
+    return TemplateRenderer(tokenizer)
 
 
 def _own_form(tokenizer: Any, name: str) -> LibraryRenderer | None:
-    """The format with the choices with which it is the model's own, None if it is so with none. Raises RenderingError."""
+    """The format with the choices that make it the model's own; None if there are none. Raises RenderingError."""
     default = LibraryRenderer(tokenizer, name)
     if _is_own(default, tokenizer):
         return default

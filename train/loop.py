@@ -29,9 +29,9 @@ from train.groups import load_groups, select_groups
 from train.grpo import train_grpo
 from train.progress import Stage, StageProgress
 from train.references import sft_examples
-from train.registry import model_directory, register_version, version_of_run
+from train.registry import model_directory, probe_prompts, register_version, version_of_run
 from train.sft import train_sft
-from train.training_run import give_back_memory
+from train.training_run import check_trained_layers, give_back_memory
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class TrainingLoop:
         open_loop(self._log, self._name, self._seed, fixed)
         try:
             model = Path(self._stage("model", "prepare the model", self._prepare_model)["path"])
+            check_trained_layers(model, self._settings.grpo.trained_layers)
             self._stage("scenarios", "load the scenarios", self._load_scenarios)
             current = self._stage("cold-start", "cold start (SFT)", lambda s: self._cold_start(s, model))["version"]
             first = current
@@ -157,9 +158,9 @@ class TrainingLoop:
         renderer = load_renderer(model, self._settings.model.renderer)
         examples = sft_examples(self._sets.cold_start, renderer)
         made = self._fresh_folder("cold-start")
-        result = train_sft(model, made, examples, self._settings.sft, self._seed, on_step)
         probe = [example.ids for example in sft_examples(self._sets.validation[:8], renderer)]
-        version = register_version(self._log, self._settings, made, parent=None, run_id=run_id, probe_ids=probe)
+        result = train_sft(model, made, examples, self._settings.sft, self._seed, on_step, probe_ids=probe)
+        version = register_version(self._log, self._settings, made, parent=None, run_id=run_id)
         finish_run(self._log, run_id, JobStatus.DONE)
         stage.advance(1.0, f"{version}, {len(examples)} dialogues, {result.tokens} tokens")
         return {"version": version}
@@ -228,6 +229,7 @@ class TrainingLoop:
                 on_step,
                 optimizer_in=earlier if earlier.is_file() else None,
                 optimizer_out=moments,
+                probe_ids=probe_prompts(Path(parent.path)),
             )
         except BaseException as error:
             finish_run(self._log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
