@@ -155,10 +155,11 @@ class Gateway:
         request, form = asked.request, self.renderer.call_form
         stop_ids = [*self.renderer.stop_ids]
         grammar = None
-        if request.one_call and self.renderer.call_end_id is not None:
-            stop_ids.append(self.renderer.call_end_id)
         if form is not None and request.forced_tools:
             grammar = form.grammar(request.forced_tools, 1 if request.one_call else MOST_CALLS)
+        elif request.one_call and self.renderer.call_end_id is not None:
+            # Not under a grammar: vLLM takes stop tokens out of what that may write.
+            stop_ids.append(self.renderer.call_end_id)
         room = self.max_len - len(asked.prompt_ids)
         return task_of(asked.session, request, asked.prompt_ids, room, stop_ids, grammar)
 
