@@ -109,4 +109,7 @@ def _tokenizer(path: str) -> Any:
 
     if not Path(path).is_dir():
         raise ModelError(f"there is no model directory {path}")
-    return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    try:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise RenderingError(f"the tokenizer in {path} cannot be loaded: {error}") from error

@@ -266,6 +266,8 @@ def test_the_library_is_taken_where_it_writes_what_the_models_template_writes(
 ) -> None:
     renderer = load_renderer(directories[name])
     assert renderer.name == taken
+    assert renderer.reads_calls
+    assert (renderer.call_form is not None) == (name in ("qwen3", "qwen3 in training"))
     if name == "qwen3.5 that does not think":
         assert renderer.decode(renderer.open([asked("?")], None)).endswith("<think>\n\n</think>\n\n")
     assert load_renderer(MODEL).name == "template", "the bundled model keeps its short signatures"
