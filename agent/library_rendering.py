@@ -122,10 +122,6 @@ class LibraryRenderer:
         decoded = self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return str(decoded)
 
-    def single_token(self, text: str) -> int | None:
-        ids = self.encode(text)
-        return ids[0] if len(ids) == 1 else None
-
     def parse(self, ids: Sequence[int], prompt: Sequence[int] = (), tools: Tools | None = None) -> ParsedCompletion:
         return self.parse_prefix(ids, prompt, tools)[0]
 

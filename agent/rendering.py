@@ -71,10 +71,6 @@ class Renderer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
-    def single_token(self, text: str) -> int | None:
-        """The id of `text` if it is one token."""
-        ...
-
     def parse(self, ids: Sequence[int], prompt: Sequence[int] = (), tools: Tools | None = None) -> ParsedCompletion:
         """A sampled answer; `prompt` tells what had been begun for it, `tools` the types of arguments. Never raises."""
         ...

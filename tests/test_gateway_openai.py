@@ -134,7 +134,10 @@ def test_streams_of_several_choices_and_logprobs(serving: Serving, renderer: Ren
     logged = rows(serving, "wide", "sampled_tokens")
     assert [len(of_choice) for of_choice in tokens] == [count for (count,) in logged]
     for text, of_choice in zip(texts, tokens, strict=True):
-        assert "".join(token.token for token in of_choice).replace(renderer.end_of_turn, "").strip() == text.strip()
+        assert (
+            "".join(token.token for token in of_choice).replace(renderer.decode(renderer.stop_ids), "").strip()
+            == text.strip()
+        )
 
 
 def test_structured_output_by_chat_openai(serving: Serving) -> None:
