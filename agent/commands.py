@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 import uvicorn
 
 from agent.fleet import Fleet
-from agent.gateway import Gateway, renderer_of
+from agent.gateway import Gateway
 from agent.gateway_app import make_app
+from agent.renderer_choice import load_renderer
 from agent.vllm_client import ServerError
 from agent.vllm_server import check_port_free
 from store.database import Log
@@ -18,7 +19,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 async def serve(log: Log, settings: Settings) -> None:
-    """Serves the live version until stopped. Raises ServerError if anything does not come up."""
+    """Serves the live version until stopped. Raises ServerError if anything does not come up, RenderingError."""
     async with started(log, settings) as (server, _):
         await server.serve()
 
@@ -33,8 +34,9 @@ async def started(log: Log, settings: Settings) -> AsyncIterator[tuple[uvicorn.S
         )
     check_port_free(host, port, "gateway")
     fleet = Fleet(log, settings)
+    renderer = load_renderer(fleet.live.weights.full.path, settings.model.renderer)
     await fleet.start()
-    gateway = Gateway(log, fleet, renderer_of(fleet), settings)
+    gateway = Gateway(log, fleet, renderer, settings)
     config = uvicorn.Config(
         make_app(gateway),
         host=host,

@@ -1,16 +1,16 @@
 """Sampled text to an assistant message: thinking, content and tool calls; plain and as a stream.
 
-The format is the one of Hermes and Qwen models: `<think>…</think>`, content, `<tool_call>{"name": …, "arguments":
-{…}}</tool_call>`, or a call in the short form of the bundled model's template, `<tool_call>name{…}</tool_call>`, which
-takes a third to a half of the tokens less. A call that is no valid JSON is kept as sampled, so that it can be answered
-as a tool would.
+`ParsedCompletion` and `CompletionReader` are of every renderer. The format read here is the one of Hermes and Qwen
+models: `<think>…</think>`, content, `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, or a call in the short form
+of the bundled model's template, `<tool_call>name{…}</tool_call>`, which takes a third to a half of the tokens less. A
+call that is no valid JSON is kept as sampled, so that it can be answered as a tool would.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 MALFORMED_TOOL_CALL = "malformed_tool_call"
 """Name of a tool call whose own name could not be read."""
@@ -27,6 +27,8 @@ class ParsedCall:
 
     name: str
     arguments: str
+    native_id: str | None = None
+    """The call's own id, where the format writes one."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,28 @@ class ParsedCompletion:
     content: str
     reasoning: str
     calls: tuple[ParsedCall, ...] = ()
+
+
+CallId = Callable[[int, ParsedCall], str]
+"""(place in the answer, the call) -> the id that the client gets."""
+
+
+class CompletionReader(Protocol):
+    """Reads one answer as it comes."""
+
+    def feed(self, ids: Sequence[int], text: str, *, final: bool = False) -> list[dict[str, Any]]:
+        """OpenAI deltas ({"content"} | {"reasoning_content"} | {"tool_calls"}) that the addition makes certain."""
+        ...
+
+    def completion(self) -> ParsedCompletion:
+        """All that was fed."""
+        ...
+
+
+def call_delta(index: int, identifier: str, call: ParsedCall) -> dict[str, Any]:
+    """A whole call as a delta: a client can use nothing of a half one."""
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"tool_calls": [{"index": index, "id": identifier, "type": "function", "function": function}]}
 
 
 def parse_completion(text: str) -> ParsedCompletion:
@@ -50,12 +74,12 @@ def parse_call(body: str) -> ParsedCall:
     body = body.strip()
     if short := _SHORT.fullmatch(body):
         arguments = _read_json(short.group(2))
-        return ParsedCall(short.group(1), _encodable(arguments) if isinstance(arguments, dict) else short.group(2))
+        return ParsedCall(short.group(1), arguments_text(arguments) if isinstance(arguments, dict) else short.group(2))
     value = _read_json(body)
     if isinstance(value, dict) and isinstance(value.get("name"), str) and _NAME.match(f'"name":"{value["name"]}"'):
         arguments = value.get("arguments", {})
         if isinstance(arguments, dict):
-            return ParsedCall(value["name"], _encodable(arguments))
+            return ParsedCall(value["name"], arguments_text(arguments))
     named = _NAME.search(body)
     # Text that is JSON but no object would pass for arguments and break clients that expect one.
     said = f"malformed: {body}" if _is_json_but_no_object(body) else body or "(empty)"
@@ -74,7 +98,7 @@ def _is_json_but_no_object(text: str) -> bool:
     return text == "null" or not isinstance(_read_json(text), dict | None)
 
 
-def _encodable(arguments: dict[str, Any]) -> str:
+def arguments_text(arguments: dict[str, Any]) -> str:
     """JSON text; escaped where it holds what UTF-8 cannot carry (half a surrogate pair)."""
     text = json.dumps(arguments, ensure_ascii=False)
     try:
@@ -85,26 +109,24 @@ def _encodable(arguments: dict[str, Any]) -> str:
 
 
 @dataclass
-class StreamParser:
-    """Feeds on sampled text and yields OpenAI deltas as early as they are certain.
+class TextReader:
+    """Reads the format above from text, whatever the ids; calls are yielded whole, at their closing tag."""
 
-    Tool calls are yielded whole, at their closing tag: a client can use nothing of a half call.
-    """
-
-    call_ids: Iterator[str]
-    text: str = ""
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    _position: int = 0
+    call_id: CallId
+    end_of_turn: str
+    _text: str = ""
+    _calls: int = 0
+    _position: int = field(default=0, repr=False)
     _mode: str = "start"
 
-    _TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+    def completion(self) -> ParsedCompletion:
+        return parse_completion(self._text)
 
-    def feed(self, chunk: str, *, final: bool = False) -> list[dict[str, Any]]:
-        """Deltas ({"content"} | {"reasoning_content"} | {"tool_calls"}) that `chunk` makes certain."""
-        self.text += chunk
+    def feed(self, ids: Sequence[int], text: str, *, final: bool = False) -> list[dict[str, Any]]:
+        self._text += text.removesuffix(self.end_of_turn)
         deltas: list[dict[str, Any]] = []
         while True:
-            rest = self.text[self._position :]
+            rest = self._text[self._position :]
             if self._mode == "start":
                 stripped = rest.lstrip()
                 if stripped.startswith("<think>"):
@@ -124,7 +146,9 @@ class StreamParser:
                 if end < 0 and not final:
                     return deltas
                 body = rest if end < 0 else rest[:end]
-                deltas.append({"tool_calls": [self._call(body)]})
+                call = parse_call(body)
+                deltas.append(call_delta(self._calls, self.call_id(self._calls, call), call))
+                self._calls += 1
                 self._advance(len(rest) if end < 0 else end + len("</tool_call>"), "content")
                 if end < 0:
                     return deltas
@@ -148,14 +172,3 @@ class StreamParser:
     def _advance(self, count: int, mode: str) -> None:
         self._position += count
         self._mode = mode
-
-    def _call(self, body: str) -> dict[str, Any]:
-        parsed = parse_call(body)
-        call = {
-            "index": len(self.calls),
-            "id": next(self.call_ids),
-            "type": "function",
-            "function": {"name": parsed.name, "arguments": parsed.arguments},
-        }
-        self.calls.append(call)
-        return call

@@ -11,10 +11,10 @@ import json
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from agent.rendering import Message, Renderer
+from agent.rendering import Message, Renderer, with_tool_names
 from store.conversations import stored_steps
 from store.database import Log
 from store.records import canonical_json
@@ -26,8 +26,8 @@ class Context:
 
     step_id: int
     ids: "array[int]"
-    ended: bool
-    """Whether the sampled ids end with the end-of-turn token."""
+    sampled: int
+    """How many of them it sampled: the last ones."""
     continued: bool = False
     """Whether a later step extends it."""
 
@@ -51,10 +51,6 @@ class Prompt:
     first: bool = True
     """Whether the conversation had no step yet."""
 
-    def with_forced(self, ids: Sequence[int]) -> "Prompt":
-        """The prompt with the ids that the answer has to begin with."""
-        return replace(self, delta_ids=[*self.delta_ids, *ids], ids=[*self.ids, *ids])
-
     @property
     def forked(self) -> bool:
         """Whether the client rewrote history; asked just before the step is written."""
@@ -75,7 +71,8 @@ class Conversation:
         return sum(len(context.ids) for context in self.contexts.values())
 
     def prompt(self, renderer: Renderer, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> Prompt:
-        """Renders `messages`: the longest recorded context is extended, otherwise a prompt is opened."""
+        """Renders `messages`: the longest recorded context is extended, otherwise a prompt is opened (also where the
+        format cannot go on from what was sampled: a fork)."""
         offered = tools_hash(tools)
         prints = fingerprints(messages, offered)
         users = [i for i, m in enumerate(messages) if m["role"] == "user"]
@@ -84,11 +81,17 @@ class Conversation:
         step = sum(m["role"] == "assistant" for m in since)
         user = text_of(messages[users[-1]].get("content")) if users else ""
         parent, new = self._known_part(messages, prints)
+        whole = with_tool_names([rendered(m) for m in messages])
+        delta = None
         if parent is not None:
-            delta = renderer.extend([rendered(m) for m in new], ended=parent.ended)
-            ids = [*parent.ids, *delta]
+            context = parent.ids.tolist()
+            begun = len(context) - parent.sampled
+            delta = renderer.extend(context[:begun], context[begun:], whole[len(messages) - len(new) :], tools)
+        if parent is not None and delta is not None:
+            ids = [*context, *delta]
         else:
-            ids = delta = renderer.open([rendered(m) for m in new], tools)
+            parent, new = None, messages
+            ids = delta = renderer.open(whole, tools)
         return Prompt(
             parent=parent,
             new_messages=new,
@@ -103,10 +106,10 @@ class Conversation:
             first=not self.contexts,
         )
 
-    def add(self, step_id: int, prompt: Prompt, answer: Message, sampled_ids: Sequence[int], ended: bool) -> str:
+    def add(self, step_id: int, prompt: Prompt, answer: Message, sampled_ids: Sequence[int]) -> str:
         """Keeps a recorded step's context; gives its fingerprint."""
         key = _chain(prompt.fingerprint, answer)
-        self.contexts[key] = Context(step_id, array("I", [*prompt.ids, *sampled_ids]), ended)
+        self.contexts[key] = Context(step_id, array("I", [*prompt.ids, *sampled_ids]), len(sampled_ids))
         return key
 
     def _known_part(
@@ -122,9 +125,8 @@ class Conversation:
 class Conversations:
     """The dialogues in memory, by trajectory id; an evicted or unknown one is read back from the log."""
 
-    def __init__(self, log: Log, renderer: Renderer, capacity: int = 2000, max_ids: int = 20_000_000) -> None:
+    def __init__(self, log: Log, capacity: int = 2000, max_ids: int = 20_000_000) -> None:
         self._log = log
-        self._renderer = renderer
         self._capacity = capacity
         self._max_ids = max_ids
         self._ids = 0
@@ -175,9 +177,9 @@ class Conversations:
             key, parent = (_root(step.tools_hash), None) if step.parent_id is None else chains[step.parent_id]
             for message in [*step.new_messages, as_openai_message(step.message)]:
                 key = _chain(key, message)
-            ended = self._renderer.ends_turn(step.sampled_ids)
             before = parent.ids if parent is not None else array("I")
-            context = Context(step.id, before + array("I", [*step.delta_ids, *step.sampled_ids]), ended)
+            ids = before + array("I", [*step.delta_ids, *step.sampled_ids])
+            context = Context(step.id, ids, len(step.sampled_ids))
             if parent is not None:
                 parent.continued = True
             chains[step.id] = (key, context)

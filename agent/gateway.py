@@ -5,20 +5,19 @@ What happens between a request in OpenAI's form and its answer; the addresses ar
 
 import asyncio
 import contextlib
-import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 from agent.addresses import new_session, trajectory_id
 from agent.admission import Admission
-from agent.completions import StreamParser, parse_completion
+from agent.call_form import MOST_CALLS, unenforceable
+from agent.completions import CallId, CompletionReader, ParsedCall
 from agent.conversations import Conversations, as_openai_message
 from agent.fleet import Fleet
 from agent.openai_answers import Head, answer_choice, chat_answer, chat_chunk, usage_chunk, usage_of
-from agent.openai_form import ApiError, ChatRequest, call_schema
+from agent.openai_form import ApiError, ChatRequest
 from agent.recording import Asked, Recorder
 from agent.rendering import Renderer, RenderingError
 from agent.sampling import Sampled, Task, sample, sample_stream, task_of
@@ -26,7 +25,8 @@ from agent.vllm_client import ServerError
 from store.database import Log
 from store.settings import Settings
 
-CALL_TAG = "<tool_call>"
+CALL_ID_LENGTH = 64
+"""As long as the log keeps them."""
 
 
 class Gateway:
@@ -39,7 +39,7 @@ class Gateway:
         self.settings = settings.gateway
         self.max_len = settings.server.max_model_len
         self.admission = Admission(settings.gateway.max_in_flight, settings.gateway.max_waiting)
-        self._conversations = Conversations(log, renderer)
+        self._conversations = Conversations(log)
         self._recorder = Recorder(log, fleet, renderer, self._conversations, settings.gateway.request_timeout_s)
 
     async def close(self) -> None:
@@ -62,7 +62,7 @@ class Gateway:
                 raise
             answers = []
             for index, choice in enumerate(choices):
-                message = parsed_message(asked.forced + self._without_end(choice.text), call_ids())
+                message = self._message(asked, choice)
                 await self._recorder.record(asked, choice, message)
                 answers.append(
                     answer_choice(
@@ -85,33 +85,32 @@ class Gateway:
             yield asked.session
             task = self._task(asked)
             choices = [Sampled() for _ in range(request.n)]
-            parsers = [StreamParser(call_ids()) for _ in choices]
+            ids = [call_ids() for _ in choices]
+            readers = [self._reader(asked, call_id) for call_id in ids]
             head: Head | None = None
             try:
                 async for index, piece, version in sample_stream(self.fleet, task, choices):
                     if head is None:
                         head = Head.new(version)
-                        for n, parser in enumerate(parsers):
+                        for n in range(len(readers)):
                             yield chat_chunk(head, n, {"role": "assistant", "content": ""})
-                            parser.feed(asked.forced)
-                    deltas = parsers[index].feed(self._without_end(piece.text))
+                    deltas = readers[index].feed(piece.ids, piece.text)
                     if request.logprobs and piece.tokens:
                         yield chat_chunk(head, index, {}, logprobs=piece.tokens)
                     for delta in deltas:
                         yield chat_chunk(head, index, delta)
             except (asyncio.CancelledError, GeneratorExit):
-                texts = [asked.forced + self._without_end(choice.text) for choice in choices]
-                messages = [parsed_message(text, call_ids()) for text in texts]
+                messages = [recorded_message(reader, call_id) for reader, call_id in zip(readers, ids, strict=True)]
                 await self._recorder.cut_off(asked, choices, messages, clock)
                 raise
             except ServerError as error:
                 await self._recorder.server_failed(asked, error)
                 raise
             head = head or Head.new(self.fleet.live_version)
-            for index, (choice, parser) in enumerate(zip(choices, parsers, strict=True)):
-                for delta in parser.feed("", final=True):
+            for index, (choice, reader) in enumerate(zip(choices, readers, strict=True)):
+                for delta in reader.feed((), "", final=True):
                     yield chat_chunk(head, index, delta)
-                message = parsed_message(parser.text, (call["id"] for call in parser.calls))
+                message = recorded_message(reader, ids[index])
                 await self._recorder.record(asked, choice, message)
                 yield chat_chunk(head, index, {}, _finish(message, choice.finish))
             if request.stream_options and request.stream_options.include_usage:
@@ -130,6 +129,7 @@ class Gateway:
     async def _ask(self, session: str | None, agent: str | None, request: ChatRequest) -> Asked:
         began = time.perf_counter()
         messages, tools = request.dumped_messages(), request.offered_tools
+        refuse_unless_possible(self.renderer, request)
         self.fleet.version_for(session or "", request.model)  # an unknown model is refused before anything is kept
         session = session or self._conversations.continued_by(messages, tools)
         if session is None:
@@ -142,10 +142,6 @@ class Gateway:
             prompt = conversation.prompt(self.renderer, messages, tools)
         except (RenderingError, TypeError, KeyError, AttributeError, ValueError) as error:
             raise ApiError(400, f"messages or tools cannot be rendered: {error}", "invalid_messages") from error
-        forced = ""
-        if request.forced_tools:
-            forced = CALL_TAG
-            prompt = prompt.with_forced(self.renderer.encode(CALL_TAG))
         if len(prompt.ids) >= self.max_len:
             raise ApiError(
                 400,
@@ -153,31 +149,72 @@ class Gateway:
                 "context_length_exceeded",
                 param="messages",
             )
-        return Asked(request, session, agent, trajectory, conversation, prompt, forced, began)
+        return Asked(request, session, agent, trajectory, conversation, prompt, began)
 
     def _task(self, asked: Asked) -> Task:
-        request = asked.request
-        stop_ids = [self.renderer.end_of_turn_id]
-        if not request.parallel_tool_calls and self._recorder.call_end_id is not None:
-            stop_ids.append(self._recorder.call_end_id)
-        grammar = call_schema(request.forced_tools) if request.forced_tools else None
+        request, form = asked.request, self.renderer.call_form
+        stop_ids = [*self.renderer.stop_ids]
+        grammar = None
+        if form is not None and request.forced_tools:
+            grammar = form.grammar(request.forced_tools, 1 if request.one_call else MOST_CALLS)
+        elif request.one_call and self.renderer.call_end_id is not None:
+            # Not under a grammar: vLLM takes stop tokens out of what that may write.
+            stop_ids.append(self.renderer.call_end_id)
         room = self.max_len - len(asked.prompt_ids)
         return task_of(asked.session, request, asked.prompt_ids, room, stop_ids, grammar)
 
-    def _without_end(self, text: str) -> str:
-        return text.removesuffix(self.renderer.end_of_turn)
+    def _reader(self, asked: Asked, call_id: CallId) -> CompletionReader:
+        request = asked.request
+        cut_by_text = request.stop is not None
+        return self.renderer.reader(call_id, asked.prompt_ids, request.offered_tools, cut_by_text=cut_by_text)
+
+    def _message(self, asked: Asked, choice: Sampled) -> dict[str, Any]:
+        call_id = call_ids()
+        reader = self._reader(asked, call_id)
+        reader.feed(choice.ids, choice.text, final=True)
+        return recorded_message(reader, call_id)
 
 
-def parsed_message(text: str, ids: Iterator[str]) -> dict[str, Any]:
-    """Sampled text as the log keeps it: content, reasoning, tool calls with ids."""
-    parsed = parse_completion(text)
-    calls = [{"id": next(ids), "name": c.name, "arguments": c.arguments} for c in parsed.calls]
+def refuse_unless_possible(renderer: Renderer, request: ChatRequest) -> None:
+    """What the model's format cannot do is refused, never left out silently (invariant 7). Raises ApiError (400)."""
+    name, form = renderer.name, renderer.call_form
+    if request.offered_tools and not renderer.reads_calls:
+        message = (
+            "the model's chat template writes no tool calls that could be read back: set model.renderer to its "
+            "format, or leave tools out"
+        )
+        raise ApiError(400, message, "unsupported_tools", param="tools")
+    if request.forced_tools and form is None:
+        message = f"there is no grammar for tool calls of the format {name!r}: tool_choice can be auto or none"
+        raise ApiError(400, message, "unsupported_tool_choice", param="tool_choice")
+    if request.offered_tools and request.one_call and renderer.call_end_id is None:
+        message = f"calls of the format {name!r} cannot be ended after the first: parallel_tool_calls must be true"
+        raise ApiError(400, message, "unsupported_parallel_tool_calls", param="parallel_tool_calls")
+    for function in request.forced_tools:
+        if keyword := unenforceable(function.get("parameters")):
+            message = (
+                f"the schema of {function['name']!r} uses {keyword}, which a grammar cannot enforce: leave it out, "
+                "or let tool_choice be auto"
+            )
+            raise ApiError(400, message, "unsupported_schema", param="tools")
+
+
+def recorded_message(reader: CompletionReader, call_id: CallId) -> dict[str, Any]:
+    """What was read as the log keeps it: content, reasoning, tool calls with ids."""
+    parsed = reader.completion()
+    calls = [{"id": call_id(n, c), "name": c.name, "arguments": c.arguments} for n, c in enumerate(parsed.calls)]
     return {"content": parsed.content, "reasoning": parsed.reasoning, "tool_calls": calls}
 
 
-def call_ids() -> Iterator[str]:
+def call_ids() -> CallId:
+    """Ids for the calls of one answer: unique, and with the policy's own one in front where its format writes one."""
     stem = uuid.uuid4().hex[:12]
-    return (f"call_{stem}{n}" for n in itertools.count())
+
+    def name(index: int, call: ParsedCall) -> str:
+        own = f"{call.native_id}/{stem}{index}"
+        return own if call.native_id and len(own) <= CALL_ID_LENGTH else f"call_{stem}{index}"
+
+    return name
 
 
 def _finish(message: dict[str, Any], finish: str | None) -> str | None:
@@ -189,7 +226,3 @@ def _public(message: dict[str, Any]) -> dict[str, Any]:
     if message["reasoning"]:
         answer["reasoning_content"] = message["reasoning"]
     return answer
-
-
-def renderer_of(fleet: Fleet) -> Renderer:
-    return Renderer.from_dir(Path(fleet.live.server.model_dir))

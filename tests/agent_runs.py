@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.completions import parse_completion
+from agent.renderer_choice import load_renderer
 from agent.rendering import Renderer
 from store.conversations import StoredStep, stored_steps
 from store.records import TurnRecord
@@ -62,7 +62,7 @@ def run_agent(serving: Serving, command: Sequence[str], base: str, folder: Path,
 
 def check_captured(ran: Ran) -> None:
     """There is a step for every exchange, no other, and its recorded ids are the text that was exchanged."""
-    renderer = Renderer.from_dir(Path(get_version(ran.serving.log, "v0001").path))
+    renderer = load_renderer(Path(get_version(ran.serving.log, "v0001").path))
     open_steps = {step.id: chain for name in ran.trajectories for step, chain in chains(ran.steps(name))}
     assert len(open_steps) == len(ran.exchanges), "one step for every model call"
     for exchange in ran.exchanges:
@@ -115,9 +115,7 @@ def difference(chain: Sequence[StoredStep], exchange: Exchange, renderer: Render
         own_system = not any(message["role"] == "system" for message in messages) and "system\nTools:" in added
         if added.count("<|im_start|>") != len(messages) + 1 + own_system:
             return f"{added!r} holds more than {len(messages)} messages and the beginning of an answer"
-        # Where a call is forced, its opening tag is part of the prompt.
-        begun = "<tool_call>" if added.endswith("<tool_call>") else ""
-        sampled = parse_completion(begun + renderer.decode(step.sampled_ids).removesuffix(renderer.end_of_turn))
+        sampled = renderer.parse(step.sampled_ids)
         calls = [(call.name, value_of(call.arguments)) for call in sampled.calls]
         if (sampled.content, calls) != (text(answer).strip(), calls_of(answer)):
             return f"sampled {sampled}, exchanged {answer}"

@@ -15,7 +15,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from agent.bundled_model import prepare_bundled_model
 from agent.gateway_process import GatewayProcess
-from agent.rendering import Renderer
+from agent.renderer_choice import load_renderer
 from store.database import open_log
 from store.settings import SftSettings
 from store.versions import add_version, set_version_state
@@ -65,7 +65,7 @@ TAUGHT: list[tuple[str, str, str, Calls]] = [
 def serve_calling_policy(home: Path) -> Iterator[Serving]:
     """The real gateway before the real vLLM; v0001 is the taught model."""
     bundled = prepare_bundled_model(MODEL)
-    renderer = Renderer.from_dir(bundled)
+    renderer = load_renderer(bundled)
     lessons = [SftExample(*renderer.dialogue(*lesson(*taught))) for taught in TAUGHT]
     train_sft(bundled, home / "taught", lessons, SftSettings(learning_rate=5e-4, epochs=20, batch_size=6), seed=0)
     settings = serving_settings(home)

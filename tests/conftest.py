@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import make_url
 
 from agent.bundled_model import prepare_bundled_model
+from agent.renderer_choice import load_renderer
 from agent.rendering import Renderer
 from store.database import Log, open_log
 from tests.databases import PostgresqlDatabases, postgresql_server
@@ -19,7 +20,7 @@ from tests.serving import MODEL, Serving, start_serving
 @pytest.fixture(scope="session")
 def renderer() -> Renderer:
     """Of the bundled model."""
-    return Renderer.from_dir(prepare_bundled_model(MODEL))
+    return load_renderer(prepare_bundled_model(MODEL))
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,8 @@ class FaultyVllm:
     fault: str = ""
     tokens: int = 4
     pause_s: float = 0.0
+    script: list[list[int]] = field(default_factory=list)
+    """What it samples, answer by answer; afterwards `tokens` tokens."""
     weights: str = ""
     """What was loaded last."""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -73,6 +75,8 @@ class FaultyVllm:
             return faults[self.fault]
         count = min(self.tokens, body["max_tokens"])
         ids = [*range(10, 10 + count), *([END] if count < body["max_tokens"] else [])]
+        if self.script and body["max_tokens"] > 1:
+            ids = self.script.pop(0)
         if body.get("stream"):
             return StreamingResponse(self._events(body, ids), media_type="text/event-stream")
         self.running += 1

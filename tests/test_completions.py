@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.completions import MALFORMED_TOOL_CALL, ParsedCall, StreamParser, parse_call, parse_completion
+from agent.completions import MALFORMED_TOOL_CALL, ParsedCall, TextReader, parse_call, parse_completion
 
 WHOLE = '<think>go</think>Hi <tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call> there'
 
 
 def stream(text: str, cuts: list[int]) -> tuple[str, str, list[dict[str, str]]]:
     """(content, reasoning, calls) as a client would put the deltas together."""
-    parser = StreamParser(f"c{n}" for n in itertools.count())
+    parser = TextReader(lambda n, _: f"c{n}", "<end>")
     places = [0, *sorted(c for c in cuts if c <= len(text)), len(text)]
     deltas = []
     for begin, end in itertools.pairwise(places):
-        deltas += parser.feed(text[begin:end])
-    deltas += parser.feed("", final=True)
+        deltas += parser.feed((), text[begin:end])
+    deltas += parser.feed((), "<end>", final=True)
     content = "".join(d.get("content", "") for d in deltas)
     reasoning = "".join(d.get("reasoning_content", "") for d in deltas)
     return content, reasoning, [c["function"] for d in deltas for c in d.get("tool_calls", [])]

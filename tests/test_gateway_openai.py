@@ -59,38 +59,51 @@ def rows(serving: Serving, trajectory: str, columns: str) -> list[tuple[Any, ...
         return [tuple(row) for row in connection.exec_driver_sql(query)]
 
 
-@pytest.mark.parametrize(("choice", "names"), [("required", {"get_weather", "add"}), (NAMED, {"add"})])
+@pytest.mark.parametrize(
+    ("choice", "parallel", "names", "count"),
+    [
+        ("required", True, {"get_weather", "add"}, 8),
+        ("required", False, {"get_weather", "add"}, 1),
+        (NAMED, True, {"add"}, 1),
+    ],
+)
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_forced_tool_is_called_by_its_schema(serving: Serving, choice: Any, names: set[str], stream: bool) -> None:
-    """Whatever a model of 135M parameters would rather say: the grammar makes it a call, and the log calls it that."""
-    session = f"forced-{stream}-{'named' if choice == NAMED else choice}"
+def test_a_forced_tool_is_called_by_its_schema(
+    serving: Serving, renderer: Renderer, choice: Any, parallel: bool, names: set[str], count: int, stream: bool
+) -> None:
+    """Whatever a model of 135M parameters would rather say: the grammar makes it one call, or several where it may (as
+    many as it may, since it is kept from ending its turn), and the log says how they came about."""
+    session = f"forced-{stream}-{'named' if choice == NAMED else f'{choice}-{parallel}'}"
     api = client(serving, f"/sessions/{session}/v1")
     asked: dict[str, Any] = {"model": "policy", "messages": ASK, "tools": [WEATHER, ADD], "tool_choice": choice}
+    asked |= {"parallel_tool_calls": parallel, "logit_bias": {str(i): -100 for i in renderer.stop_ids}}
     if stream:
-        deltas = [c.choices[0] for c in api.chat.completions.create(**asked, max_tokens=80, stream=True) if c.choices]
-        (delta,) = [d.delta.tool_calls[0] for d in deltas if d.delta.tool_calls]
-        assert delta.function is not None
-        name, arguments, call_id = delta.function.name, delta.function.arguments or "", delta.id
+        deltas = [c.choices[0] for c in api.chat.completions.create(**asked, max_tokens=600, stream=True) if c.choices]
+        calls = [call for d in deltas for call in d.delta.tool_calls or ()]
+        assert [call.index for call in calls] == list(range(len(calls)))
         assert deltas[-1].finish_reason == "tool_calls"
     else:
-        answered = api.chat.completions.create(**asked, max_tokens=80).choices[0]
+        answered = api.chat.completions.create(**asked, max_tokens=600).choices[0]
         assert answered.finish_reason == "tool_calls"
-        (call,) = answered.message.tool_calls
-        name, arguments, call_id = call.function.name, call.function.arguments, call.id
-    assert name in names
-    validate(json.loads(arguments), (WEATHER if name == "get_weather" else ADD)["function"]["parameters"])
-    made = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+        calls = list(answered.message.tool_calls or ())
+    assert len(calls) == count
+    made = []
+    for call in calls:
+        name, arguments = call.function.name, call.function.arguments
+        assert name in names
+        validate(json.loads(arguments), (WEATHER if name == "get_weather" else ADD)["function"]["parameters"])
+        made.append({"id": call.id, "type": "function", "function": {"name": name, "arguments": arguments}})
     follow_up = [
         *ASK,
-        {"role": "assistant", "tool_calls": [made]},
-        {"role": "tool", "tool_call_id": call_id, "content": '{"ok": true}'},
+        {"role": "assistant", "tool_calls": made},
+        *({"role": "tool", "tool_call_id": call["id"], "content": '{"ok": true}'} for call in made),
     ]
     api.chat.completions.create(model="policy", messages=follow_up, tools=[WEATHER, ADD], max_tokens=8)  # type: ignore[arg-type,list-item]
     steps = rows(serving, session, 'turn_index, "index", untrainable_reason, forked, parent_id')
     assert [step[:4] for step in steps] == [(0, 0, "sampled under a grammar", 0), (0, 1, steps[1][2], 0)]
     assert steps[1][4] is not None, "the second step extends the ids of the first"
     (turn,) = get_turns(serving.log, session)
-    assert turn.steps[0].calls[0].response == '{"ok": true}'
+    assert [call.response for call in turn.steps[0].calls] == ['{"ok": true}'] * count
 
 
 def test_n_answers_are_n_steps_and_the_chosen_one_is_continued(serving: Serving) -> None:
@@ -121,7 +134,10 @@ def test_streams_of_several_choices_and_logprobs(serving: Serving, renderer: Ren
     logged = rows(serving, "wide", "sampled_tokens")
     assert [len(of_choice) for of_choice in tokens] == [count for (count,) in logged]
     for text, of_choice in zip(texts, tokens, strict=True):
-        assert "".join(token.token for token in of_choice).replace(renderer.end_of_turn, "").strip() == text.strip()
+        assert (
+            "".join(token.token for token in of_choice).replace(renderer.decode(renderer.stop_ids), "").strip()
+            == text.strip()
+        )
 
 
 def test_structured_output_by_chat_openai(serving: Serving) -> None:

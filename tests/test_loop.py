@@ -13,7 +13,7 @@ from agent.bundled_model import prepare_bundled_model
 from agent.proof import read_probe
 from store.database import Log, LogError, open_log
 from store.runs import get_run, metrics_of, run_trajectories
-from store.settings import Settings
+from store.settings import ModelSettings, Settings
 from store.stages import list_stages
 from store.tokens import token_sequences
 from store.trajectories import TrajectorySummary, list_trajectories
@@ -23,7 +23,9 @@ from store.versions import get_version, list_gate_decisions
 from store.vocabulary import Outcome, VersionState
 from tests.serving import MODEL, free_ports
 from tests.small_loop import NAME, WANTED, run, settings_of
+from tests.tiny_model import write_tiny_model
 from train.loop import LoopOutcome
+from train.training_run import TrainingError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -127,3 +129,14 @@ def test_the_swapped_server_answered_with_the_new_weights(loop: Finished) -> Non
     sequences = token_sequences(loop.log, [s.id for s in after])
     assert {step.version for sequence in sequences.values() for step in sequence.steps} == {"v0002"}
     assert loop.outcome.last_version == "v0002"
+
+
+def test_a_model_with_too_few_layers_is_refused_before_anything_is_played(tmp_path: Path) -> None:
+    source = write_tiny_model(tmp_path / "tiny")
+    settings = settings_of(tmp_path / "home", *free_ports()).model_copy(
+        update={"model": ModelSettings(source=str(source))}
+    )
+    with pytest.raises(TrainingError, match=r"trained_layers = 10, but the model has 2 layers: set it to 0"):
+        run(settings)
+    log = open_log(settings.url)
+    assert [stage.key for stage in list_stages(log, NAME)] == ["model"]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.rendering import Message, Renderer, RenderingError
+from agent.rendering import Message, RenderingError
+from agent.template_rendering import TemplateRenderer as Renderer
 
 TOOLS = [
     {
@@ -46,17 +47,19 @@ def test_tools_are_one_line_signatures(renderer: Renderer) -> None:
 def test_extending_gives_the_ids_of_rendering_everything_at_once(renderer: Renderer) -> None:
     """Each assistant message as if sampled, each later message by `extend`: the same ids as one rendering."""
     ids = renderer.open(DIALOGUE[:2], TOOLS)
-    ids += renderer._encode(renderer.assistant_text(DIALOGUE[2]))
-    ids += renderer.extend(DIALOGUE[3:5])
+    ids += renderer.encode(renderer.assistant_text(DIALOGUE[2]))
+    ids += renderer.extend((), ids, DIALOGUE[3:5], TOOLS)
     assert ids == renderer.open(DIALOGUE[:5], TOOLS)
-    ids += renderer._encode(renderer.assistant_text(DIALOGUE[5]))
-    ids += renderer.extend(DIALOGUE[6:7])
+    ids += renderer.encode(renderer.assistant_text(DIALOGUE[5]))
+    ids += renderer.extend((), ids, DIALOGUE[6:7], TOOLS)
     assert ids == renderer.open(DIALOGUE[:7], TOOLS)
 
 
 def test_a_cut_off_turn_is_closed_before_it_is_extended(renderer: Renderer) -> None:
-    closed = renderer.extend(DIALOGUE[6:7], ended=False)
-    assert closed == [renderer.end_of_turn_id, *renderer.extend(DIALOGUE[6:7])]
+    said = renderer.encode("F1 or")
+    ended = [*said, renderer.end_of_turn_id]
+    closed = renderer.extend((), said, DIALOGUE[6:7], TOOLS)
+    assert closed == [renderer.end_of_turn_id, *renderer.extend((), ended, DIALOGUE[6:7], TOOLS)]
 
 
 def test_the_loss_mask_covers_exactly_what_the_assistant_says(renderer: Renderer) -> None:
@@ -64,12 +67,12 @@ def test_the_loss_mask_covers_exactly_what_the_assistant_says(renderer: Renderer
     said = renderer.decode([i for i, m in zip(ids, mask, strict=True) if m])
     call = '<tool_call>find_flights{"origin": "Oslo"}</tool_call>'
     assert said == f"<think>search</think>{call}{call}<|im_end|>F1 or F2.<|im_end|>Yes.<|im_end|>"
-    assert ids == renderer.open(DIALOGUE[:7], TOOLS) + renderer._encode("Yes.<|im_end|>")
+    assert ids == renderer.open(DIALOGUE[:7], TOOLS) + renderer.encode("Yes.<|im_end|>")
 
 
 def test_special_tokens_are_one_id_each(renderer: Renderer) -> None:
     for token in ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"):
-        assert len(renderer._encode(token)) == 1
+        assert len(renderer.encode(token)) == 1
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused(renderer: Renderer) -> None:
@@ -105,7 +108,7 @@ def test_a_template_that_trl_knows_is_taken_in_its_training_form(renderer: Rende
     ids = theirs.open(DIALOGUE[:2], TOOLS)
     call = '<tool_call>\n{"name": "find_flights", "arguments": {}}\n</tool_call>'
     sampled = theirs.encode(f"<think>\nsearch\n</think>\n\n{call}<|im_end|>")
-    more = theirs.extend(DIALOGUE[3:4])
+    more = theirs.extend(ids, sampled, DIALOGUE[3:4], TOOLS)
     text = theirs.decode([*ids, *sampled, *more])
     assert text.count("<think>\nsearch\n</think>") == 1
     assert text.endswith("<|im_start|>assistant\n")

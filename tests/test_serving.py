@@ -10,7 +10,7 @@ import pytest
 
 from agent.graph import build_graph
 from agent.policy import connect_policy, open_connections
-from agent.rendering import Renderer
+from agent.renderer_choice import load_renderer
 from agent.role_endpoint import RoleEndpoint
 from agent.tools import make_tools
 from env_sim.llm_simulator import LlmSimulator
@@ -51,7 +51,7 @@ def test_a_session_is_recorded_token_by_token(serving: Serving) -> None:
         messages += [{"role": "user", "content": said}] if said else []
     sequence = token_sequences(serving.log, ["talk"])["talk"]
     assert [step.turn_index for step in sequence.steps] == [0, 1, 2]
-    renderer = Renderer.from_dir(Path(get_version(serving.log, "v0001").path))
+    renderer = load_renderer(Path(get_version(serving.log, "v0001").path))
     assert renderer.decode(sequence.prompt_ids).startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user")
     whole = renderer.decode(sequence.prompt_ids + sequence.completion_ids)
     assert whole.count("<|im_start|>user") == 3
@@ -157,7 +157,7 @@ async def test_the_langgraph_agent_runs_and_its_tool_answers_reach_the_policy(se
     assert len(turns) == 1 and 1 <= len(turns[0].steps) <= 2
     assert len(state["messages"]) >= 2
     prompt = token_sequences(serving.log, ["agent"])["agent"].prompt_ids
-    renderer = Renderer.from_dir(Path(get_version(serving.log, "v0001").path))
+    renderer = load_renderer(Path(get_version(serving.log, "v0001").path))
     assert "get_weather(city) - Weather of a city" in renderer.decode(prompt)
 
 

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from agent.proof import read_probe
 from store.settings import SftSettings
 from tests.tiny_model import VOCABULARY, load_tiny_model, write_tiny_model
-from train import sft
-from train.checkpoints import CheckpointError, check_files
+from train import checkpoints, sft
+from train.checkpoints import CheckpointError, check_files, write_probe
 from train.packed import use_packed_attention
 from train.sft import SftExample, train_sft
 from train.training_run import TrainingError
@@ -62,6 +63,24 @@ def test_the_version_is_whole_hashed_and_float32(model_dir: Path, tmp_path: Path
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     assert AutoTokenizer.from_pretrained(tmp_path / "v1").eos_token == "w2"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v1"]
+
+
+def test_the_probe_is_the_trained_models_and_the_weights_are_loaded_once(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [[30, 31, 32, 10], [40, 10, 11]]
+    train_sft(model_dir, tmp_path / "plain", dialogues(8), SETTINGS, 0)
+    write_probe(tmp_path / "plain", prompts)
+    loads = []
+    load = sft.load_policy
+    monkeypatch.setattr(sft, "load_policy", lambda path: loads.append(path) or load(path))
+    monkeypatch.setattr(checkpoints, "load_policy", lambda path: loads.append(path) or load(path))
+    train_sft(model_dir, tmp_path / "probed", dialogues(8), SETTINGS, 0, probe_ids=prompts)
+    assert loads == [model_dir]
+    wanted, found = read_probe(tmp_path / "plain"), read_probe(tmp_path / "probed")
+    assert wanted is not None and found is not None and found.ids == wanted.ids
+    for one, other in zip(found.logprobs, wanted.logprobs, strict=True):
+        assert list(one) == pytest.approx(list(other), abs=1e-3)
 
 
 def test_same_seed_same_weights_other_seed_other_weights(model_dir: Path, tmp_path: Path) -> None:

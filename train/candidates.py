@@ -18,7 +18,7 @@ from train.gate import GateDecision, decide, record
 from train.groups import TrainingGroup, select_groups
 from train.grpo import train_grpo
 from train.progress import Stage
-from train.registry import register_version, version_of_run
+from train.registry import probe_prompts, register_version, version_of_run
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ def train_candidate(
         add_metrics(log, run_id, step, dict(metrics))
         stage.advance(step / total, f"step {step} of {total}, {metrics.get('tokens_per_s', 0):.0f} tokens/s")
 
+    parent = Path(get_version(log, base).path)
     try:
         result = train_grpo(
-            Path(get_version(log, base).path),
+            parent,
             files.made,
             selection.taken,
             settings.grpo,
@@ -76,6 +77,7 @@ def train_candidate(
             optimizer_out=files.optimizer_out,
             run_dir=files.run_dir,
             checkpoint_every=files.checkpoint_every,
+            probe_ids=probe_prompts(parent),
         )
     except BaseException as error:
         finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")

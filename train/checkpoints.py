@@ -83,14 +83,17 @@ def move_into_place(made: Path, target: Path) -> None:
         raise CheckpointError(f"could not move {made} to {target}: {_reason(error, target)}") from error
 
 
-def write_probe(version_dir: Path, probe_ids: Sequence[Sequence[int]]) -> None:
+def write_probe(version_dir: Path, probe_ids: Sequence[Sequence[int]], model: PreTrainedModel | None = None) -> None:
     """Write the trainer's logprobs of `probe_ids` under the version's weights (agent/proof.py), atomically.
 
-    Raises CheckpointError if it cannot be written, ValueError for a prompt of fewer than two tokens.
+    `model`: the trainer's, which holds those weights; without it they are loaded. Raises CheckpointError if it cannot
+    be written, ValueError for a prompt of fewer than two tokens.
     """
     if short := [ids for ids in probe_ids if len(ids) < 2]:
         raise ValueError(f"a probe needs prompts of at least two tokens, got {short[0]}")
-    model, _ = load_policy(version_dir)
+    if model is None:
+        model, _ = load_policy(version_dir)
+    model.eval()
     rows: list[list[float]] = []
     with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16):
         for ids in probe_ids:

@@ -38,7 +38,15 @@ from trl import GRPOConfig, GRPOTrainer
 
 from store.settings import GrpoSettings
 from train.batches import MicroBatch, StepBatch, make_step, order_groups
-from train.checkpoints import attempt, load_state, mark_complete, newest_checkpoint, save_state, save_version
+from train.checkpoints import (
+    attempt,
+    load_state,
+    mark_complete,
+    newest_checkpoint,
+    save_state,
+    save_version,
+    write_probe,
+)
 from train.groups import TrainingGroup
 from train.half_precision import Bfloat16Twin
 from train.packed import token_logprobs
@@ -70,13 +78,15 @@ def train_grpo(
     run_dir: Path | None = None,
     checkpoint_every: int = 0,
     temperature: float = 1.0,
+    probe_ids: Sequence[Sequence[int]] = (),
 ) -> GrpoResult:
     """One pass over `groups` (as `select_groups` took them), starting from `model_dir`; the result is `out_dir`.
 
     `optimizer_in` / `optimizer_out`: Adam's moments from the run before, and where to leave them for the next one.
     With `checkpoint_every` k, every k steps are saved in `run_dir`, and a killed run that is called again with the same
     groups, settings and seed goes on there, with the same result; `run_dir` is removed at the end. `temperature` is
-    the one that the groups were sampled at.
+    the one that the groups were sampled at. With `probe_ids`, what the trained model makes of these prompts is written
+    into `out_dir` too (agent/proof.py).
 
     Raises TrainingError if there is nothing to train on or `run_dir` belongs to another run, CheckpointError if
     something cannot be written; then `out_dir` does not exist.
@@ -114,6 +124,8 @@ def train_grpo(
     if optimizer_out is not None:
         save_state(trainer.optimizer.state_dict(), optimizer_out)
     files = save_version(model, model_dir, out_dir)
+    if probe_ids:
+        write_probe(out_dir, probe_ids, model)
     if run_dir is not None:
         shutil.rmtree(work_dir, ignore_errors=True)
     tokens = sum(step.tokens for step in steps)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.gateway_process import GatewayProcess
-from agent.rendering import Renderer
+from agent.renderer_choice import load_renderer
 from env_sim.rollouts import derive_seed
 from store.database import Log
 from store.records import Scenario
@@ -30,7 +30,7 @@ from train.progress import Stage, StageProgress
 from train.references import sft_examples
 from train.registry import model_directory, register_version, version_of_run
 from train.sft import train_sft
-from train.training_run import give_back_memory
+from train.training_run import check_trained_layers, give_back_memory
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class TrainingLoop:
         open_loop(self._log, self._name, self._seed, fixed)
         try:
             model = Path(self._stage("model", "prepare the model", self._prepare_model)["path"])
+            check_trained_layers(model, self._settings.grpo.trained_layers)
             self._stage("scenarios", "load the scenarios", self._load_scenarios)
             current = self._stage("cold-start", "cold start (SFT)", lambda s: self._cold_start(s, model))["version"]
             first = current
@@ -153,11 +154,12 @@ class TrainingLoop:
             add_metrics(self._log, run_id, step, dict(metrics))
             stage.advance(step / total, f"step {step} of {total}, loss {metrics.get('loss', float('nan')):.3f}")
 
-        examples = sft_examples(self._sets.cold_start, Renderer.from_dir(model))
+        renderer = load_renderer(model, self._settings.model.renderer)
+        examples = sft_examples(self._sets.cold_start, renderer)
         made = self._fresh_folder("cold-start")
-        result = train_sft(model, made, examples, self._settings.sft, self._seed, on_step)
-        probe = [example.ids for example in sft_examples(self._sets.validation[:8], Renderer.from_dir(model))]
-        version = register_version(self._log, self._settings, made, parent=None, run_id=run_id, probe_ids=probe)
+        probe = [example.ids for example in sft_examples(self._sets.validation[:8], renderer)]
+        result = train_sft(model, made, examples, self._settings.sft, self._seed, on_step, probe_ids=probe)
+        version = register_version(self._log, self._settings, made, parent=None, run_id=run_id)
         finish_run(self._log, run_id, JobStatus.DONE)
         stage.advance(1.0, f"{version}, {len(examples)} dialogues, {result.tokens} tokens")
         return {"version": version}

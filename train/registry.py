@@ -7,34 +7,24 @@ from agent.bundled_model import check_model_dir, prepare_bundled_model
 from agent.proof import read_probe
 from store.database import Log, LogError
 from store.settings import Settings
-from store.versions import add_version, get_version, list_versions, live_version, next_version_name, set_version_state
+from store.versions import add_version, list_versions, live_version, next_version_name, set_version_state
 from store.vocabulary import VersionState
-from train.checkpoints import file_hashes, move_into_place, write_probe
+from train.checkpoints import file_hashes, move_into_place
 
 
-def register_version(
-    log: Log,
-    settings: Settings,
-    made: Path,
-    *,
-    parent: str | None,
-    run_id: int | None,
-    probe_ids: Sequence[Sequence[int]] | None = None,
-) -> str:
-    """Moves the trained model directory `made` to its place and adds it as a candidate; the new version's name.
-
-    The probe's prompts come from the parent unless `probe_ids` are given: all versions answer the same ones.
-    """
+def register_version(log: Log, settings: Settings, made: Path, *, parent: str | None, run_id: int | None) -> str:
+    """Moves the trained model directory `made` to its place and adds it as a candidate; the new version's name."""
     name = next_version_name(log)
-    if probe_ids is None and parent is not None:
-        probe = read_probe(Path(get_version(log, parent).path))
-        probe_ids = probe.ids if probe else None
-    if probe_ids:
-        write_probe(made, probe_ids)
     target = (settings.home / "versions" / name).resolve()
     move_into_place(made, target)
     add_version(log, name, parent=parent, path=str(target), files=file_hashes(target), run_id=run_id)
     return name
+
+
+def probe_prompts(version_dir: Path) -> Sequence[Sequence[int]]:
+    """The prompts of a version's probe: its children answer the same ones."""
+    probe = read_probe(version_dir)
+    return probe.ids if probe else ()
 
 
 def version_of_run(log: Log, run_id: int) -> str | None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
 from store.settings import SftSettings
-from train.checkpoints import save_version
+from train.checkpoints import save_version, write_probe
 from train.half_precision import Bfloat16Twin
 from train.packed import Family, PackedRow, pack, token_logprobs
 from train.training_run import OnStep, StepReport, TrainingError, load_policy, quiet, shared_arguments
@@ -61,8 +61,12 @@ def train_sft(
     settings: SftSettings,
     seed: int,
     on_step: OnStep = lambda step, steps, metrics: None,
+    *,
+    probe_ids: Sequence[Sequence[int]] = (),
 ) -> SftResult:
     """Train `model_dir` on `examples` and write `out_dir`: AdamW, cosine decay after 10 % warm-up, seeded order.
+
+    With `probe_ids`, what the trained model makes of these prompts is written there too (agent/proof.py).
 
     Raises TrainingError for examples that cannot be trained on, CheckpointError if `out_dir` cannot be written.
     """
@@ -97,6 +101,8 @@ def train_sft(
     trainer.add_callback(StepReport(report, trainer.step_metrics))
     trainer.train()
     files = save_version(model, Path(model_dir), Path(out_dir))
+    if probe_ids:
+        write_probe(Path(out_dir), probe_ids, model)
     steps = trainer.state.global_step
     last = losses[-max(1, steps // settings.epochs) :]
     tokens = settings.epochs * sum(len(e.ids) for e in examples)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -112,6 +113,18 @@ def give_back_memory() -> None:
         malloc_trim(0)
 
 
+def check_trained_layers(model_dir: Path, layers: int) -> None:
+    """Raises TrainingError if a directory's model has fewer than `layers` layers; reads its configuration alone."""
+    text = AutoConfig.from_pretrained(model_dir, local_files_only=True).get_text_config()
+    found = getattr(text, "num_hidden_layers", None)
+    if found is not None and found < layers:
+        raise _too_few(layers, f"{found} layers")
+
+
+def _too_few(layers: int, has: str) -> TrainingError:
+    return TrainingError(f"grpo.trained_layers = {layers}, but the model has {has}: set it to 0 to train everything")
+
+
 def freeze_all_but(model: PreTrainedModel, layers: int) -> None:
     """Let only the last `layers` transformer layers and the final norm learn; with 0, everything.
 
@@ -121,8 +134,7 @@ def freeze_all_but(model: PreTrainedModel, layers: int) -> None:
         return
     found = getattr(model.base_model, "layers", None)
     if found is None or len(found) < layers:
-        has = "no list of layers" if found is None else f"{len(found)} layers"
-        raise TrainingError(f"grpo.trained_layers = {layers}, but the model has {has}: set it to 0 to train everything")
+        raise _too_few(layers, "no list of layers" if found is None else f"{len(found)} layers")
     model.requires_grad_(False)
     found[-layers:].requires_grad_(True)
     if (norm := getattr(model.base_model, "norm", None)) is not None:
