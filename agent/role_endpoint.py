@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import openai
 from openai.types.chat import ChatCompletionMessageParam
@@ -16,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from store.database import Log
 from store.model_calls import ModelCall, add_model_calls
+from store.schema import storable
 from store.settings import Endpoint, Price
 from store.vocabulary import ModelRole
 
@@ -201,7 +203,7 @@ class RoleEndpoint:
         # Raw: a proxy's page or an error with status 200 is no completion, and the client's types would not say so.
         response = await self._client.chat.completions.with_raw_response.create(
             model=self.settings.model,
-            messages=list(messages),
+            messages=[_sendable(message) for message in messages],
             response_format=openai.omit if response_format is None else response_format,
             max_tokens=max_tokens,
             temperature=self.settings.temperature if temperature is None else temperature,
@@ -275,6 +277,14 @@ class RoleEndpoint:
             turn_index=subject.turn_index,
         )
         await asyncio.to_thread(add_model_calls, self._log, [call])
+
+
+def _sendable(message: ChatCompletionMessageParam) -> ChatCompletionMessageParam:
+    """Lone surrogates, which a policy may well write, are no UTF-8: no request can carry them."""
+    content = message.get("content")
+    if not isinstance(content, str):
+        return message
+    return cast(ChatCompletionMessageParam, {**message, "content": storable(content)})
 
 
 def _cached(usage: _Usage) -> int:

@@ -14,14 +14,18 @@ from collections.abc import Sequence
 
 from reward.checks import quote_call, succeeded
 from store.records import CallRecord, StepRecord, TurnRecord
+from store.schema import storable
 from store.vocabulary import FocusOn
 
 _SECRET = secrets.token_bytes(32)
 _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 """Tokenizers take every digit for a token of its own, and the boundary stands before each piece."""
 _TAG = re.compile(
-    r"<\s*/?\s*data-[^<>]*>?|^\s*=+\s*[a-z]{4,16}\s*=+\s*(?:turn|step|end)\b", re.IGNORECASE | re.MULTILINE
+    r"<\s*+/?\s*+data-[^<>]*+>?"
+    r"|^[^\S\n]*+=++[^\S\n]*+[a-z]{4,16}[^\S\n]*+=++[^\S\n]*+(?:turn|step|end)\b",
+    re.IGNORECASE | re.MULTILINE,
 )
+"""Possessive throughout: no text takes more than linear time."""
 
 
 def make_boundary(subject: str) -> str:
@@ -61,8 +65,8 @@ def up_to_step(turn: TurnRecord, position: int) -> TurnRecord:
 
 
 def strip_tags(text: str) -> str:
-    """The text without anything that looks like a mark or a tag of untrusted data."""
-    return _TAG.sub("[removed]", text)
+    """The text without anything that looks like a mark or a tag of untrusted data; what no endpoint takes is U+FFFD."""
+    return _TAG.sub("[removed]", storable(text))
 
 
 def _clean(text: str, boundary: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,10 +10,11 @@ import httpx2
 import pytest
 
 from reward.evidence import find_evidence
+from reward.judge_modes import judge_in_mode
 from reward.llm_judge import AGAIN_FILE, PROMPT_FILE, Answers, Dialogue, LlmJudge
-from reward.transcripts import make_boundary, show_turns
+from reward.transcripts import make_boundary, show_turns, strip_tags
 from store.records import Item, TurnRecord
-from store.vocabulary import FocusOn, Outcome
+from store.vocabulary import FocusOn, JudgeMode, Outcome
 from tests.judged_log import LLM_ITEMS, PLAYED, Answer, asked_ids, endpoint_judge, say, verdicts_json
 from tests.turn_records import call, turn
 
@@ -78,6 +80,13 @@ def test_the_boundary_is_the_scenario_s_and_never_comes_back_out() -> None:
         )
 
     assert ask(endpoint_judge(gossip), LLM_ITEMS[:1]).verdicts[0].reason == "in "
+
+
+@pytest.mark.parametrize("text", ["<" + " " * 200_000, "\n" * 200_000, "=" * 200_000, "< / " * 50_000, " =" * 100_000])
+def test_no_text_takes_long_to_clean(text: str) -> None:
+    began = time.process_time()
+    strip_tags(text)
+    assert time.process_time() - began < 1
 
 
 def test_the_policys_text_cannot_leave_its_piece() -> None:
@@ -149,6 +158,22 @@ def test_a_pass_without_evidence_is_asked_again_once(second: tuple[str, str, int
     assert "certainly" in requests[1]["messages"][2]["content"]
     again = requests[1]["messages"][3]["content"]
     assert again.startswith(AGAIN_FILE.read_text(encoding="utf-8")) and "right_city" not in again
+
+
+@pytest.mark.parametrize("mode", JudgeMode)
+def test_no_text_keeps_the_question_from_being_asked(mode: JudgeMode) -> None:
+    """Lone surrogates and NUL, as a policy may sample them, are no UTF-8 that a request could carry."""
+    asked = []
+
+    def answer(request: dict[str, Any]) -> str:
+        asked.append(json.dumps(request))
+        return "{}" if mode is JudgeMode.PAPER else say(request, polite=("\ufffd my pleasure", 1))
+
+    happened = turn([call("find", {"q": "\ud800"})], "\udfff my pleasure \0", user="\ud800")
+    dialogue = Dialogue(happened, (), "s")
+    (verdict,) = asyncio.run(judge_in_mode(endpoint_judge(answer, mode), dialogue, LLM_ITEMS[:1], {})).verdicts
+    assert asked and "\\ufffd my pleasure" in asked[-1]
+    assert mode is JudgeMode.PAPER or (verdict.outcome, verdict.quote) == (Outcome.PASS, "\ufffd my pleasure")
 
 
 def test_a_failed_call_is_no_evidence() -> None:
