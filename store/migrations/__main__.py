@@ -1,4 +1,4 @@
-"""Writes the next revision: the difference between the newest revision and store/schema.py.
+"""Writes the next revision: the difference between the newest revision and store/schema/.
 
 Reads both from a temporary SQLite log; writes one file under store/migrations/versions.
 """

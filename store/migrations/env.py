@@ -9,7 +9,7 @@ from store.schema import Base, StoredText, UtcDateTime
 
 
 def render_type(kind: str, item: Any, _: AutogenContext) -> str | Literal[False]:
-    """A revision names plain column types: it must still run when store/schema.py has moved on."""
+    """A revision names plain column types: it must still run when store/schema/ has moved on."""
     if kind == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
     if kind == "type" and isinstance(item, StoredText):
