@@ -18,13 +18,15 @@ from train.judge_examples import JudgeExample
 from train.packed import Family, pack
 from train.sft import MICRO_BATCH_TOKENS, MicroBatch
 
-VERDICT_SHARE = 0.5
-"""Of an example's weight, what lies on the verdict itself; the rest is spread over quote and step."""
+DECISION_WEIGHT = 8.0
+"""What the two places weigh where an answer is decided: where the quote begins or stays empty, and the verdict. Any
+other token weighs 1. The same in short and long answers: shares of an answer would make an empty quote, which is FAIL
+and short, the safe thing to say."""
 
 
 @dataclass(frozen=True)
 class TokenizedExample:
-    """One example. `weights` are those of the answer's ids in the loss; they add to 1."""
+    """One example. `weights` are those of the answer's ids in the loss."""
 
     question: list[int]
     answer: list[int]
@@ -57,12 +59,14 @@ def question_ids(question: str, tokenizer: PreTrainedTokenizerBase) -> list[int]
 
 
 def tokenize_example(example: JudgeExample, tokenizer: PreTrainedTokenizerBase) -> TokenizedExample:
-    """The end of the turn is part of the answer; half the weight lies on the word PASS or FAIL."""
+    """The end of the turn is part of the answer."""
     encoded = tokenizer(example.answer, add_special_tokens=False, return_offsets_mapping=True)
-    place = example.answer.rindex(example.outcome.value)
-    is_verdict = [stop > place and start < place + 4 for start, stop in encoded.offset_mapping] + [False]
-    other = (1 - VERDICT_SHARE) / is_verdict.count(False)
-    weights = [VERDICT_SHARE / is_verdict.count(True) if chosen else other for chosen in is_verdict]
+    weights = [1.0] * (len(encoded.input_ids) + 1)
+    quote, verdict = len('{"quote": '), example.answer.rindex(example.outcome.value)
+    for i, (start, stop) in enumerate(encoded.offset_mapping):
+        # Tokenizers differ in whether the quotation mark stands alone, so it and what follows it count.
+        if (stop > quote and start < quote + 2) or (stop > verdict and start < verdict + 4):
+            weights[i] = DECISION_WEIGHT
     answer = [*encoded.input_ids, tokenizer.eos_token_id]
     return TokenizedExample(question_ids(example.question, tokenizer), answer, weights)
 
