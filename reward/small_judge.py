@@ -30,7 +30,7 @@ RULES = PROMPT_FILE.read_text(encoding="utf-8")
 PROMPT_HASH = hashlib.sha256(RULES.encode()).hexdigest()
 
 QUOTE_CHARACTERS = 160
-"""Of a quote to learn from. The grammar sets no such limit: xgrammar forbids escapes in strings of bounded length, and
+"""Of a passage to learn from. The grammar has no limit: xgrammar forbids escapes in strings of bounded length, and
 every quoted call has some."""
 ANSWER_TOKENS = 160
 """A quote without end is cut off here, which is no answer."""

@@ -36,8 +36,8 @@ from train.judge_examples import (
     Sources,
     base_rate,
     class_weights,
+    excerpt,
     gather_examples,
-    shorten,
 )
 
 HUMAN, CODE, LLM = VerdictSource.HUMAN, VerdictSource.CODE, VerdictSource.LLM
@@ -60,8 +60,8 @@ def test_checks_become_questions_with_their_quotes_for_and_against(sqlite_log: L
     city_log(sqlite_log)
     data = gather(sqlite_log)
     right, wrong = of(data, "about-Oslo-Oslo"), of(data, "about-Oslo-Metz")
-    assert json.loads(right["reply"].answer) == {"quote": "rain", "step": 1, "verdict": "PASS"}
-    assert json.loads(wrong["reply"].answer) == {"quote": "", "step": -1, "verdict": "FAIL"}
+    assert json.loads(right["reply"].answer) == {"quote": "There is rain in Oslo.", "step": 1, "verdict": "PASS"}
+    assert json.loads(wrong["reply"].answer) == {"quote": "I do not know.", "step": 1, "verdict": "FAIL"}
     against = {"quote": '{"arguments":{"city":"Metz"},"name":"weather"}', "step": 0, "verdict": "FAIL"}
     assert json.loads(wrong["call"].answer) == against
     assert len(everything(data)) == 4 * len(CITIES), "nobody judged politeness"
@@ -111,7 +111,7 @@ def test_a_persons_pass_takes_the_quote_that_another_pass_gave(sqlite_log: Log) 
     say(sqlite_log, "about-Rome-Rome", "Rome", "polite", Outcome.PASS, LLM, "strong", step=1, quote="There is rain")
     say(sqlite_log, "about-Rome-Rome", "Rome", "polite", Outcome.PASS, HUMAN, "ada")
     example = of(gather(sqlite_log), "about-Rome-Rome")["polite"]
-    assert (example.judge, json.loads(example.answer)["quote"]) == ("ada", "There is rain")
+    assert (example.judge, json.loads(example.answer)["quote"]) == ("ada", "There is rain in Rome.")
 
 
 def test_no_scenario_is_on_both_sides_and_the_seed_decides_which(sqlite_log: Log) -> None:
@@ -148,10 +148,13 @@ def test_too_little_to_learn_from_is_refused_with_what_was_found(sqlite_log: Log
         gather(sqlite_log)
 
 
-def test_a_long_quote_ends_with_a_whole_word() -> None:
-    quote = "word " * 100
-    assert len(shorten(quote)) <= QUOTE_CHARACTERS and shorten(quote).endswith("word")
-    assert shorten(" short ") == "short"
+def test_of_a_long_passage_whole_words_around_the_evidence_are_quoted() -> None:
+    text = "first " * 50 + "needle " + "last " * 50
+    quote = excerpt(text, "needle")
+    assert 100 < len(quote) <= QUOTE_CHARACTERS and quote.count("needle") == 1
+    assert set(quote.split()) == {"first", "needle", "last"}
+    assert excerpt(text).startswith("first first") and excerpt(text, "last last").endswith("last")
+    assert excerpt("short", "or") == "short"
 
 
 def ask(llm: LlmJudge, turn: TurnRecord, item: Item, earlier: Sequence[TurnRecord] = ()) -> LlmVerdict:

@@ -18,10 +18,9 @@ from train.judge_examples import JudgeExample
 from train.packed import Family, pack
 from train.sft import MICRO_BATCH_TOKENS, MicroBatch
 
-DECISION_WEIGHT = 8.0
-"""What the two places weigh where an answer is decided: where the quote begins or stays empty, and the verdict. Any
-other token weighs 1. The same in short and long answers: shares of an answer would make an empty quote, which is FAIL
-and short, the safe thing to say."""
+VERDICT_WEIGHT = 8.0
+"""What the verdict weighs; any other token of an answer weighs 1. The same in short and long answers: with shares of an
+answer's weight, whatever makes answers short would be the safe thing to say."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,10 @@ def tokenize_example(example: JudgeExample, tokenizer: PreTrainedTokenizerBase) 
     """The end of the turn is part of the answer."""
     encoded = tokenizer(example.answer, add_special_tokens=False, return_offsets_mapping=True)
     weights = [1.0] * (len(encoded.input_ids) + 1)
-    quote, verdict = len('{"quote": '), example.answer.rindex(example.outcome.value)
+    verdict = example.answer.rindex(example.outcome.value)
     for i, (start, stop) in enumerate(encoded.offset_mapping):
-        # Tokenizers differ in whether the quotation mark stands alone, so it and what follows it count.
-        if (stop > quote and start < quote + 2) or (stop > verdict and start < verdict + 4):
-            weights[i] = DECISION_WEIGHT
+        if stop > verdict and start < verdict + len(example.outcome.value):
+            weights[i] = VERDICT_WEIGHT
     answer = [*encoded.input_ids, tokenizer.eos_token_id]
     return TokenizedExample(question_ids(example.question, tokenizer), answer, weights)
 

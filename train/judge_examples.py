@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from reward.checks import quote_call
+from reward.checks import quote_call, succeeded
 from reward.code_judge import RULE_JUDGE
 from reward.evidence import find_evidence, lacking_channel
 from reward.mentions import find_mention, tokenize
@@ -19,7 +19,7 @@ from reward.small_judge import QUOTE_CHARACTERS, draw_boundary, small_answer, sm
 from reward.transcripts import strip_tags
 from store.checklists import current_checklists
 from store.database import Log
-from store.records import Item, StepRecord, TurnRecord
+from store.records import Item, TurnRecord
 from store.scenarios import get_scenario
 from store.trajectories import list_trajectories
 from store.turns import turns_of
@@ -150,26 +150,50 @@ def choose_verdict(rows: Iterable[Verdict], sources: Sources) -> Verdict | None:
 def answer_of(verdict: Verdict, turn: TurnRecord, item: Item, rows: Sequence[Verdict]) -> str | None:
     """The answer that the verdict makes; None for a PASS that has no evidence in the turn.
 
-    A person often quotes nothing: then the quote of another PASS on the item does.
+    It quotes the whole passage that decides, for PASS and for FAIL: which one that is a small model can find, and the
+    verdict is then a comparison of two texts that stand side by side. A person often quotes nothing: then the quote of
+    another PASS on the item says which passage.
     """
     if verdict.outcome is Outcome.FAIL:
-        quote, step = _against(turn, item, verdict.quote)
+        quote, step = _against(turn, item.focus_on, strip_tags(verdict.quote))
         return small_answer(quote, step, Outcome.FAIL)
     said_pass = [row for row in reversed(rows) if row.outcome is Outcome.PASS]
     for row in (verdict, *said_pass):
-        quote = shorten(strip_tags(row.quote))
-        if row.step_index is not None and find_evidence(turn, item.focus_on, row.step_index, quote) is not None:
+        found = None
+        if row.step_index is not None:
+            found = find_evidence(turn, item.focus_on, row.step_index, strip_tags(row.quote))
+        if found is None or row.step_index is None:
+            continue
+        texts = [text for step, text in passages(turn, item.focus_on) if step == row.step_index and found in text]
+        quote = excerpt(texts[0], found) if texts else ""
+        if find_evidence(turn, item.focus_on, row.step_index, quote) is not None:
             return small_answer(quote, row.step_index, Outcome.PASS)
     return None
 
 
-def shorten(quote: str) -> str:
-    """At most QUOTE_CHARACTERS, ending with a whole word or number."""
-    quote = quote.strip()
-    if len(quote) <= QUOTE_CHARACTERS:
-        return quote
-    ends = [stop for _, stop in tokenize(quote).spans if stop <= QUOTE_CHARACTERS]
-    return quote[: ends[-1]] if ends else ""
+def passages(turn: TurnRecord, channel: FocusOn) -> list[tuple[int, str]]:
+    """Step and text of all that a channel shows, as it is shown; failed calls included, but before the others."""
+    failed: list[tuple[int, str]] = []
+    sound: list[tuple[int, str]] = []
+    for step in turn.steps:
+        if channel in (FocusOn.TOOL_CALLS, FocusOn.TOOL_RESPONSE):
+            for call in step.calls:
+                text = quote_call(call) if channel is FocusOn.TOOL_CALLS else call.response
+                (sound if succeeded(call) else failed).append((step.index, strip_tags(text or "")))
+        else:
+            text = step.thinking if channel is FocusOn.THINKING else step.content
+            sound.append((step.index, strip_tags(text)))
+    return [(index, text) for index, text in (*failed, *sound) if text.strip()]
+
+
+def excerpt(text: str, around: str = "") -> str:
+    """At most QUOTE_CHARACTERS of the text, whole words and numbers, with `around` in it where that is no longer."""
+    if len(text) <= QUOTE_CHARACTERS:
+        return text
+    at = max(0, text.find(around))
+    start = max(0, min(at + len(around) // 2 - QUOTE_CHARACTERS // 2, at, len(text) - QUOTE_CHARACTERS))
+    words = [(a, b) for a, b in tokenize(text).spans if a >= start and b <= start + QUOTE_CHARACTERS]
+    return text[words[0][0] : words[-1][1]] if words else ""
 
 
 def _examples_of(
@@ -241,22 +265,14 @@ def _source_name(row: Verdict) -> str | None:
     return None if row.judge == RULE_JUDGE else CHECKS
 
 
-def _against(turn: TurnRecord, item: Item, quote: str) -> tuple[str, int]:
-    """The quote of a FAIL and the first step whose channel shows it, failed calls included; else no quote, step -1."""
-    quote = shorten(strip_tags(quote))
+def _against(turn: TurnRecord, channel: FocusOn, quote: str) -> tuple[str, int]:
+    """What a FAIL quotes: the passage that its own quote stands in, else the channel's last one; step -1 if none."""
+    shown = passages(turn, channel)
     if tokenize(quote).spans:
-        for step in turn.steps:
-            if any(find_mention(strip_tags(text), quote) is not None for text in _channel(step, item.focus_on)):
-                return quote, step.index
-    return "", -1
-
-
-def _channel(step: StepRecord, channel: FocusOn) -> list[str]:
-    if channel is FocusOn.TOOL_CALLS:
-        return [quote_call(call) for call in step.calls]
-    if channel is FocusOn.TOOL_RESPONSE:
-        return [call.response for call in step.calls if call.response is not None]
-    return [step.thinking if channel is FocusOn.THINKING else step.content]
+        for index, text in shown:
+            if (found := find_mention(text, quote)) is not None:
+                return excerpt(text, found), index
+    return (excerpt(shown[-1][1]), shown[-1][0]) if shown else ("", -1)
 
 
 def _hash_share(seed: int, what: str, digest: str) -> float:
