@@ -1,10 +1,12 @@
 """The `checkloop` command: joins each room's commands. Errors become one clear message and exit status 1."""
 
 import asyncio
+import functools
 import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +19,8 @@ from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
 from store.commands import app as log_commands
 from store.vocabulary import ChatTools
+from train.distil_commands import distil
+from train.distil_commands import serve as serve_judge
 from train.job_commands import app as job_commands
 from train.schedule_commands import app as schedule_commands
 from train.worker_commands import worker
@@ -193,6 +197,19 @@ def chat(
         raise ServerError(f"a tool is out of order: {outage}") from outage
 
 
+def _in_order(command: Callable[..., None], *, trains: bool = False) -> Callable[..., None]:
+    """The command, after what a long-running one needs from its process."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        if trains:
+            _use_huge_pages()
+        _stop_in_order()
+        command(*arguments, **options)
+
+    return run
+
+
 def _use_huge_pages() -> None:
     """Starts this process again with the allocator that training wants."""
     from train.job_child import HUGE_PAGES
@@ -215,6 +232,10 @@ def _end_with_stdin() -> None:
     while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+judge_app.command(name="distil")(_in_order(distil, trains=True))
+judge_app.command(name="serve")(_in_order(serve_judge))
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from reward.evidence import evidence_texts
 from reward.llm_judge import Answers, Dialogue, LlmJudge, LlmVerdict
 from reward.outcomes import dependencies_first
 from reward.paper_question import ask_as_paper
+from reward.small_judge import ask_small
 from reward.transcripts import up_to_step
 from store.records import Item, TurnRecord
 from store.vocabulary import JudgeMode, Outcome
@@ -28,6 +29,8 @@ async def judge_in_mode(
         return await llm.ask(dialogue, items, draw)
     if llm.mode is JudgeMode.ITEM:
         return _joined(await asyncio.gather(*(llm.ask(dialogue, [item], draw) for item in items)))
+    if llm.mode is JudgeMode.SMALL:
+        return _joined(await asyncio.gather(*(ask_small(llm, dialogue, item, draw) for item in items)))
     if llm.mode is JudgeMode.STEP:
         return await _step_by_step(llm, dialogue, items, held, draw)
     return _joined(await asyncio.gather(*(_every_step(llm, dialogue, item, draw) for item in items)))
@@ -37,7 +40,7 @@ def count_questions(mode: JudgeMode, turn: TurnRecord, items: Sequence[Item]) ->
     """The questions at most, quotes asked for again aside: the turn as it is shown, and the items asked about."""
     if mode is JudgeMode.TURN:
         return [(turn, list(items))] if items else []
-    if mode is JudgeMode.ITEM:
+    if mode in (JudgeMode.ITEM, JudgeMode.SMALL):
         return [(turn, [item]) for item in items]
     views = [up_to_step(turn, position) for position in range(len(turn.steps))]
     if mode is JudgeMode.PAPER:

@@ -13,6 +13,7 @@ from reward.judging_plan import UNJUDGED, JudgingOptions, TurnWork
 from reward.judging_report import By
 from reward.llm_judge import Dialogue, LlmJudge
 from reward.paper_question import paper_prompt
+from reward.small_judge import small_question
 from store.database import Log
 from store.records import Item
 from store.settings import Price
@@ -20,7 +21,13 @@ from store.vocabulary import JudgeMode
 
 CHARACTERS_PER_TOKEN = 3.5
 """About what tokenizers of today need for dialogues with JSON in them."""
-TOKENS_PER_ANSWER = {JudgeMode.TURN: 70, JudgeMode.ITEM: 70, JudgeMode.STEP: 70, JudgeMode.PAPER: 250}
+TOKENS_PER_ANSWER = {
+    JudgeMode.TURN: 70,
+    JudgeMode.ITEM: 70,
+    JudgeMode.STEP: 70,
+    JudgeMode.PAPER: 250,
+    JudgeMode.SMALL: 40,
+}
 """About what a judge says on one item."""
 _CHUNK = 200
 
@@ -106,6 +113,8 @@ def _sizes(llm: LlmJudge, dialogue: Dialogue, items: Sequence[Item]) -> tuple[in
         shown = replace(dialogue, turn=view)
         if llm.mode is JudgeMode.PAPER:
             characters += len(paper_prompt(llm.prompt, shown, asked[0]))
+        elif llm.mode is JudgeMode.SMALL:
+            characters += len(small_question(view, asked[0], dialogue.earlier, "", llm.prompt))
         else:
             characters += len(llm.prompt) + len(llm.question(shown, asked))
         answers += len(asked) * TOKENS_PER_ANSWER[llm.mode]

@@ -82,7 +82,7 @@ class LlmJudge:
         self.name = endpoint.name
         self.prompt = (prompt or PROMPTS / f"judge_{mode.value}.md").read_text(encoding="utf-8")
         self._again = AGAIN_FILE.read_text(encoding="utf-8")
-        said = self.prompt if mode is JudgeMode.PAPER else f"{self.prompt}\0{self._again}"
+        said = self.prompt if mode in (JudgeMode.PAPER, JudgeMode.SMALL) else f"{self.prompt}\0{self._again}"
         self.prompt_hash = hashlib.sha256(said.encode()).hexdigest()
         """Of all that it is told; CM2's procedure asks nothing again."""
 

@@ -201,6 +201,34 @@ class SftSettings(Section):
     batch_size: int = Field(default=8, ge=1)
 
 
+class DistilSettings(Section):
+    """A small judge trained on verdicts: a LoRA adapter on `base`."""
+
+    base: str = "bundled"
+    """"bundled" (SmolLM2-135M-Instruct) or a directory with a Hugging Face causal language model."""
+    lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_modules: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    """Layers that the adapter changes, by the base model's names."""
+    lora_layers: int = Field(default=12, ge=0)
+    """In how many of the last transformer layers (0: all). What lies below needs no backward pass."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    epochs: int = Field(default=2, ge=1)
+    batch_turns: int = Field(default=4, ge=1)
+    """Turns an optimizer step; the items of a turn share its tokens."""
+    max_examples: int = Field(default=1000, ge=2)
+    held_out_share: float = Field(default=0.2, gt=0, lt=1)
+    """Of the scenarios, by hash: none of theirs is trained on."""
+    held_out_examples: int = Field(default=200, ge=2)
+    """At most so many are asked for the report."""
+    max_tokens: int = Field(default=1024, ge=128)
+    """Of a question with its answer; longer ones are left out and counted."""
+    checkpoint_every: int = Field(default=25, ge=1)
+    """Steps between two places where a killed run can go on."""
+
+
 class LoopSettings(Section):
     rounds: int = Field(default=3, ge=1)
     scenarios_per_round: int = Field(default=96, ge=1)
@@ -243,6 +271,7 @@ class Settings(BaseSettings):
     grpo: GrpoSettings = GrpoSettings()
     loop: LoopSettings = LoopSettings()
     worker: WorkerSettings = WorkerSettings()
+    distil: DistilSettings = DistilSettings()
     judge: Endpoint | None = None
     judging: JudgingSettings = JudgingSettings()
     annotator: Endpoint | None = None

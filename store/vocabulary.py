@@ -54,6 +54,8 @@ class JudgeMode(StrEnum):
     """One call a step for all items that do not hold yet."""
     PAPER = "paper"
     """One call for each item and step, the criterion before the dialogue: CM2's procedure."""
+    SMALL = "small"
+    """One call an item with the short question that distilled judges are trained on (`checkloop judge distil`)."""
 
 
 class Combination(StrEnum):
@@ -262,3 +264,5 @@ class FiringOutcome(StrEnum):
 class RunKind(StrEnum):
     SFT = "sft"
     GRPO = "grpo"
+    DISTIL = "distil"
+    """A small judge, trained on verdicts."""

@@ -323,7 +323,7 @@ def test_checkpoints_of_another_run_are_refused(model_dir: Path, tmp_path: Path)
 
     with pytest.raises(Killed):
         train_grpo(model_dir, tmp_path / "a", groups, SETTINGS, 1, kill, run_dir=run)
-    with pytest.raises(TrainingError, match="other groups, settings, seed or start"):
+    with pytest.raises(TrainingError, match="other data, settings, seed or start"):
         train_grpo(model_dir, tmp_path / "a", groups, SETTINGS, 2, run_dir=run)
 
 

@@ -177,5 +177,6 @@ def test_paper_s_trouble_is_unscored_unless_a_step_passes() -> None:
 
 def test_questions_are_counted_as_they_are_asked() -> None:
     counted = {mode: len(count_questions(mode, HAPPENED, ITEMS)) for mode in JudgeMode}
-    assert counted == {JudgeMode.TURN: 1, JudgeMode.ITEM: 3, JudgeMode.STEP: 4, JudgeMode.PAPER: 12}
+    of_item = {JudgeMode.ITEM: 3, JudgeMode.SMALL: 3}
+    assert counted == {JudgeMode.TURN: 1, JudgeMode.STEP: 4, JudgeMode.PAPER: 12} | of_item
     assert all(count_questions(mode, HAPPENED, ()) == [] for mode in JudgeMode)

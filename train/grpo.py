@@ -29,27 +29,16 @@ from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
 )
 from trl import GRPOConfig, GRPOTrainer
 
 from store.settings import GrpoSettings
 from train.batches import MicroBatch, StepBatch, make_step, order_groups
-from train.checkpoints import (
-    attempt,
-    load_state,
-    mark_complete,
-    newest_checkpoint,
-    save_state,
-    save_version,
-    write_probe,
-)
+from train.checkpoints import attempt, load_state, save_state, save_version, write_probe
 from train.groups import TrainingGroup
 from train.half_precision import Bfloat16Twin
 from train.packed import token_logprobs
+from train.run_directory import MarkComplete, open_run_dir
 from train.training_run import OnStep, StepReport, TrainingError, freeze_all_but, load_policy, quiet, shared_arguments
 
 
@@ -104,7 +93,7 @@ def train_grpo(
     work_dir = Path(run_dir) if run_dir is not None else out_dir.parent
     checkpoint = None
     if run_dir is not None:
-        checkpoint = _open_run_dir(work_dir, _fingerprint(model_dir, groups, settings, seed, temperature))
+        checkpoint = open_run_dir(work_dir, _fingerprint(model_dir, groups, settings, seed, temperature))
     arguments = grpo_arguments(work_dir, settings, seed, temperature)
     if checkpoint_every:
         arguments |= {"save_strategy": "steps", "save_steps": checkpoint_every, "save_total_limit": 1}
@@ -116,7 +105,7 @@ def train_grpo(
         on_step(step, count, metrics)
 
     trainer.add_callback(StepReport(report, trainer.step_metrics))
-    trainer.add_callback(_MarkComplete())
+    trainer.add_callback(MarkComplete())
     if optimizer_in is not None:
         trainer.take_moments(optimizer_in)
     resume = str(checkpoint) if checkpoint is not None else None
@@ -329,28 +318,8 @@ def correction(logprobs: Tensor, behaviour: Tensor, mask: Tensor, settings: Grpo
     return torch.where(mask & ~vetoed, truncated, torch.zeros_like(truncated))
 
 
-class _MarkComplete(TrainerCallback):  # type: ignore[misc]
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        mark_complete(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
-
-
 def _reward_is_logged(**_: Any) -> list[float]:
     raise TrainingError("rewards come from the log; TRL must not ask for one")
-
-
-def _open_run_dir(run_dir: Path, fingerprint: str) -> Path | None:
-    """The checkpoint to go on from. Raises TrainingError if `run_dir` holds another run's."""
-    note = run_dir / "run.json"
-    if note.is_file():
-        if json.loads(note.read_text())["fingerprint"] != fingerprint:
-            raise TrainingError(
-                f"{run_dir} holds checkpoints of a run with other groups, settings, seed or start: remove it or "
-                "choose another run_dir"
-            )
-        return newest_checkpoint(run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps({"fingerprint": fingerprint}))
-    return None
 
 
 def _fingerprint(

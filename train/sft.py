@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from datasets import Dataset
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
@@ -52,6 +53,8 @@ class MicroBatch:
     """(N,) positions in the row whose next token is in the loss."""
     targets: Tensor
     """(N,) those tokens."""
+    weights: Tensor
+    """(N,) what each of them weighs in the loss."""
 
 
 def train_sft(
@@ -114,7 +117,10 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self._twin = Bfloat16Twin(self.accelerator.unwrap_model(self.model), wanted=self.args.bf16)
+        trained = self.accelerator.unwrap_model(self.model)
+        # The layers of an adapter stand in its base model, which computes without peft's own forward pass.
+        trained = trained.get_base_model() if is_peft_model(trained) else trained
+        self._twin = Bfloat16Twin(trained, wanted=self.args.bf16)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
@@ -122,11 +128,12 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
         model.train()
         micro_batches: list[MicroBatch] = inputs["micro_batches"]
         in_loss = sum(len(micro.targets) for micro in micro_batches)
+        weight = sum(float(micro.weights.sum()) for micro in micro_batches)
         total = torch.zeros((), device=self.accelerator.device)
         self._twin.refresh()
         for micro in micro_batches:
             logprobs, _ = token_logprobs(self._twin.model, micro.row, micro.sources, micro.targets)
-            loss = -logprobs.sum() / in_loss
+            loss = -(logprobs * micro.weights.to(logprobs.device)).sum() / weight
             self.accelerator.backward(loss)
             total += loss.detach()
         self._last = {"tokens": float(inputs["input_ids"].numel()), "tokens_in_loss": float(in_loss)}
@@ -158,7 +165,7 @@ def _micro_batch(rows: list[dict[str, list[int]]]) -> MicroBatch:
         targets += [row["labels"][i] for i in places]
         start += len(row["input_ids"])
     packed = pack([Family(row["input_ids"]) for row in rows])
-    return MicroBatch(packed, torch.tensor(sources), torch.tensor(targets))
+    return MicroBatch(packed, torch.tensor(sources), torch.tensor(targets), torch.ones(len(targets)))
 
 
 def _labels(example: SftExample) -> list[int]:

@@ -1,0 +1,161 @@
+"""Distils a small judge: a LoRA adapter (peft) trained with TRL's SFTTrainer on what people, checks and judges said.
+
+Reads a model directory and examples (train/judge_examples.py), writes an adapter directory as peft does (safetensors).
+Weights of the adapter, gradients and optimizer are float32, the passes run on a bfloat16 twin; the loss is on the
+answers alone, PASS and FAIL weigh the same in all (train/judge_batches.py).
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel
+from trl import SFTConfig, SFTTrainer
+
+from store.settings import DistilSettings
+from train.checkpoints import attempt, new_directory
+from train.judge_batches import TurnFamily, collate, make_families, order_steps
+from train.judge_examples import JudgeExample, class_weights
+from train.run_directory import MarkComplete, open_run_dir
+from train.sft import PackedSftTrainer
+from train.training_run import OnStep, StepReport, TrainingError, load_policy, quiet, shared_arguments
+
+
+@dataclass(frozen=True)
+class DistilResult:
+    steps: int
+    examples: int
+    too_long: int
+    """Examples left out because they are longer than `distil.max_tokens` or the model's context."""
+    tokens: int
+    """That went through the model, all epochs; what a turn's items share counts once."""
+    loss: float
+    """Mean over the last epoch's steps."""
+    seconds: float
+
+
+def train_judge(
+    model_dir: Path,
+    out_dir: Path,
+    examples: Sequence[JudgeExample],
+    settings: DistilSettings,
+    seed: int,
+    on_step: OnStep = lambda step, steps, metrics: None,
+    *,
+    run_dir: Path,
+) -> DistilResult:
+    """Trains an adapter on `model_dir` and writes it to `out_dir`: AdamW, cosine decay after 10 % warm-up.
+
+    Every `settings.checkpoint_every` steps are saved in `run_dir`; a killed run that is called again with the same
+    examples, settings and seed goes on there, with the same result; at the end they are removed. Raises TrainingError
+    if it cannot start, CheckpointError if something cannot be written; then `out_dir` does not exist.
+    """
+    began = time.monotonic()
+    model, tokenizer = load_policy(model_dir)
+    room = min(settings.max_tokens, int(model.config.get_text_config().max_position_embeddings))
+    families, too_long = make_families(examples, tokenizer, room, class_weights(examples))
+    if not families:
+        raise TrainingError(f"none of {len(examples)} examples has at most {room} tokens: raise distil.max_tokens")
+    checkpoint = open_run_dir(run_dir, _fingerprint(model_dir, families, settings, seed))
+    torch.manual_seed(seed)
+    adapted = get_peft_model(model, lora_config(settings, model))
+    steps = order_steps(families, settings.batch_turns, settings.epochs, seed)
+    trainer = JudgeTrainer(
+        steps,
+        model=adapted,
+        args=SFTConfig(
+            **shared_arguments(run_dir, seed, settings.learning_rate)
+            | {"save_strategy": "steps", "save_steps": settings.checkpoint_every, "save_total_limit": 1},
+            max_steps=len(steps),
+            lr_scheduler_type="cosine",
+            warmup_steps=0.1,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        train_dataset=Dataset.from_dict({"input_ids": [[0]] * len(steps), "labels": [[0]] * len(steps)}),
+        processing_class=tokenizer,
+        data_collator=collate,
+    )
+    quiet(trainer)
+    losses: list[float] = []
+
+    def report(step: int, count: int, metrics: dict[str, float]) -> None:
+        losses.append(metrics["loss"])
+        on_step(step, count, metrics)
+
+    trainer.add_callback(StepReport(report, trainer.step_metrics))
+    trainer.add_callback(MarkComplete())
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    with new_directory(out_dir) as part:
+        adapted.save_pretrained(str(part), save_embedding_layers=False)
+        # peft's own card is an empty form.
+        (part / "README.md").unlink(missing_ok=True)
+    shutil.rmtree(run_dir, ignore_errors=True)
+    last = losses[-max(1, len(steps) // settings.epochs) :]
+    tokens = settings.epochs * sum(family.tokens for family in families)
+    count = sum(len(family.examples) for family in families)
+    loss = sum(last) / len(last) if last else 0.0
+    return DistilResult(len(steps), count, too_long, tokens, loss, time.monotonic() - began)
+
+
+def lora_config(settings: DistilSettings, model: PreTrainedModel) -> LoraConfig:
+    """Raises TrainingError for layers that the model does not have."""
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    if missing := [name for name in settings.lora_modules if name not in names]:
+        linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
+        raise TrainingError(
+            f"distil.lora_modules names {', '.join(missing)}, which {type(model).__name__} does not have: it has "
+            f"{', '.join(linear)}"
+        )
+    layers = model.config.get_text_config().num_hidden_layers
+    if settings.lora_layers > layers:
+        raise TrainingError(
+            f"distil.lora_layers = {settings.lora_layers}, but {type(model).__name__} has {layers} layers: set it to 0 "
+            "for all of them"
+        )
+    return LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        target_modules=list(settings.lora_modules),
+        layers_to_transform=list(range(layers - settings.lora_layers, layers)) if settings.lora_layers else None,
+        lora_dropout=0.0,
+        task_type="CAUSAL_LM",
+    )
+
+
+class JudgeTrainer(PackedSftTrainer):
+    """SFTTrainer whose batches are the turns of one step each, in an order decided beforehand."""
+
+    def __init__(self, steps: Sequence[Sequence[TurnFamily]], **arguments: Any) -> None:
+        self._steps = list(steps)
+        super().__init__(**arguments)
+
+    def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        steps: Any = self._steps
+        return DataLoader(steps, batch_size=1, shuffle=False, collate_fn=lambda drawn: collate(drawn[0]))
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        return 6 * int(inputs["input_ids"].numel()) * int(self.model.num_parameters(exclude_embeddings=True))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # TRL's own writes a model card first, which a checkpoint has no use for.
+        save = super(SFTTrainer, self)._save_checkpoint
+        attempt(lambda: save(model, trial), Path(self.args.output_dir or "."))
+
+
+def _fingerprint(model_dir: Path, families: Sequence[TurnFamily], settings: DistilSettings, seed: int) -> str:
+    found = hashlib.sha256(json.dumps([str(model_dir.resolve()), settings.model_dump(mode="json"), seed]).encode())
+    for family in families:
+        for example, weight in family.examples:
+            found.update(json.dumps([example.question, example.answer, weight]).encode())
+    return found.hexdigest()

@@ -1,0 +1,32 @@
+"""Where a training run keeps its checkpoints, so that a killed one goes on there; whose they are is written beside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from train.checkpoints import mark_complete, newest_checkpoint
+from train.training_run import TrainingError
+
+
+class MarkComplete(TrainerCallback):  # type: ignore[misc]
+    """A checkpoint counts once all its files are on the disk."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        mark_complete(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
+
+
+def open_run_dir(run_dir: Path, fingerprint: str) -> Path | None:
+    """The checkpoint to go on from. Raises TrainingError if `run_dir` holds another run's."""
+    note = run_dir / "run.json"
+    if note.is_file():
+        if json.loads(note.read_text())["fingerprint"] != fingerprint:
+            raise TrainingError(
+                f"{run_dir} holds checkpoints of a run with other data, settings, seed or start: remove it or "
+                "choose another run_dir"
+            )
+        return newest_checkpoint(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps({"fingerprint": fingerprint}))
+    return None
