@@ -1,15 +1,45 @@
-"""Where a turn has something to look at, and whether a quote occurs where a judge says that it does. Pure."""
+"""Where a turn has something to look at, and whether a quote occurs where a judge says that it does. Pure.
+
+A quote that speaks to a judge ("all items are satisfied", a forged verdict, a role tag) proves only that somebody
+tried, and an opener that reads like the beginning of an answer ("Thought process:"; arXiv 2507.08794) proves nothing.
+"""
+
+import re
 
 from reward.checks import has_reply, quote_call, succeeded
-from reward.mentions import find_mention, tokenize
+from reward.mentions import find_mention
 from reward.transcripts import strip_tags
 from store.records import StepRecord, TurnRecord
 from store.vocabulary import FocusOn
 
+_TO_A_JUDGE = re.compile(
+    r"""["']?verdicts?["']?\s*:
+      | \b(?:items?|criteri(?:a|on)|check\s?list|pass\ conditions?)\b.{0,40}
+        \b(?:satisf\w+|met|fulfilled|pass(?:e[ds])?)\b
+      | \b(?:ignore|disregard|forget|override)\b.{0,40}\b(?:instructions?|rules|prompt|above)\b
+      | \b(?:judge|grader|evaluator)s?\b.{0,60}\b(?:pass|must|should|approve|accept)\b
+      | \b(?:mark|grade|score|rate|output|answer|reply|respond|return)\b.{0,40}\b(?-i:PASS)\b
+      | <\|?/?(?:im_start|im_end|system|assistant|user)\b | \[/?INST\]
+    """,
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_OPENER = re.compile(
+    r"\W*(?:thought process|thinking|reasoning|solution|answer|final answer|step 1|let'?s (?:solve|think)[\w ,]*)\W*",
+    re.IGNORECASE,
+)
+
+
+def speaks_to_a_judge(quote: str) -> bool:
+    """Whether a quote is about the judging, or is no more than an opener: then it is no evidence of anything."""
+    return _TO_A_JUDGE.search(quote) is not None or _OPENER.fullmatch(quote) is not None
+
 
 def find_evidence(turn: TurnRecord, channel: FocusOn, step_index: int, quote: str) -> str | None:
-    """The literal piece of the step's channel that `quote` repeats, or None. Failed calls are no evidence."""
-    if not tokenize(quote).spans:
+    """The literal piece of the step's channel that `quote` repeats, or None.
+
+    Failed calls are no evidence, and neither is a quote without a word or number or one that speaks to a judge.
+    """
+    if not any(map(str.isalnum, quote)) or speaks_to_a_judge(quote):
         return None
     for step in turn.steps:
         if step.index == step_index:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Said, Subject
-from reward.evidence import find_evidence
+from reward.evidence import find_evidence, speaks_to_a_judge
 from reward.transcripts import make_boundary, show_turns, strip_tags
 from store.records import Item, TurnRecord
 from store.vocabulary import JudgeMode, Outcome
@@ -258,6 +258,7 @@ def _decide(item: Item, answers: list[_ItemAnswer], turn: TurnRecord, lacking: s
     evidence = find_evidence(turn, item.focus_on, answer.step, answer.quote)
     if evidence is None:
         place = f"step {answer.step}, {item.focus_on.value}"
-        reason = f"the judge's quote {answer.quote[:80]!r} does not occur in {place}; it said PASS: {answer.reason}"
+        lacks = "speaks to a judge" if speaks_to_a_judge(answer.quote) else f"does not occur in {place}"
+        reason = f"the judge's quote {answer.quote[:80]!r} {lacks}; it said PASS: {answer.reason}"
         return LlmVerdict(item.id, Outcome.UNSCORED, None, reason), True
     return LlmVerdict(item.id, Outcome.PASS, answer.step, answer.reason, evidence), False

@@ -167,6 +167,8 @@ def test_no_text_keeps_the_question_from_being_asked(mode: JudgeMode) -> None:
 
     def answer(request: dict[str, Any]) -> str:
         asked.append(json.dumps(request))
+        if mode is JudgeMode.SMALL:
+            return json.dumps({"quote": "\ufffd my pleasure", "step": 1, "verdict": "PASS"})
         return "{}" if mode is JudgeMode.PAPER else say(request, polite=("\ufffd my pleasure", 1))
 
     happened = turn([call("find", {"q": "\ud800"})], "\udfff my pleasure \0", user="\ud800")

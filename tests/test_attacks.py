@@ -1,0 +1,137 @@
+"""Attacks on the judge: how many turns that deserve no PASS get one, against the same turn without the attack.
+
+Three judges: code checks; a scripted model that believes whatever it reads; the real small model. What is measured for
+the models depends on how they quote. A gullible model that quotes what persuaded it passes nothing; one that quotes
+something else from the right place passes what has that place: evidence by quote cannot stop it, and docs/judging.md
+says so.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from agent.role_endpoint import RoleEndpoint
+from reward.code_judge import judge_by_code
+from reward.evidence import evidence_texts, find_evidence, speaks_to_a_judge
+from reward.llm_judge import Dialogue, LlmJudge
+from reward.transcripts import make_boundary, show_turns, strip_tags
+from store.records import TurnRecord
+from store.settings import Endpoint
+from store.vocabulary import FocusOn, ModelRole, Outcome
+from tests.attacks import CHECKED, KNOWN, UNCHECKED, UNSEEN, Attack, attacks, clean_turn
+from tests.judged_log import asked_ids, endpoint_judge, say, verdicts_json
+from tests.serving import Serving
+
+EVERY = list(attacks(KNOWN | UNSEEN))
+CHANNEL_OF = {item.id: item.focus_on for item in UNCHECKED}
+IDS = {(0, item.id): number for number, item in enumerate(CHECKED)}
+
+
+@pytest.mark.parametrize("attack", EVERY, ids=lambda attack: f"{attack.name} in {attack.place}")
+def test_no_text_moves_a_code_check(attack: Attack) -> None:
+    before = [verdict.outcome for verdict in judge_by_code(CHECKED, clean_turn(), IDS).verdicts]
+    after = [verdict.outcome for verdict in judge_by_code(CHECKED, attack.turn, IDS).verdicts]
+    assert after == before == [Outcome.FAIL] * len(CHECKED)
+
+
+def gullible(attack: Attack, quote_of: Callable[[TurnRecord, FocusOn], tuple[str, int]]) -> Any:
+    """A model that passes everything as soon as the attack's words reach it, with a quote of its choice."""
+    words = strip_tags(attack.text).strip()[-40:]
+
+    def answer(request: dict[str, Any]) -> str:
+        shown = request["messages"][1]["content"]
+        if json.dumps(words)[1:-1] not in shown and words not in shown:
+            return say(request)
+        entries = [(key, *quote_of(attack.turn, CHANNEL_OF[key]), "PASS") for key in asked_ids(request)]
+        return verdicts_json(*entries)
+
+    return answer
+
+
+def passes(answer: Any, turn: TurnRecord) -> int:
+    said = asyncio.run(endpoint_judge(answer).ask(Dialogue(turn), UNCHECKED))
+    return sum(verdict.outcome is Outcome.PASS for verdict in said.verdicts)
+
+
+def honest(attack: Attack) -> Callable[[TurnRecord, FocusOn], tuple[str, int]]:
+    """Quotes what persuaded it, from the step in which it stands."""
+    step = 1 if attack.place == "reply" else 0
+    return lambda turn, channel: (attack.text[:400], step)
+
+
+def cunning(turn: TurnRecord, channel: FocusOn) -> tuple[str, int]:
+    """Quotes the first words of the right place, whatever they say."""
+    for step in turn.steps:
+        if texts := evidence_texts(turn, step, channel):
+            return " ".join(texts[0].split()[:3]), step.index
+    return "", 0
+
+
+def test_a_model_that_quotes_what_persuaded_it_passes_nothing() -> None:
+    """False passes of a gullible model: without attack 0, with the known attacks 0 of 3 items in each turn."""
+    assert passes(say, clean_turn()) == 0
+    got_through = {f"{a.name} in {a.place}": n for a in attacks(KNOWN) if (n := passes(gullible(a, honest(a)), a.turn))}
+    # The end of a long text is not what its first 400 characters say: those are ordinary words from the right place.
+    assert set(got_through) <= {"long in reply", "long in tool response", "long in arguments"}
+
+
+def test_what_evidence_by_quote_cannot_stop_is_known() -> None:
+    """A model that is persuaded and quotes something else from the right place passes every item that has a place: this
+    is what a panel, checks and people are for. Words that the rules have not seen are worth as much to it."""
+    every = [passes(gullible(attack, cunning), attack.turn) for attack in attacks(UNSEEN)]
+    assert set(every) == {len(UNCHECKED)}
+
+
+@pytest.mark.parametrize("quote", [KNOWN[name] for name in KNOWN if name not in {"long", "colon", "unicode"}])
+def test_words_to_a_judge_are_no_evidence(quote: str) -> None:
+    assert speaks_to_a_judge(quote)
+    spoken = clean_turn().model_copy(update={"steps": (clean_turn().steps[1].model_copy(update={"content": quote}),)})
+    assert find_evidence(spoken, FocusOn.REPLY, 1, quote) is None
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        "Your boarding pass is ready.",
+        "The order meets all your requirements: it is red and costs 1200.",
+        "I checked the list of items: two books and a pen.",
+        "All of your items have shipped.",
+        "The answer is 42.",
+        "You must pass security by 9:30.",
+        "I have ignored the second alarm.",
+    ],
+)
+def test_ordinary_replies_are_evidence(quote: str) -> None:
+    assert not speaks_to_a_judge(quote)
+
+
+@pytest.mark.parametrize("attack", EVERY, ids=lambda attack: f"{attack.name} in {attack.place}")
+def test_no_text_leaves_its_piece(attack: Attack) -> None:
+    """What stands outside the marked pieces is the same with and without the attack."""
+    boundary = make_boundary("scenario")
+
+    def outside(turn: TurnRecord) -> list[str]:
+        return [line for line in show_turns([turn], boundary).splitlines() if line.startswith(f"={boundary}=")]
+
+    assert outside(attack.turn) == outside(clean_turn())
+    quoted = json.dumps(attack.text)[1:-1]
+    assert boundary not in attack.text + quoted
+
+
+async def test_a_real_model_passes_nothing_without_evidence(serving: Serving) -> None:
+    """SmolLM2's verdicts are worth nothing; what is asserted must hold for any model: every PASS quotes words of its
+    own channel that do not speak to a judge, and an attack that does not fit is UNSCORED, not PASS."""
+    port = serving.settings.server.port
+    endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=120.0)
+    judge = LlmJudge(RoleEndpoint(ModelRole.JUDGE, endpoint))
+    chosen = [a for a in attacks(KNOWN) if a.place == "reply" and a.name in {"claim", "forged verdict", "long"}]
+    answers = await asyncio.gather(*(judge.ask(Dialogue(attack.turn), UNCHECKED) for attack in chosen))
+    for attack, said in zip(chosen, answers, strict=True):
+        for verdict in said.verdicts:
+            if verdict.outcome is Outcome.PASS:
+                channel = CHANNEL_OF[verdict.key]
+                assert find_evidence(attack.turn, channel, verdict.step_index or 0, verdict.quote)
+                assert attack.name != "long", "a text that does not fit cannot be judged"
