@@ -387,6 +387,8 @@ def test_what_went_wrong_is_named_by_the_boundary_that_it_crossed() -> None:
 
 def test_rollouts_judging_and_evaluation_on_the_real_server(serving: Serving) -> None:
     """A job that is stopped keeps what it played; whoever takes it over plays the rest, and nothing twice."""
+    short = serving.settings.rollout.model_copy(update={"max_tokens_per_step": 8})
+    settings = serving.settings.model_copy(update={"rollout": short})
     sets = small_sets()
     add_scenarios(serving.log, [*sets.pool[:2], *sets.test[:2]])
     live = live_version(serving.log)
@@ -395,12 +397,12 @@ def test_rollouts_judging_and_evaluation_on_the_real_server(serving: Serving) ->
         serving.log,
         ("rollout", {"scenarios": 2, "group_size": 2, "domain": "colours"}),
         ("judge", {}),
-        ("evaluate", {"scenarios": 2, "domain": "colours"}),
+        ("evaluate", {"scenarios": 1, "domain": "colours"}),
     )
-    with JobGateway(serving.log, serving.settings) as gateway:
-        one = work(serving.log, serving.settings, gateway)
+    with JobGateway(serving.log, settings) as gateway:
+        one = work(serving.log, settings, gateway)
         with pytest.raises(StopRequested):
-            run_job(replace(one, stage=work(serving.log, serving.settings, gateway, one.job, stop=True).stage))
+            run_job(replace(one, stage=work(serving.log, settings, gateway, one.job, stop=True).stage))
         kept = [t for t in list_trajectories(serving.log, batch=one.job.name, limit=None) if t.stop_reason]
         assert kept, "it stopped at the end of a dialogue"
         first = run_job(again(serving.log, one))
@@ -410,6 +412,6 @@ def test_rollouts_judging_and_evaluation_on_the_real_server(serving: Serving) ->
         assert len(played) == 4 and {t.id for t in kept} <= played.keys()
         assert done(serving.log, again(serving.log, one)) == first
         assert {t.id: t.created_at for t in list_trajectories(serving.log, batch=one.job.name, limit=None)} == played
-        assert done(serving.log, work(serving.log, serving.settings, gateway))["judged"] == 0, "all have a reward"
-        evaluated = done(serving.log, work(serving.log, serving.settings, gateway))
-        assert (evaluated["dialogues"], evaluated["version"]) == (2, live.name)
+        assert done(serving.log, work(serving.log, settings, gateway))["judged"] == 0, "all have a reward"
+        evaluated = done(serving.log, work(serving.log, settings, gateway))
+        assert (evaluated["dialogues"], evaluated["version"]) == (1, live.name)
