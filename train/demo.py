@@ -27,7 +27,7 @@ def bundled_sets(settings: Settings) -> ScenarioSets:
     unseen = loop.test_scenarios // 8
     test = generate_scenarios(Split.TEST, loop.test_scenarios - unseen, BUNDLE_SEED, SEEN_DOMAINS)
     test += generate_scenarios(Split.TEST, unseen, BUNDLE_SEED, UNSEEN_DOMAINS)
-    validation = generate_scenarios(Split.VALIDATION, loop.rounds * loop.validation_scenarios, BUNDLE_SEED)
+    validation = generate_scenarios(Split.VALIDATION, loop.gates * loop.validation_scenarios, BUNDLE_SEED)
     return ScenarioSets(train[:dialogues], train[dialogues:], validation, test)
 
 
