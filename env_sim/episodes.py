@@ -19,6 +19,7 @@ from env_sim.wording import (
     choose,
     clauses_of,
     fill,
+    is_clause,
     make_choices,
     sentence,
 )
@@ -68,8 +69,13 @@ class Dialogue:
 
     def request(self, intent: Intent, things: Pool[str], *, clause: bool = False) -> str:
         """What the user says, the thing named by one of `things`; with `clause`, a part of a sentence."""
-        pool = clauses_of(intent.requests) if clause else intent.requests
-        return self.choose(pool).replace("{thing}", self.choose(things))
+        return self.named(clauses_of(intent.requests) if clause else intent.requests, things)
+
+    def named(self, requests: Pool[str], things: Pool[str]) -> str:
+        """A request with the thing in it; a whole sentence stays one where the thing opens it."""
+        request = self.choose(requests)
+        said = request.replace("{thing}", self.choose(things))
+        return said if is_clause(request) else said[0].upper() + said[1:]
 
     def thing_of(self, intent: Intent) -> Pool[str]:
         """How the user names the thing where one call serves the intent."""
@@ -97,7 +103,7 @@ def missing_parameter(dialogue: Dialogue) -> None:
     domain, slots = dialogue.domain, dialogue.draw()
     if dialogue.random.random() < 0.5:
         intent: Intent = domain.act
-        phrasing = dialogue.choose(domain.act.without).replace("{thing}", dialogue.choose(domain.things.by_id))
+        phrasing = dialogue.named(domain.act.without, domain.things.by_id)
         gap: Missing = domain.act.missing
     else:
         intent, gap = dialogue.random.choice(domain.on_id), domain.which

@@ -45,7 +45,7 @@ DOMAIN = Domain(
     things=Things(
         by_id=Pool(("account {id}", "{id}", "account number {id}"), ("the account {id}",)),
         by_name=Pool(
-            ("the {query} account", "my {query} account", "our {query} account"), ("the account for {query}",)
+            ("the {query} account", "my {query} account", "our {query} account"), ("the account named {query}",)
         ),
         it=Pool(("it", "that account", "that one"), ("this account",)),
         unnamed=Pool(("my account", "the account", "an account"), ("my bank account",)),

@@ -49,7 +49,7 @@ DOMAIN = Domain(
         by_id=Pool(("book {id}", "{id}", "book number {id}"), ("the book {id}",)),
         by_name=Pool(("the book {query}", "{query}", "your copy of {query}"), ("a copy of {query}",)),
         it=Pool(("it", "that book", "that one"), ("this book",)),
-        unnamed=Pool(("my book", "the book", "a book"), ("that copy",)),
+        unnamed=Pool(("my book", "the book", "a book"), ("a copy",)),
     ),
     find=Intent(
         tool="find_book",

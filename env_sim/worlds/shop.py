@@ -47,7 +47,7 @@ DOMAIN = Domain(
         by_id=Pool(("product {id}", "{id}", "item {id}"), ("article {id}",)),
         by_name=Pool(("the {query}", "a {query}", "your {query}"), ("one {query}",)),
         it=Pool(("it", "that product", "that one"), ("this product",)),
-        unnamed=Pool(("the product", "that thing", "a product"), ("the article",)),
+        unnamed=Pool(("the product", "my item", "a product"), ("the article",)),
     ),
     find=Intent(
         tool="find_product",
