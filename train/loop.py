@@ -272,16 +272,18 @@ class TrainingLoop:
             batch = f"{self._name}/round-{n}/validation/{version}"
             return one_each(self._play(stage, validation, batch, version, 1, Origin.EVALUATION, 0.0))
 
-        # The candidate first: its weights are in the server since they were proved, or are brought there now.
+        live = outcomes_of(current)
         staged = self._serve(candidate)
         if staged["accepted"]:
-            tried = outcomes_of(candidate)
-            decision = decide(outcomes_of(current), tried, min_effect=loop.gate_min_effect, seed=self._seed)
+            least = loop.gate_min_effect
+            decision = decide(live, outcomes_of(candidate), min_effect=least, seed=self._seed)
         else:
             decision = GateDecision(False, f"proof failed: {staged['proof']['reason']}", staged)
         if not decision.passed and get_version(self._log, candidate).state is VersionState.CANDIDATE:
             set_version_state(self._log, candidate, VersionState.REFUSED, decision.reason)
         record(self._log, candidate, current, decision)
+        if not decision.passed:
+            self._serve(current)
         stage.advance(1.0, f"{candidate} {'passes' if decision.passed else 'is refused'}: {decision.reason}")
         return {"passed": decision.passed, "reason": decision.reason, **decision.figures}
 
