@@ -17,14 +17,16 @@ from env_sim.wording import (
     as_message,
     as_seen_by_assistant,
     choose,
+    clauses_of,
     fill,
     is_clause,
     make_choices,
     sentence,
 )
 from env_sim.worlds import build_world
-from env_sim.worlds.intents import Arguments, Chain, Domain, Intent, Recovery, Unfit, Unserved
-from env_sim.worlds.world import CombinedWorld, Pool, World
+from env_sim.worlds.catalogue import Catalogue
+from env_sim.worlds.intents import Action, Arguments, Domain, Intent, Missing, Unfit, Unserved
+from env_sim.worlds.world import CombinedWorld, Pool
 from store.records import ScenarioTurn, WorldRef
 
 
@@ -40,15 +42,17 @@ class Dialogue:
     said: set[str] = field(default_factory=set)
     world: CombinedWorld = field(init=False)
     """Where the reference calls are played; changes with them."""
-    facts: World = field(init=False)
+    facts: Catalogue = field(init=False)
     """The initial state, from which requests are drawn."""
 
     def __post_init__(self) -> None:
         self.world = build_world(self.ref, [spec.name for spec in self.domain.world.tools])
         self.facts = self.domain.world(self.ref.seed)
 
-    def draw(self, intent: Intent) -> Arguments:
-        return intent.draw(self.facts, self.random)
+    def draw(self, *, taken: bool = False) -> Arguments:
+        """A thing (`id`, `query`) and a value of the action's parameter."""
+        act = self.domain.act
+        return {**self.facts.draw(self.random, taken), act.parameter: self.random.choice(self.facts.values(act.values))}
 
     def choose(self, pool: Pool[str]) -> str:
         return choose(pool, self.held_out, self.random)
@@ -63,18 +67,24 @@ class Dialogue:
             request = as_message(request, not self.turns, self.held_out, self.random)
         return TurnWriter(self.world, request)
 
-    def arguments(self, tool: str, slots: Mapping[str, Any]) -> Arguments:
-        """The slots that are parameters of `tool`."""
-        spec = next(spec for spec in self.domain.world.tools if spec.name == tool)
-        return {name: slots[name] for name in spec.parameters["properties"]}
+    def request(self, intent: Intent, things: Pool[str], *, clause: bool = False) -> str:
+        """What the user says, the thing named by one of `things`; with `clause`, a part of a sentence."""
+        return self.named(clauses_of(intent.requests) if clause else intent.requests, things)
 
-    def clause(self, intent: Intent, slots: Mapping[str, Any]) -> str:
-        """A request of the intent that can be part of a sentence."""
-        clauses = Pool(
-            tuple(phrasing for phrasing in intent.requests.train if _starts_clause(phrasing)),
-            tuple(phrasing for phrasing in intent.requests.held_out if _starts_clause(phrasing)),
-        )
-        return fill(self.choose(clauses), slots)
+    def named(self, requests: Pool[str], things: Pool[str]) -> str:
+        """A request with the thing in it; a whole sentence stays one where the thing opens it."""
+        request = self.choose(requests)
+        said = request.replace("{thing}", self.choose(things))
+        return said if is_clause(request) else said[0].upper() + said[1:]
+
+    def thing_of(self, intent: Intent) -> Pool[str]:
+        """How the user names the thing where one call serves the intent."""
+        return self.domain.things.by_name if intent is self.domain.find else self.domain.things.by_id
+
+    def arguments(self, intent: Intent, slots: Mapping[str, Any]) -> Arguments:
+        """The slots that are parameters of the intent's tool."""
+        spec = next(spec for spec in self.domain.world.tools if spec.name == intent.tool)
+        return {name: slots[name] for name in spec.parameters["properties"]}
 
     def reply(self, intent: Intent, slots: Mapping[str, Any], answer: Mapping[str, Any]) -> str:
         return fill(self.random.choice(intent.replies), {**slots, **answer})
@@ -82,93 +92,83 @@ class Dialogue:
 
 def single(dialogue: Dialogue) -> None:
     """One call, one reply."""
-    intent = dialogue.random.choice(dialogue.domain.asked)
-    slots = dialogue.draw(intent)
-    turn = dialogue.open(dialogue.choose(intent.requests), slots)
+    intent = dialogue.random.choice((dialogue.domain.find, *dialogue.domain.on_id))
+    slots = dialogue.draw()
+    turn = dialogue.open(dialogue.request(intent, dialogue.thing_of(intent)), slots)
     _serve(dialogue, turn, intent, slots, fill(intent.thinking, slots))
 
 
 def missing_parameter(dialogue: Dialogue) -> None:
     """The user leaves a parameter out; the assistant asks, and serves the request in the next turn."""
-    intent = dialogue.random.choice([intent for intent in dialogue.domain.asked if intent.missing])
-    gap = dialogue.random.choice(intent.missing)
-    slots = dialogue.draw(intent)
-    turn = dialogue.open(dialogue.choose(gap.without), slots)
+    domain, slots = dialogue.domain, dialogue.draw()
+    if dialogue.random.random() < 0.5:
+        intent: Intent = domain.act
+        phrasing = dialogue.named(domain.act.without, domain.things.by_id)
+        gap: Missing = domain.act.missing
+    else:
+        intent, gap = dialogue.random.choice(domain.on_id), domain.which
+        phrasing = dialogue.request(intent, domain.things.unnamed)
+    turn = dialogue.open(phrasing, slots)
     question = make_choices(gap.question, dialogue.random)
     turn.require_question(gap.parameter, gap.about, 7, question)
     turn.forbid_calls((intent.tool,), 3, f"as the {gap.parameter} is not known yet")
-    dialogue.turns.append(turn.finish(f"{gap.parameter} is missing, ask", question))
+    dialogue.turns.append(turn.finish(f"no {gap.parameter}, ask", question))
     turn = dialogue.open(dialogue.choose(gap.answers), slots, answer=True)
     _serve(dialogue, turn, intent, slots, fill(f"now {intent.thinking}", slots))
 
 
 def chained(dialogue: Dialogue) -> None:
-    """Two calls in one turn; an argument of the second comes from the first one's response."""
-    chain = dialogue.random.choice(dialogue.domain.chains)
-    slots, second = _chain_slots(dialogue, chain)
-    turn = dialogue.open(dialogue.choose(chain.requests), slots)
-    arguments = dialogue.arguments(chain.first.tool, slots)
-    (answer,) = turn.call(fill(chain.first.thinking, slots), (chain.first.tool, arguments))
-    turn.require_call(chain.first.tool, arguments, 2, strict=False)
-    second |= {parameter: answer[name] for parameter, name in chain.link.items()}
-    _serve(dialogue, turn, chain.then, second, _link_thinking(chain, second), weights=(4, 0, 4))
+    """Two calls in one turn: the id that the second needs comes from the first one's response."""
+    intent = _on_id(dialogue)
+    slots = dialogue.draw()
+    turn = dialogue.open(dialogue.request(intent, dialogue.domain.things.by_name), slots)
+    find = dialogue.domain.find
+    turn.call(fill(f"no id, {find.thinking}", slots), (find.tool, dialogue.arguments(find, slots)))
+    turn.require_call(find.tool, dialogue.arguments(find, slots), 2, strict=False)
+    _serve(dialogue, turn, intent, slots, fill(f"now {intent.thinking}", slots), weights=(4, 0, 4))
 
 
 def chained_turns(dialogue: Dialogue) -> None:
-    """Two turns; an argument of the second turn's call comes from the first turn's response."""
-    chain = dialogue.random.choice(dialogue.domain.chains)
-    slots, second = _chain_slots(dialogue, chain)
-    turn = dialogue.open(dialogue.choose(chain.first.requests), slots)
-    answer = _serve(dialogue, turn, chain.first, slots, fill(chain.first.thinking, slots))
-    second |= {parameter: answer[name] for parameter, name in chain.link.items()}
-    turn = dialogue.open(dialogue.choose(chain.follow_ups), slots)
-    _serve(dialogue, turn, chain.then, second, _link_thinking(chain, second))
+    """Two turns; the id of the second turn's call comes from the first turn's response."""
+    intent = _on_id(dialogue)
+    find, slots = dialogue.domain.find, dialogue.draw()
+    turn = dialogue.open(dialogue.request(find, dialogue.domain.things.by_name), slots)
+    _serve(dialogue, turn, find, slots, fill(find.thinking, slots))
+    turn = dialogue.open(dialogue.request(intent, dialogue.domain.things.it), slots)
+    _serve(dialogue, turn, intent, slots, fill(intent.thinking, slots))
 
 
 def parallel(dialogue: Dialogue) -> None:
     """Two independent requests in one message: two calls in one step."""
-    first, second = _two_intents(dialogue)
-    requests = [(intent, dialogue.draw(intent)) for intent in (first, second)]
-    calls = [(intent.tool, dialogue.arguments(intent.tool, slots)) for intent, slots in requests]
-    if calls[0] == calls[1]:
-        raise Unfit("twice the same call")
-    clauses = [dialogue.clause(intent, slots) for intent, slots in requests]
-    turn = dialogue.open(fill(dialogue.choose(JOINS), {"first": clauses[0], "second": clauses[1]}), {})
-    same_tool = first.tool == second.tool
-    answers = turn.call(f"two {first.tool} calls" if same_tool else "two requests, call both", *calls)
-    _close_pair(dialogue, turn, requests, calls, answers, (3, 3, 2, 2))
+    requests, clauses = _two_requests(dialogue)
+    turn = dialogue.open(dialogue.choose(JOINS).format(first=clauses[0], second=clauses[1]), {})
+    answers = turn.call("two calls", *[(intent.tool, dialogue.arguments(intent, slots)) for intent, slots in requests])
+    _close_pair(dialogue, turn, requests, answers, (3, 3, 2, 2))
 
 
 def ordered(dialogue: Dialogue) -> None:
     """Two requests that the user wants done one after the other."""
-    first, second = _two_intents(dialogue)
+    requests, clauses = _two_requests(dialogue)
+    (first, slots), (second, other) = requests
     if first.tool == second.tool:
         raise Unfit("an order needs two tools")
-    requests = [(intent, dialogue.draw(intent)) for intent in (first, second)]
-    calls = [(intent.tool, dialogue.arguments(intent.tool, slots)) for intent, slots in requests]
-    clauses = [dialogue.clause(intent, slots) for intent, slots in requests]
-    turn = dialogue.open(fill(dialogue.choose(IN_ORDER), {"first": clauses[0], "second": clauses[1]}), {})
-    answers = turn.call(f"{first.tool} comes first", calls[0])
-    answers += turn.call(f"now {second.tool}", calls[1])
+    turn = dialogue.open(dialogue.choose(IN_ORDER).format(first=clauses[0], second=clauses[1]), {})
+    answers = turn.call(fill(f"first {first.thinking}", slots), (first.tool, dialogue.arguments(first, slots)))
+    answers += turn.call(fill(f"now {second.thinking}", other), (second.tool, dialogue.arguments(second, other)))
     turn.require_order(first.tool, second.tool, 1)
-    _close_pair(dialogue, turn, requests, calls, answers, (3, 3, 0, 3))
+    _close_pair(dialogue, turn, requests, answers, (3, 3, 0, 3))
 
 
 def error_recovery(dialogue: Dialogue) -> None:
     """A call is answered with an error and a suggestion, which the assistant takes."""
-    recovery = dialogue.random.choice(dialogue.domain.recoveries)
-    slots = recovery.draw(dialogue.facts, dialogue.random)
-    turn = dialogue.open(dialogue.choose(recovery.requests), slots)
-    tool = recovery.intent.tool
-    (error,) = turn.call(fill(recovery.intent.thinking, slots), (tool, dialogue.arguments(tool, slots)), fails=True)
-    intent, slots = _corrected(recovery, slots, error["try"])
-    thinking, excuse = f"failed, try {error['try']}", error["error"][0].upper() + error["error"][1:]
-    if recovery.parameter is None:
-        _serve(dialogue, turn, intent, slots, thinking, before=f"{excuse}. ")
-    else:
-        instead = Fact(recovery.parameter, error["try"], tool)
-        before = f"{excuse}, so I took {error['try']}. "
-        _serve(dialogue, turn, intent, slots, thinking, before=before, instead=instead)
+    act: Action = dialogue.domain.act
+    slots = dialogue.draw(taken=True)
+    request = dialogue.request(act, dialogue.domain.things.by_id, clause=True)
+    turn = dialogue.open(f"{request}, {dialogue.choose(act.otherwise)}", slots)
+    (error,) = turn.call(fill(act.thinking, slots), (act.tool, dialogue.arguments(act, slots)), fails=True)
+    slots = {**slots, "id": error["try"]}
+    instead = Fact("id", error["try"], act.tool)
+    _serve(dialogue, turn, act, slots, f"try {error['try']}", before=f"I took {error['try']}. ", instead=instead)
 
 
 def no_tool(dialogue: Dialogue) -> None:
@@ -180,7 +180,7 @@ def no_tool(dialogue: Dialogue) -> None:
     named = next(word for word in unserved.subject if word in reply)
     turn.require_refusal(unserved.clause, unserved.subject, named)
     turn.forbid_calls((), 2, "as none fits")
-    dialogue.turns.append(turn.finish(f"no tool for {named}, decline", reply))
+    dialogue.turns.append(turn.finish("no tool, decline", reply))
 
 
 def _serve(
@@ -192,83 +192,59 @@ def _serve(
     weights: tuple[float, float, float] = (4, 1.5, 4.5),
     before: str = "",
     instead: Fact | None = None,
-) -> dict[str, Any]:
-    """Calls the intent's tool, replies with its facts, ends the turn; weights of call, response and reply items.
+) -> None:
+    """Calls the intent's tool, replies with its fact, ends the turn; weights of call, response and reply items.
 
-    `before` opens the reply; `instead` is a fact that it holds, demanded in place of the response's second one.
+    `before` opens the reply; `instead` is a fact that it holds beside the response's.
     """
-    arguments = dialogue.arguments(intent.tool, slots)
+    arguments = dialogue.arguments(intent, slots)
     (answer,) = turn.call(thinking, (intent.tool, arguments))
-    important = {name: value for name, value in arguments.items() if name not in intent.unchecked}
-    call_item = turn.require_call(intent.tool, important, weights[0])
-    facts = [Fact(name, answer[name], intent.tool) for name in intent.facts]
+    call_item = turn.require_call(intent.tool, arguments, weights[0])
+    facts = [Fact(intent.fact, answer[intent.fact], intent.tool)]
     source = turn.require_response(facts, weights[1]) if weights[1] else call_item
     if instead is not None:
-        facts = [instead, facts[0]]
+        facts = [instead, *facts]
     for fact in facts:
         turn.require_mention(fact, (source,), weights[2] / len(facts))
-    reply = before + dialogue.reply(intent, slots, answer)
-    dialogue.turns.append(turn.finish(f"tell {' and '.join(fact.name for fact in facts)}", reply))
-    return answer
+    dialogue.turns.append(turn.finish("", before + dialogue.reply(intent, slots, answer)))
 
 
 def _close_pair(
     dialogue: Dialogue,
     turn: TurnWriter,
     requests: Sequence[tuple[Intent, Arguments]],
-    calls: Sequence[tuple[str, Arguments]],
     answers: Sequence[Mapping[str, Any]],
     weights: tuple[float, float, float, float],
 ) -> None:
     """Items and reply for two served requests; weights of the two call items and the two reply items (0: none)."""
-    sources = []
-    for (intent, _), (tool, arguments), weight in zip(requests, calls, weights[:2], strict=True):
-        important = {name: value for name, value in arguments.items() if name not in intent.unchecked}
-        sources.append(turn.require_call(tool, important, weight))
+    sources = [
+        turn.require_call(intent.tool, dialogue.arguments(intent, slots), weight)
+        for (intent, slots), weight in zip(requests, weights[:2], strict=True)
+    ]
     replies = []
     for (intent, slots), answer, source, weight in zip(requests, answers, sources, weights[2:], strict=True):
         replies.append(dialogue.reply(intent, slots, answer))
         if weight:
-            name = intent.facts[0]
-            turn.require_mention(Fact(name, answer[name], intent.tool), (source,), weight)
-    told = " and ".join(dict.fromkeys(intent.facts[0] for intent, _ in requests))
-    dialogue.turns.append(turn.finish(f"tell {told}", " ".join(replies)))
+            turn.require_mention(Fact(intent.fact, answer[intent.fact], intent.tool), (source,), weight)
+    dialogue.turns.append(turn.finish("", " ".join(replies)))
 
 
-def _two_intents(dialogue: Dialogue) -> tuple[Intent, Intent]:
-    """Half of the time the same intent twice."""
-    intents = [intent for intent in dialogue.domain.asked if any(map(_starts_clause, intent.requests.train))]
+def _two_requests(dialogue: Dialogue) -> tuple[list[tuple[Intent, Arguments]], list[str]]:
+    """Two intents with their slots, half of the time the same intent twice, and their clauses."""
+    intents = (dialogue.domain.find, *dialogue.domain.on_id)
     first = dialogue.random.choice(intents)
-    return first, first if dialogue.random.random() < 0.5 else dialogue.random.choice(intents)
+    second = first if dialogue.random.random() < 0.5 else dialogue.random.choice(intents)
+    requests = [(intent, dialogue.draw()) for intent in (first, second)]
+    if requests[0][1]["id"] == requests[1][1]["id"]:
+        raise Unfit("twice the same thing")
+    clauses = [fill(dialogue.request(i, dialogue.thing_of(i), clause=True), slots) for i, slots in requests]
+    return requests, clauses
 
 
-def _chain_slots(dialogue: Dialogue, chain: Chain) -> tuple[Arguments, Arguments]:
-    """Slots for the chain's phrasings (both draws; see Chain.requests) and the second call's own."""
-    slots, second = dialogue.draw(chain.first), dialogue.draw(chain.then)
-    merged = dict(slots)
-    for name, value in second.items():
-        if name in chain.link:
-            continue
-        if name in slots and slots[name] == value:
-            raise Unfit(f"both calls have the {name} {value}")
-        merged[f"new_{name}" if name in slots else name] = value
-    return merged, second
-
-
-def _link_thinking(chain: Chain, second: Mapping[str, Any]) -> str:
-    return fill(f"have the {next(iter(chain.link))}, {chain.then.thinking}", second)
-
-
-def _corrected(recovery: Recovery, slots: Arguments, suggestion: str | int) -> tuple[Intent, Arguments]:
-    if recovery.parameter is not None:
-        return recovery.intent, {**slots, recovery.parameter: suggestion}
-    if recovery.other is None or recovery.other.tool != suggestion:
-        raise Unfit(f"the world suggests {suggestion}")
-    return recovery.other, slots
-
-
-def _starts_clause(phrasing: str) -> bool:
-    return is_clause(phrasing.lstrip("[")) and "?" not in phrasing
+def _on_id(dialogue: Dialogue) -> Intent:
+    """Half of the time the action, which takes a value from the user beside the id."""
+    domain = dialogue.domain
+    return domain.act if dialogue.random.random() < 0.5 else dialogue.random.choice((domain.get, domain.drop))
 
 
 Episode = Callable[[Dialogue], None]

@@ -20,16 +20,16 @@ UNSEEN_DOMAINS: tuple[str, ...] = tuple(UNSEEN)
 
 SYSTEM = "You help people by calling tools. Ask for what is missing; say so when no tool fits."
 SOURCE = "bundled"
-MAX_TOOLS = 6
+MAX_TOOLS = 5
 
-TURN_COUNTS = {1: 78, 2: 16, 3: 4, 4: 2}
+TURN_COUNTS = {1: 56, 2: 34, 3: 6, 4: 4}
 SKILLS = {
-    "single_call": 30,
-    "chained": 24,
-    "parallel": 10,
-    "missing_parameter": 12,
+    "single_call": 26,
+    "chained": 20,
+    "parallel": 12,
+    "missing_parameter": 26,
     "error_recovery": 16,
-    "no_tool": 6,
+    "no_tool": 14,
     "ordered": 2,
 }
 ATTEMPTS = 200

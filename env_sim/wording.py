@@ -115,7 +115,12 @@ def fill(phrasing: str, slots: Mapping[str, Any]) -> str:
 
 
 def is_clause(phrasing: str) -> bool:
-    return phrasing[0].islower()
+    return phrasing.lstrip("[")[0].islower() and "?" not in phrasing
+
+
+def clauses_of(pool: Pool[str]) -> Pool[str]:
+    """The phrasings that can be part of a sentence."""
+    return Pool(tuple(filter(is_clause, pool.train)), tuple(filter(is_clause, pool.held_out)))
 
 
 def sentence(phrasing: str, held_out: bool, random: Random) -> str:

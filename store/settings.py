@@ -197,7 +197,7 @@ class GrpoSettings(Section):
 class SftSettings(Section):
     learning_rate: float = Field(default=5e-4, gt=0)
     epochs: int = Field(default=3, ge=1)
-    dialogues: int = Field(default=96, ge=1)
+    dialogues: int = Field(default=64, ge=1)
     batch_size: int = Field(default=8, ge=1)
 
 
@@ -230,13 +230,20 @@ class DistilSettings(Section):
 
 
 class LoopSettings(Section):
-    rounds: int = Field(default=3, ge=1)
-    scenarios_per_round: int = Field(default=96, ge=1)
+    rounds: int = Field(default=8, ge=1)
+    scenarios_per_round: int = Field(default=64, ge=1)
     test_scenarios: int = Field(default=64, ge=4)
-    validation_scenarios: int = Field(default=40, ge=4)
-    """Fresh ones for the gate of each round."""
+    gate_every: int = Field(default=4, ge=1)
+    """A gate after so many rounds, and after the last. In between, rounds go on from the newest candidate, which only
+    rollouts are sampled from: a gate costs as much as half a round, and one round's gain is less than its error."""
+    validation_scenarios: int = Field(default=48, ge=4)
+    """Fresh ones for each gate."""
     gate_min_effect: float = 0.0
     """The candidate's mean validation reward must exceed the live one's by this much."""
+
+    @property
+    def gates(self) -> int:
+        return -(-self.rounds // self.gate_every)
 
 
 class WorkerSettings(Section):

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from dashboard.chats import new_chat_id, scenario_of
 from dashboard.screenshots import open_browser, running_dashboard, wait_until_shown
+from env_sim.worlds import WORLDS
 from store.browsing import step_figures
 from store.chats import ChatSetup, create_chat, list_chats
 from store.database import Log, open_log
@@ -23,7 +24,20 @@ from tests.scripted_gateway import RunningGateway, Says, call
 
 pytestmark = pytest.mark.timeout(240)
 SECOND = 1000
+WANTED = {"find_flight", "book_flight"}
+SEED = next(n for n in range(199) if {tool.name for tool in scenario_of("travel", n).tools} >= WANTED)
 PACE_S = 0.05
+
+
+def _flight() -> tuple[str, str]:
+    """A flight of the chat's world that has seats, and where it goes."""
+    ref = scenario_of("travel", SEED).world
+    assert ref is not None
+    world = WORLDS["travel"](ref.seed)
+    return world.free[0], world.things[world.free[0]]
+
+
+FLIGHT, CITY = _flight()
 
 
 def policy(body: dict[str, Any]) -> Says:
@@ -34,9 +48,9 @@ def policy(body: dict[str, Any]) -> Says:
         told = json.loads(content) if content.startswith("{") else {}
         return Says(f"Your booking is {told['booking']}." if "booking" in told else f"Told: {content}")
     if "book" in content:
-        return call("book_flight", flight="F31", passenger="Ann Lee")
+        return call("book_flight", id=FLIGHT, person="Ann Lee")
     if "flights" in content:
-        return call("find_flights", origin="Lisbon", destination="Porto", date="14 May")
+        return call("find_flight", query=CITY)
     return Says("word " * 120) if "slowly" in content else Says(f"You said: {content}")
 
 
@@ -92,10 +106,8 @@ def page(context: BrowserContext) -> Page:
 @pytest.fixture
 def travel_chat(log: Log) -> str:
     """A chat whose agent can find flights, and book them if it asks first."""
-    wanted = {"find_flights", "book_flight"}
-    seed = next(n for n in range(199) if wanted <= {tool.name for tool in scenario_of("travel", n).tools})
     chat_id = new_chat_id()
-    create_chat(log, chat_id, ChatSetup(ChatTools.WORLD, "travel", ("book_flight",)), version=None, seed=seed)
+    create_chat(log, chat_id, ChatSetup(ChatTools.WORLD, "travel", ("book_flight",)), version=None, seed=SEED)
     return chat_id
 
 
@@ -143,14 +155,14 @@ def test_a_tool_call_is_folded_and_shows_arguments_result_and_duration(
     page.goto(f"{dashboard}/chat?session={travel_chat}")
     send(page, "Which flights are there?")
     fold = page.locator(".cl-tool")
-    expect(fold.locator("summary")).to_contain_text("find_flights", timeout=30 * SECOND)
+    expect(fold.locator("summary")).to_contain_text("find_flight", timeout=30 * SECOND)
     turn_is_over(page)
-    expect(fold.locator("summary")).to_contain_text(re.compile(r"Lisbon.*\d ms"))
+    expect(fold.locator("summary")).to_contain_text(re.compile(rf"{CITY}.*\d ms"))
     expect(fold.get_by_text("Result")).to_be_hidden()
     fold.locator("summary").click()
     expect(fold.get_by_text("Result · simulated world")).to_be_visible()
     made = get_turns(log, travel_chat)[0].steps[0].calls[0]
-    expect(fold.locator(".cl-mono").last).to_contain_text(json.loads(made.response or "")["departs"])
+    expect(fold.locator(".cl-mono").last).to_contain_text(json.loads(made.response or "")["id"])
 
 
 def test_stopped_what_was_said_stays_and_the_turn_is_said_again(

@@ -77,9 +77,7 @@ def harmless_tool(body: dict[str, Any]) -> str:
 
 def books_a_flight(body: dict[str, Any]) -> Says:
     last = body["messages"][-1]
-    return (
-        Says(f"Told: {last['content']}") if last["role"] == "tool" else call("book_flight", flight="F31", passenger="A")
-    )
+    return Says(f"Told: {last['content']}") if last["role"] == "tool" else call("book_flight", id="F31", person="A")
 
 
 def book_chat(log: Log) -> str:
@@ -161,7 +159,7 @@ def test_a_marked_tool_waits_for_a_decision(empty: Log, serve: Serve, approved: 
 
 
 def test_several_marked_calls_are_decided_one_by_one(empty: Log, serve: Serve) -> None:
-    both = Says(calls=tuple(("book_flight", f'{{"flight": "F3{n}", "passenger": "A"}}') for n in (1, 2)))
+    both = Says(calls=tuple(("book_flight", f'{{"id": "F3{n}", "person": "A"}}') for n in (1, 2)))
     serve(lambda body: Says("Done.") if body["messages"][-1]["role"] == "tool" else both)
     session = book_chat(empty)
     app = say(open_page(CHAT, session=session), "Book both")
@@ -190,35 +188,34 @@ def test_the_last_message_is_edited_and_said_again(empty: Log, serve: Serve) -> 
 
 
 def test_the_world_stands_where_the_dialogue_left_it(empty: Log, serve: Serve) -> None:
-    """A booking is remembered by a new process, and is undone when the turn that made it is said otherwise."""
+    """A cancellation is remembered by a new process, and undone when the turn that made it is said otherwise."""
 
     def policy(body: dict[str, Any]) -> Says:
         last = body["messages"][-1]
         if last["role"] == "tool":
             return Says(f"Told: {last['content']}")
-        return Says("no call") if "nothing" in last["content"] else call("book_flight", flight=flight, passenger="Ann")
+        return Says("no call") if "nothing" in last["content"] else call("cancel_flight", id=flight)
 
     serve(policy)
-    seed = next(n for n in range(99) if "book_flight" in {tool.name for tool in scenario_of("travel", n).tools})
-    flight = _free_flight(scenario_of("travel", seed))
+    seed = next(n for n in range(99) if "cancel_flight" in {tool.name for tool in scenario_of("travel", n).tools})
+    flight = _some_flight(scenario_of("travel", seed))
     create_chat(empty, "chat-world", ChatSetup(ChatTools.WORLD, "travel"), version=None, seed=seed)
-    app = say(open_page(CHAT, session="chat-world"), "book it")
-    assert "booking" in html(app)
-    app = say(open_page(CHAT, session="chat-world"), "book it again")
-    assert "already has a seat" in html(app)
+    app = say(open_page(CHAT, session="chat-world"), "cancel it")
+    assert "refund" in html(app)
+    app = say(open_page(CHAT, session="chat-world"), "cancel it again")
+    assert "gone already" in html(app)
     app.text_area(key="edit-chat-world-1").set_value("nothing")
     press(app, "instead")
     create_chat(empty, "chat-fresh", ChatSetup(ChatTools.WORLD, "travel"), version=None, seed=seed)
-    fresh = say(open_page(CHAT, session="chat-fresh"), "book it")
-    fresh.text_area(key="edit-chat-fresh-0").set_value("book it, please")
+    fresh = say(open_page(CHAT, session="chat-fresh"), "cancel it")
+    fresh.text_area(key="edit-chat-fresh-0").set_value("cancel it, please")
     press(fresh, "instead")
-    assert "already has a seat" not in html(fresh)
+    assert "gone already" not in html(fresh)
 
 
-def _free_flight(scenario: Scenario) -> str:
+def _some_flight(scenario: Scenario) -> str:
     assert scenario.world is not None
-    world = WORLDS["travel"](scenario.world.seed)
-    return next(f"F{n}" for n in range(10, 100) if not world.is_full(f"F{n}"))  # type: ignore[attr-defined]
+    return next(iter(WORLDS["travel"](scenario.world.seed).things))
 
 
 def test_real_tools_do_what_they_say(empty: Log, serve: Serve) -> None:

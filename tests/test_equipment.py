@@ -18,8 +18,8 @@ from store.trajectories import ToolAnswer, record_step, record_tool_answers
 from store.vocabulary import ChatTools, ToolSource
 from tests.store_examples import a_call, a_step
 
-SEED = next(n for n in range(199) if "find_flights" in {tool.name for tool in scenario_of("travel", n).tools})
-ASKED = {"origin": "Lisbon", "destination": "Porto", "date": "14 May"}
+SEED = next(n for n in range(199) if "find_flight" in {tool.name for tool in scenario_of("travel", n).tools})
+ASKED = {"query": "Porto"}
 
 
 class CountingLlm:
@@ -40,13 +40,13 @@ class CountingLlm:
 def ask(log: Log, llm: Any, call_id: str, setup: ChatSetup) -> ToolAnswer:
     """As a process that has just opened the chat."""
     equipment = equip(log, "chat-1", setup, SEED, llm)
-    return asyncio.run(equipment.answer("find_flights", ASKED, call_id))
+    return asyncio.run(equipment.answer("find_flight", ASKED, call_id))
 
 
 def test_an_llm_remembers_what_it_said_before_a_restart(sqlite_log: Log) -> None:
     setup, llm = ChatSetup(ChatTools.LLM, "travel"), CountingLlm()
     create_chat(sqlite_log, "chat-1", setup, version=None, seed=SEED)
-    calls = [a_call("c0", json.dumps(ASKED), "find_flights")]
+    calls = [a_call("c0", json.dumps(ASKED), "find_flight")]
     record_step(sqlite_log, a_step("chat-1", message={"content": "", "reasoning": "", "tool_calls": calls}))
     said = ask(sqlite_log, llm, "c0", setup)
     assert (said.response, said.source) == ('{"times": 1}', ToolSource.LLM)
@@ -54,7 +54,7 @@ def test_an_llm_remembers_what_it_said_before_a_restart(sqlite_log: Log) -> None
     again = ask(sqlite_log, llm, "c1", setup)
     assert again.response == '{"times": 2}'  # the logged call was not asked of the LLM again
     [before] = llm.histories[-1]
-    assert (before.name, before.response) == ("find_flights", '{"logged": true}')
+    assert (before.name, before.response) == ("find_flight", '{"logged": true}')
 
 
 def test_the_world_answers_what_the_llm_does_not_have_to(sqlite_log: Log) -> None:

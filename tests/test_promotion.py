@@ -32,15 +32,15 @@ from tests.annotation_examples import FIRST_TURN, SECOND_TURN, item, trip
 from tests.scripted_annotator import as_answer, as_text, endpoint, in_turn
 from tests.store_examples import a_call, a_step
 
-SEED = next(n for n in range(199) if "find_flights" in {tool.name for tool in scenario_of("travel", n).tools})
-ASKED = {"origin": "Lisbon", "destination": "Porto", "date": "14 May"}
+SEED = next(n for n in range(199) if "find_flight" in {tool.name for tool in scenario_of("travel", n).tools})
+ASKED = {"query": "Porto"}
 
 
 def hold_chat(log: Log, setup: ChatSetup | None, *, seed: int | None = SEED, chat_id: str = "chat-1") -> int:
     """A chat of one turn: a call, its answer, a reply. Returns the last step."""
     create_chat(log, chat_id, setup, version="v0001", seed=seed)
     opening = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Flights?"}]
-    calls = [a_call("c0", json.dumps(ASKED), "find_flights")]
+    calls = [a_call("c0", json.dumps(ASKED), "find_flight")]
     first = record_step(
         log,
         a_step(
@@ -75,7 +75,7 @@ def say(
 
 
 ITEMS = (
-    item("flight_found", FocusOn.TOOL_RESPONSE, 0, "F84", question="Did find_flights answer with flight F84?"),
+    item("flight_found", FocusOn.TOOL_RESPONSE, 0, "F84", question="Did find_flight answer with flight F84?"),
     item("flight_told", FocusOn.REPLY, 1, "F84", question="Does the reply tell F84?", depends_on=("flight_found",)),
 )
 
@@ -119,20 +119,20 @@ def test_tools_that_an_llm_or_nobody_here_answers_are_replayed(sqlite_log: Log) 
     hold_chat(sqlite_log, ChatSetup(ChatTools.LLM, "travel"))
     made = promote_chat(sqlite_log, "chat-1")
     assert made.world is None
-    assert asyncio.run(Simulator(made, 1).answer("find_flights", ASKED, "c")).source == ToolSource.RECORDED
+    assert asyncio.run(Simulator(made, 1).answer("find_flight", ASKED, "c")).source == ToolSource.RECORDED
 
 
 def test_tools_that_the_log_does_not_know_are_asked_for(sqlite_log: Log, tmp_path: Path) -> None:
     hold_chat(sqlite_log, ChatSetup(ChatTools.MCP), chat_id="mcp")
     hold_chat(sqlite_log, None, seed=None, chat_id="elsewhere")
     file = tmp_path / "tools.json"
-    function = {"name": "find_flights", "description": "Flights.", "parameters": {"type": "object"}}
+    function = {"name": "find_flight", "description": "Flights.", "parameters": {"type": "object"}}
     file.write_text(json.dumps([{"type": "function", "function": function}]))
     for chat_id in ("mcp", "elsewhere"):
         with pytest.raises(LogError, match="--tools FILE"):
             promote_chat(sqlite_log, chat_id)
         made = promote_chat(sqlite_log, chat_id, read_tools(file))
-        assert ([tool.name for tool in made.tools], made.domain, made.world) == (["find_flights"], "chat", None)
+        assert ([tool.name for tool in made.tools], made.domain, made.world) == (["find_flight"], "chat", None)
     file.write_text('[{"name": 3}]')
     with pytest.raises(LogError, match="no JSON list of tools"):
         read_tools(file)

@@ -190,7 +190,7 @@ def test_a_call_made_up_instead_of_asking_or_declining_fails_the_item_against_ca
     for spoken, played in reference_turns(Split.TRAIN):
         for item in spoken.checklist:
             if item.id == "no_calls":
-                tools = getattr(item.check, "tools", ()) or ("get_weather",)
+                tools = getattr(item.check, "tools", ()) or ("get_flight",)
                 made_up = turn([call(tools[0], {})], played.reply)
                 assert fails(item, made_up)
                 seen += 1
@@ -208,7 +208,7 @@ def test_a_policy_that_repeats_the_user_or_calls_tools_blindly_earns_little() ->
     assert mean_reward(lambda spoken, index: turn(f"Sorry, I can't. {spoken.user} Which one?", index=index)) < 0.2
 
     def blind(spoken: ScenarioTurn, index: int) -> TurnRecord:
-        return turn([call("get_weather", {"city": "Rome", "date": "Friday"})], "Here you are.", index=index)
+        return turn([call("find_flight", {"query": "Rome"})], "Here you are.", index=index)
 
     assert mean_reward(blind) < 0.05
 
@@ -251,7 +251,7 @@ def values_of(played: Sequence[Scenario]) -> set[str]:
 
 
 def test_a_share_of_validation_and_test_has_values_that_never_occur_in_training() -> None:
-    assert len(values(Split.TRAIN)) > 150
+    assert len(values(Split.TRAIN)) > 120
     for split in (Split.TEST, Split.VALIDATION):
         new = [scenario for scenario in scenarios(split) if scenario.world is not None and scenario.world.seed % 2]
         assert 0.2 < len(new) / len(scenarios(split)) < 0.4
@@ -262,6 +262,7 @@ def test_a_share_of_validation_and_test_has_values_that_never_occur_in_training(
 def test_wording_varies() -> None:
     texts = [text for scenario in scenarios(Split.TRAIN) for text in said(scenario)]
     assert len(set(texts)) > 0.95 * len(texts)
+    assert not [text for text in texts if re.search(r"[.?!][.,?]|\.\s*please$", text)]
     openings = Counter(" ".join(text.split()[:2]) for text in texts)
     assert max(openings.values()) < 0.12 * len(texts)
 
@@ -284,7 +285,7 @@ def test_the_mix_of_turns_skills_and_tools_is_as_designed(split: Split) -> None:
 def test_dialogues_stay_small() -> None:
     for scenario in scenarios(Split.TRAIN):
         for step in (step for spoken in scenario.turns for step in spoken.reference):
-            assert 2 <= len(step.thinking.split()) <= 12
+            assert len(step.thinking.split()) <= 12 and (step.thinking or step.reply)
             assert len((step.reply or "").split()) <= 26
             assert all(len(c.response) <= 110 for c in step.calls)
     sizes = [

@@ -120,33 +120,32 @@ def test_a_schema_that_is_none_is_refused_with_the_tool_s_name() -> None:
 
 
 def shop_scenario(*recorded: RecordedCall) -> tuple[Scenario, str]:
-    """A scenario in the bundled shop, and the id of an order that can still be cancelled."""
+    """A scenario in the bundled shop, and the id of a product of it."""
     from env_sim.worlds.shop import Shop
 
     ref = WorldRef(name="shop", seed=4)
-    order = next(code for code, state in Shop(4).orders.items() if state == "packed")
-    return scenario(*recorded, tools=Shop.tools, world=ref), order
+    return scenario(*recorded, tools=Shop.tools, world=ref), Shop(4).free[0]
 
 
 def test_the_world_wins_over_a_recording_once_the_rollout_has_gone_its_own_way() -> None:
-    plain, order = shop_scenario()
+    plain, product = shop_scenario()
     assert plain.world is not None
-    before = build_world(plain.world, ["get_order"]).call("get_order", {"order": order})
-    recorded = RecordedCall(name="get_order", arguments={"order": order}, response=before.text)
+    before = build_world(plain.world, ["get_product"]).call("get_product", {"id": product})
+    recorded = RecordedCall(name="get_product", arguments={"id": product}, response=before.text)
     simulator = Simulator(shop_scenario(recorded)[0], seed=0)
-    on_path = ask(simulator, "get_order", order=order)
+    on_path = ask(simulator, "get_product", id=product)
     assert (on_path.response, on_path.source) == (before.text, ToolSource.RECORDED)
-    ask(simulator, "cancel_order", order=order)
-    after = ask(simulator, "get_order", order=order)
+    ask(simulator, "return_product", id=product)
+    after = ask(simulator, "get_product", id=product)
     assert after.source == ToolSource.WORLD
-    assert json.loads(after.response)["status"] == "canceled"
+    assert json.loads(after.response) == {"error": f"{product} is gone already"}
 
 
 def test_an_invalid_call_does_not_reach_the_world() -> None:
-    plain, order = shop_scenario()
+    plain, product = shop_scenario()
     simulator = Simulator(plain, seed=0)
-    assert ask(simulator, "cancel_order", order=order, force=True).source == ToolSource.VALIDATION
-    assert json.loads(ask(simulator, "get_order", order=order).response)["status"] == "packed"
+    assert ask(simulator, "return_product", id=product, force=True).source == ToolSource.VALIDATION
+    assert "stock" in json.loads(ask(simulator, "get_product", id=product).response)
 
 
 def test_an_unknown_world_is_refused() -> None:

@@ -43,10 +43,12 @@ def train_candidate(
     name: str,
     base: str,
     seed: int,
+    temperature: float = 1.0,
 ) -> str | None:
     """The GRPO run `name` from version `base` on what `load` returns; the candidate that it makes.
 
-    None if no group has anything to learn from. A version that the run made before it was killed is returned as it is.
+    `temperature` is the one that the groups were sampled at. None if no group has anything to learn from. A version
+    that the run made before it was killed is returned as it is.
     Raises RunRefused, TrainingError and CheckpointError, with the run recorded as failed.
     """
     run_id = start_run(log, name, RunKind.GRPO, base, seed, settings.grpo.model_dump(mode="json"))
@@ -77,6 +79,7 @@ def train_candidate(
             optimizer_out=files.optimizer_out,
             run_dir=files.run_dir,
             checkpoint_every=files.checkpoint_every,
+            temperature=temperature,
             probe_ids=probe_prompts(parent),
         )
     except BaseException as error:

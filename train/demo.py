@@ -27,15 +27,19 @@ def bundled_sets(settings: Settings) -> ScenarioSets:
     unseen = loop.test_scenarios // 8
     test = generate_scenarios(Split.TEST, loop.test_scenarios - unseen, BUNDLE_SEED, SEEN_DOMAINS)
     test += generate_scenarios(Split.TEST, unseen, BUNDLE_SEED, UNSEEN_DOMAINS)
-    validation = generate_scenarios(Split.VALIDATION, loop.rounds * loop.validation_scenarios, BUNDLE_SEED)
+    validation = generate_scenarios(Split.VALIDATION, loop.gates * loop.validation_scenarios, BUNDLE_SEED)
     return ScenarioSets(train[:dialogues], train[dialogues:], validation, test)
 
 
 def expected_seconds(loop: LoopSettings) -> dict[str, float]:
     """Seconds of each stage on two quiet cores: what the first estimate of the time left is made from."""
-    stages = {"model": 25.0, "scenarios": 2.0, "cold-start": 150.0, "servers": 27.0, "before": 20.0, "after": 20.0}
+    stages = {"model": 25.0, "scenarios": 2.0, "cold-start": 75.0, "servers": 25.0, "before": 15.0, "after": 15.0}
     for n in range(1, loop.rounds + 1):
-        stages |= {f"round-{n}/play": 95.0, f"round-{n}/train": 70.0, f"round-{n}/gate": 38.0, f"round-{n}/swap": 2.0}
+        stages |= {f"round-{n}/play": 44.0, f"round-{n}/train": 32.0}
+        if n % loop.gate_every and n < loop.rounds:
+            stages[f"round-{n}/load"] = 2.0
+        else:
+            stages |= {f"round-{n}/gate": 28.0, f"round-{n}/swap": 2.0}
     return stages
 
 

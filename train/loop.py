@@ -21,9 +21,10 @@ from store.runs import add_metrics, finish_run, start_run
 from store.scenarios import add_scenarios
 from store.settings import Settings
 from store.stages import fail_stage, finish_stage, open_loop, stage_result, start_stage
-from store.versions import get_version, set_version_state
+from store.versions import get_version, live_version, set_version_state
 from store.vocabulary import JobStatus, Origin, RunKind, VersionState
 from train.candidates import RunFiles, hold_against_live, train_candidate
+from train.errors import TrainingFailed
 from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_batch
 from train.groups import load_groups
 from train.progress import Stage, StageProgress
@@ -41,7 +42,7 @@ class ScenarioSets:
     pool: Sequence[Scenario]
     """Played in groups, `scenarios_per_round` of them each round, none twice."""
     validation: Sequence[Scenario]
-    """For the gate, `validation_scenarios` of them each round, none twice: a version that once passed on scenarios by
+    """For the gates, `validation_scenarios` of them each time, none twice: a version that once passed on scenarios by
     luck would have that luck counted against every later candidate on the same ones."""
     test: Sequence[Scenario]
 
@@ -71,6 +72,8 @@ class TrainingLoop:
         self._seed = seed
         self._progress = progress
         self._gateway: GatewayProcess | None = None
+        self._held: str | None = None
+        """The version whose weights are in the server that a gate borrows."""
         self._seconds: dict[str, float] = {}
         self._folder = settings.home / "loops" / name
 
@@ -86,28 +89,36 @@ class TrainingLoop:
             first = current
             self._go_live(current)
             before = self._evaluation("before", "play the test scenarios before", self._sets.test, current)
+            tip = current
             for n in range(1, self._settings.loop.rounds + 1):
-                current = self._round(n, current)
+                current, tip = self._round(n, current, tip)
             after = self._evaluation("after", "play the test scenarios after", self._sets.test, current)
             return LoopOutcome(before, after, first, current, dict(self._seconds))
         finally:
             if self._gateway is not None:
                 self._gateway.stop()
 
-    def _round(self, n: int, current: str) -> str:
-        """One round from version `current`; the version that is live after it."""
+    def _round(self, n: int, current: str, tip: str) -> tuple[str, str]:
+        """One round; the version that is live after it, and the newest one, which the next round goes on from.
+
+        Rollouts to learn from are sampled from the newest version, whoever is live: learning stays on-policy. What the
+        gate refuses does not go live; it is dropped as a basis too where it is worse beyond doubt.
+        """
         key = f"round-{n}"
         scenarios = _of_round(self._sets.pool, n, self._settings.loop.scenarios_per_round)
-        self._stage(f"{key}/play", f"round {n}: play groups", lambda s: self._play_groups(s, n, scenarios, current))
-        trained = self._stage(f"{key}/train", f"round {n}: train (GRPO)", lambda s: self._train(s, n, current))
-        candidate = trained["version"]
-        if candidate is None:
-            return current
+        self._stage(f"{key}/play", f"round {n}: play groups", lambda s: self._play_groups(s, n, scenarios, tip))
+        trained = self._stage(f"{key}/train", f"round {n}: train (GRPO)", lambda s: self._train(s, n, tip))
+        candidate = trained["version"] or tip
+        if candidate == current:
+            return current, current
+        if n % self._settings.loop.gate_every and n < self._settings.loop.rounds:
+            loaded = self._stage(f"{key}/load", f"round {n}: load", lambda s: self._load(s, candidate))
+            return current, candidate if loaded["accepted"] else tip
         decision = self._stage(f"{key}/gate", f"round {n}: gate", lambda s: self._gate(s, n, current, candidate))
         if not decision["passed"]:
-            return current
+            return current, candidate if decision.get("high", -1.0) >= 0 else current
         swap = self._stage(f"{key}/swap", f"round {n}: swap", lambda s: self._swap(s, candidate, decision["reason"]))
-        return candidate if swap["accepted"] else current
+        return (candidate, candidate) if swap["accepted"] else (current, current)
 
     def _stage(self, key: str, title: str, work: Callable[[Stage], dict[str, Any]]) -> dict[str, Any]:
         done = stage_result(self._log, self._name, key)
@@ -212,15 +223,27 @@ class TrainingLoop:
             stage,
             name=name,
             base=current,
+            temperature=self._settings.rollout.temperature,
             seed=derive_seed(self._seed, name) % 2**32,  # NumPy takes no greater one
         )
         if version is not None:
             earlier.unlink(missing_ok=True)
         return {"version": version}
 
+    def _load(self, stage: Stage, candidate: str) -> dict[str, Any]:
+        """Load a version that the next round is played with; nobody else is answered by it."""
+        figures = self._serve(candidate)
+        if not figures["accepted"]:
+            reason = f"proof failed: {figures['proof']['reason']}"
+            if get_version(self._log, candidate).state is VersionState.CANDIDATE:
+                set_version_state(self._log, candidate, VersionState.REFUSED, reason)
+            stage.advance(1.0, f"{candidate} is refused: {reason}")
+        return {"accepted": figures["accepted"]}
+
     def _gate(self, stage: Stage, n: int, current: str, candidate: str) -> dict[str, Any]:
-        """Both versions on the round's validation scenarios, greedy, same seeds."""
-        validation = _of_round(self._sets.validation, n, self._settings.loop.validation_scenarios)
+        """Both versions on validation scenarios that no gate saw before, greedy, same seeds."""
+        loop = self._settings.loop
+        validation = _of_round(self._sets.validation, -(-n // loop.gate_every), loop.validation_scenarios)
 
         def rewards_of(version: str) -> dict[str, float | None]:
             batch = f"{self._name}/round-{n}/validation/{version}"
@@ -228,7 +251,7 @@ class TrainingLoop:
 
         decision = hold_against_live(
             self._log,
-            lambda version: self._open_gateway().stage(version),
+            self._serve,
             rewards_of,
             candidate=candidate,
             live=current,
@@ -240,6 +263,7 @@ class TrainingLoop:
 
     def _swap(self, stage: Stage, candidate: str, reason: str) -> dict[str, Any]:
         figures = self._open_gateway().promote(candidate, f"gate: {reason}")
+        self._held = candidate if figures["accepted"] else live_version_name(self._log)
         if figures["accepted"]:
             stage.advance(1.0, f"{candidate} is live after {figures['drain_s'] + figures['reload_s']:.1f} s")
         else:
@@ -267,8 +291,24 @@ class TrainingLoop:
             temperature=temperature,
             settings=self._settings,
             stage=stage,
-            before_playing=self._open_gateway,
+            before_playing=lambda: self._serve_or_fail(version),
         )
+
+    def _serve(self, version: str) -> dict[str, Any]:
+        """Brings the server to answer `policy@version`: with one server, it holds that version from then on."""
+        gateway = self._open_gateway()
+        if self._held == version:
+            return {"accepted": True}
+        self._held = None
+        figures = gateway.stage(version)
+        if figures["accepted"]:
+            self._held = version
+        return figures
+
+    def _serve_or_fail(self, version: str) -> None:
+        figures = self._serve(version)
+        if not figures["accepted"]:
+            raise TrainingFailed(f"the server does not answer with {version}: {figures['proof']['reason']}")
 
     def _open_gateway(self) -> GatewayProcess:
         """The running gateway; started when the first stage needs it."""
@@ -278,6 +318,7 @@ class TrainingLoop:
                 gateway.launch()
                 self._gateway = gateway
                 gateway.wait_ready()
+            self._held = live_version_name(self._log)
         return self._gateway
 
     def _fresh_folder(self, key: str) -> Path:
@@ -288,8 +329,13 @@ class TrainingLoop:
         return folder
 
 
+def live_version_name(log: Log) -> str | None:
+    version = live_version(log)
+    return version.name if version else None
+
+
 def _of_round(scenarios: Sequence[Scenario], n: int, count: int) -> Sequence[Scenario]:
-    """Round n's own `count` scenarios; rounds count from 1."""
+    """The own `count` scenarios of round or gate n, counted from 1."""
     return scenarios[(n - 1) * count : n * count]
 
 

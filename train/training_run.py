@@ -115,6 +115,8 @@ def give_back_memory() -> None:
 
 def check_trained_layers(model_dir: Path, layers: int) -> None:
     """Raises TrainingError if a directory's model has fewer than `layers` layers; reads its configuration alone."""
+    if layers == 0:
+        return
     text = AutoConfig.from_pretrained(model_dir, local_files_only=True).get_text_config()
     found = getattr(text, "num_hidden_layers", None)
     if found is not None and found < layers:

@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 
 from env_sim.worlds import banking, calendar_mail, dining, library, shop, smart_home, support, travel
+from env_sim.worlds.catalogue import Catalogue
 from env_sim.worlds.intents import Domain
 from env_sim.worlds.world import CombinedWorld, World, WorldResponse, combine
 from store.records import WorldRef
@@ -15,7 +16,7 @@ SEEN: dict[str, Domain] = {
 }
 UNSEEN: dict[str, Domain] = {module.DOMAIN.world.name: module.DOMAIN for module in (library, dining)}
 DOMAINS: dict[str, Domain] = SEEN | UNSEEN
-WORLDS: dict[str, type[World]] = {name: domain.world for name, domain in DOMAINS.items()}
+WORLDS: dict[str, type[Catalogue]] = {name: domain.world for name, domain in DOMAINS.items()}
 
 
 def build_world(ref: WorldRef, tool_names: Sequence[str]) -> CombinedWorld:

@@ -5,13 +5,13 @@ A chat asks a person before these run. Kept beside the worlds: the tools' schema
 
 CONSEQUENTIAL: frozenset[str] = frozenset(
     (
-        *("book_flight", "book_hotel"),
-        *("place_order", "cancel_order", "return_item"),
-        *("add_event", "move_event", "send_mail"),
-        *("transfer", "pay_bill", "block_card"),
-        *("set_heating", "switch_device", "lock_door", "set_timer"),
-        *("open_ticket", "assign_ticket", "change_plan"),
-        *("reserve_book", "renew_loan", "book_room"),
-        *("book_table", "order_dish", "cancel_table"),
+        *("book_flight", "cancel_flight"),
+        *("order_product", "return_product"),
+        *("mail_event", "delete_event"),
+        *("pay_account", "close_account"),
+        *("start_device", "stop_device"),
+        *("assign_ticket", "close_ticket"),
+        *("reserve_book", "return_book"),
+        *("book_table", "cancel_table"),
     )
 )

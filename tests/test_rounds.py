@@ -1,0 +1,100 @@
+"""Which version a round is played with, which a gate holds against the live one, which is live: without servers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from store.database import Log
+from store.settings import Settings, load_settings
+from train.evaluation import Outcome
+from train.loop import ScenarioSets, TrainingLoop
+from train.progress import Stage, StageProgress
+
+BETTER = {"passed": True, "reason": "", "high": 0.3}
+UNSURE = {"passed": False, "reason": "", "high": 0.1}
+WORSE = {"passed": False, "reason": "", "high": -0.1}
+
+
+class Rehearsal(TrainingLoop):
+    """A loop whose stages only say what they were asked to do; round n makes version v<n + 1>."""
+
+    def __init__(self, log: Log, settings: Settings, verdicts: list[dict[str, Any]], barren: set[int]) -> None:
+        progress = StageProgress({}, Console(quiet=True))
+        super().__init__(log, settings, ScenarioSets([], [], [], []), name="rehearsal", seed=1, progress=progress)
+        self.did: list[str] = []
+        self._verdicts = verdicts
+        self._barren = barren
+
+    def _prepare_model(self, stage: Stage) -> dict[str, Any]:
+        return {"path": "."}
+
+    def _cold_start(self, stage: Stage, model: Path) -> dict[str, Any]:
+        return {"version": "v1"}
+
+    def _go_live(self, version: str) -> None:
+        return None
+
+    def _evaluation(self, key: str, title: str, scenarios: Any, version: str) -> dict[str, list[Outcome]]:
+        return {}
+
+    def _play_groups(self, stage: Stage, n: int, scenarios: Any, version: str) -> dict[str, Any]:
+        self.did.append(f"play {version}")
+        return {}
+
+    def _train(self, stage: Stage, n: int, current: str) -> dict[str, Any]:
+        return {"version": None if n in self._barren else f"v{n + 1}"}
+
+    def _load(self, stage: Stage, candidate: str) -> dict[str, Any]:
+        return {"accepted": True}
+
+    def _gate(self, stage: Stage, n: int, current: str, candidate: str) -> dict[str, Any]:
+        self.did.append(f"gate {candidate} against {current}")
+        return self._verdicts.pop(0)
+
+    def _swap(self, stage: Stage, candidate: str, reason: str) -> dict[str, Any]:
+        return {"accepted": True}
+
+
+@pytest.mark.parametrize(
+    "verdicts, barren, last, did",
+    [
+        (
+            [BETTER, BETTER],
+            set(),
+            "v5",
+            ["play v1", "play v2", "gate v3 against v1", "play v3", "play v4", "gate v5 against v3"],
+        ),
+        (
+            [UNSURE, BETTER],
+            set(),
+            "v5",
+            ["play v1", "play v2", "gate v3 against v1", "play v3", "play v4", "gate v5 against v1"],
+        ),
+        (
+            [WORSE, UNSURE],
+            set(),
+            "v1",
+            ["play v1", "play v2", "gate v3 against v1", "play v1", "play v4", "gate v5 against v1"],
+        ),
+        # Rounds that find nothing to learn make no version; what an earlier one made still has its gate.
+        ([BETTER], {2, 3, 4}, "v2", ["play v1", "play v2", "gate v2 against v1", "play v2", "play v2"]),
+    ],
+)
+def test_rounds_go_on_from_the_newest_version_and_only_gates_make_one_live(
+    sqlite_log: Log, tmp_path: Path, verdicts: list[dict[str, Any]], barren: set[int], last: str, did: list[str]
+) -> None:
+    settings = load_settings(home=tmp_path, loop={"rounds": 4, "gate_every": 2}, grpo={"trained_layers": 0})
+    loop = Rehearsal(sqlite_log, settings, list(verdicts), barren)
+    outcome = loop.run()
+    assert (outcome.first_version, outcome.last_version) == ("v1", last)
+    assert loop.did == did
+
+
+def test_a_last_round_that_is_not_the_gate_s_turn_has_one_all_the_same(sqlite_log: Log, tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path, loop={"rounds": 3, "gate_every": 2}, grpo={"trained_layers": 0})
+    loop = Rehearsal(sqlite_log, settings, [BETTER, BETTER], set())
+    assert loop.run().last_version == "v4"
+    assert settings.loop.gates == 2
+    assert loop.did[-1] == "gate v4 against v3"
