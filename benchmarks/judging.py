@@ -3,8 +3,9 @@
 Reference dialogues of the bundled worlds, whose items lose their checks, stand in a log in groups (the reference, and a
 member with another reply); the bundled model judges them behind a real vLLM with its prefix cache emptied before each
 mode. What such a small model says is worth little; what it is sent, what the server computes and how long that takes is
-what counts here. Bundled dialogues are short beside CM2's (up to 30 turns, 10,000 tokens), so that turns of several are
-put together.
+what counts here. Whether one call for all items and one an item come to the same verdict is compared on the verdicts as
+written: of such a model hardly a PASS has a quote that proves it. Bundled dialogues are short beside CM2's (up to 30
+turns, 10,000 tokens), so that turns of several are put together.
 """
 
 import asyncio
@@ -42,7 +43,6 @@ from store.trajectories import (
     record_step,
     record_tool_answers,
 )
-from store.verdicts import verdicts_of
 from store.vocabulary import JudgeMode, ModelRole, Origin, Outcome, Split, StopReason, ToolSource
 
 POOL, SCENARIOS, TURNS = 400, 1, 12
@@ -51,6 +51,7 @@ PAIRS = 12
 CONCURRENCY = 16
 ROOM = {JudgeMode.TURN: 80, JudgeMode.ITEM: 80, JudgeMode.PAPER: 8}
 """Tokens an item: the small model often fills a string until it is cut off. Of `paper` it only matters what is sent."""
+STRING = 60
 OTHER_REPLY = "I have looked into it and all of it is settled now. Is there anything else that I can do for you?"
 
 
@@ -61,7 +62,6 @@ class _Run:
     seconds: float
     conversations: dict[tuple[Any, ...], list[dict[str, Any]]]
     """Requests, in order, of each conversation."""
-    prompt_hash: str
 
 
 def measure(home: Path) -> list[Line]:
@@ -74,7 +74,7 @@ def measure(home: Path) -> list[Line]:
             _judge(log, url, names, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER, JudgeMode.ITEM)
         )
         raw = asyncio.run(_replay(url, list(turn.conversations.values())))
-        agreement = _agreement(log, names, turn.prompt_hash, item.prompt_hash)
+        fields = [asyncio.run(_verdict_fields(url, run)) for run in (turn, item)]
     turns = turn.report.turns
     computed, computed_paper = (run.spent.prompt_tokens - run.spent.cached_tokens for run in (turn, paper))
     first = len(turn.conversations)
@@ -108,7 +108,7 @@ def measure(home: Path) -> list[Line]:
             f"{turn.spent.completion_tokens / turn.seconds / raw:.2f}",
             "≥ 0.9",
         ),
-        Line("judge: one call a turn against one an item", agreement, _failed(turn, item), "–", "–"),
+        Line("judge: one call a turn against one an item", _agreement(*fields), _failed(turn, item), "–", "–"),
     ]
 
 
@@ -145,7 +145,7 @@ def _judge(log: Log, url: str, names: list[str], mode: JudgeMode) -> _Run:
         began = time.perf_counter()
         report = await Judge(log, Panel((judge,))).judge_log(names, JudgingOptions(beside=True, fresh=True))
         seconds = time.perf_counter() - began
-        return _Run(report, judge.endpoint.spent, seconds, judge.conversations, judge.prompt_hash)
+        return _Run(report, judge.endpoint.spent, seconds, judge.conversations)
 
     return asyncio.run(run())
 
@@ -170,25 +170,49 @@ async def _replay(url: str, conversations: list[list[dict[str, Any]]]) -> float:
     return tokens / (time.perf_counter() - began)
 
 
-def _agreement(log: Log, names: list[str], one: str, other: str) -> str:
-    """Share of equal verdicts and Cohen's kappa, over items that both decided."""
-    said: dict[str, dict[tuple[Any, ...], Outcome]] = {one: {}, other: {}}
-    for verdicts in verdicts_of(log, names, all_rows=True).values():
-        for verdict in verdicts:
-            if verdict.prompt_hash in said:
-                said[verdict.prompt_hash][verdict.trajectory_id, verdict.turn_index, verdict.item_id] = verdict.outcome
-    both = [
-        (said[one][key], said[other][key])
-        for key in said[one].keys() & said[other].keys()
-        if Outcome.UNSCORED not in (said[one][key], said[other][key])
-    ]
+async def _verdict_fields(url: str, run: _Run) -> dict[tuple[Any, ...], str]:
+    """(trajectory, turn, item) -> PASS or FAIL as the model wrote it, before any evidence is looked for.
+
+    Reasons and quotes are held to `STRING` characters, or the small model fills them until its answer is cut off.
+    """
+    said: dict[tuple[Any, ...], str] = {}
+    slots = asyncio.Semaphore(CONCURRENCY)
+    async with httpx.AsyncClient(timeout=600, limits=httpx.Limits(max_connections=None)) as client:
+
+        async def one(key: tuple[Any, ...], request: dict[str, Any]) -> None:
+            body = request | {"model": "policy", "temperature": 0.0, "response_format": _bounded(request)}
+            async with slots:
+                answer = await client.post(f"{url}/v1/chat/completions", json=body | {"max_tokens": 1024})
+            content = answer.raise_for_status().json()["choices"][0]["message"]["content"]
+            try:
+                entries = json.loads(content)["verdicts"]
+            except ValueError:  # cut off all the same: not compared
+                return
+            said.update({(*key[:2], entry["id"]): entry["verdict"] for entry in entries})
+
+        await asyncio.gather(*(one(key, requests[0]) for key, requests in run.conversations.items()))
+    return said
+
+
+def _bounded(request: dict[str, Any]) -> dict[str, Any]:
+    """The request's answer format with short strings."""
+    copied: dict[str, Any] = json.loads(json.dumps(request["response_format"]))
+    fields = copied["json_schema"]["schema"]["properties"]["verdicts"]["items"]["properties"]
+    for name in ("reason", "quote"):
+        fields[name]["maxLength"] = STRING
+    return copied
+
+
+def _agreement(one: dict[tuple[Any, ...], str], other: dict[tuple[Any, ...], str]) -> str:
+    """Share of equal verdicts and Cohen's kappa, over items that both came to."""
+    both = [(one[key], other[key]) for key in sorted(one.keys() & other.keys())]
     if not both:
-        return "no item that both decided"
-    equal = sum(a is b for a, b in both) / len(both)
+        return "no item that both came to"
+    equal = sum(a == b for a, b in both) / len(both)
     ones, others = Counter(a for a, _ in both), Counter(b for _, b in both)
-    chance = sum(ones[outcome] * others[outcome] for outcome in Outcome) / len(both) ** 2
-    kappa = "–" if chance == 1 else f"{(equal - chance) / (1 - chance):.2f}"
-    return f"{equal:.2f} equal, κ {kappa} (n = {len(both)})"
+    chance = sum(ones[verdict] * others[verdict] for verdict in ones) / len(both) ** 2
+    kappa = "– (one class)" if chance == 1 else f"{(equal - chance) / (1 - chance):.2f}"
+    return f"{equal:.2f} equal, κ {kappa}, n = {len(both)}, PASS {ones['PASS']} and {others['PASS']}"
 
 
 def _failed(turn: _Run, item: _Run) -> str:
