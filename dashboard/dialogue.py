@@ -4,6 +4,7 @@ Pure: from records to escaped HTML. Whatever a model, tool or user wrote goes th
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from dashboard.format import plural
@@ -128,6 +129,11 @@ def _grounds(verdict: Verdict, said: int) -> list[str]:
     notes = [f"{who}: {verdict.judge}"]
     if verdict.step_index is not None:
         notes.append(f"first held at step {verdict.step_index + 1}")
+    if verdict.votes:
+        votes = Counter(vote.outcome.value for vote in verdict.votes)
+        notes.append("votes: " + ", ".join(f"{count} {outcome}" for outcome, count in votes.most_common()))
+    if verdict.share is not None:
+        notes.append(f"pays {verdict.share:.0%} of its weight")
     if said > 1:
         notes.append(f"newest of {said} verdicts" if verdict.source != VerdictSource.HUMAN else f"{said} verdicts")
     return [*parts, soft(" · ".join(notes))]

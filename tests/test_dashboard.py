@@ -1,6 +1,7 @@
 """Every page as a person meets it: on an empty log, on a full one, on a broken one, and with hostile text in it."""
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,18 @@ from dashboard.text import LONGEST, escape, link, tidy_json
 from store.browsing import TrajectoryFilter, neighbours
 from store.database import Log
 from store.figures import Counts, verdict_cube
+from store.objections import retire_item
 from store.ratings import rate_turn
 from store.runs import add_metrics, finish_run, start_run
+from store.scenarios import get_scenario
 from store.trajectories import (
     NewTrajectory,
     create_trajectories,
     end_trajectory,
+    get_trajectory,
 )
 from store.turns import get_turns
-from store.verdicts import rewards_of, verdicts_of
+from store.verdicts import Vote, add_verdicts, rewards_of, verdicts_of
 from store.vocabulary import Origin, Outcome, RunKind
 from tests.pages import HOSTILE, hostile_trajectory, html, ids, open_page, shown
 from tests.scripted_gateway import free_port
@@ -237,3 +241,19 @@ def test_a_person_s_thumbs_and_comment_stand_beside_the_verdicts(sample: Log) ->
     assert "thumbs up" not in said and "<script" not in said
     rate_turn(sample, trajectory, 0, 0, person="ben <b>")
     assert "thumbs down" not in html(open_page(TRAJECTORIES, trajectory=trajectory))
+
+
+def test_votes_of_a_panel_and_the_checklist_of_today_are_shown(sample: Log) -> None:
+    trajectory = ids(sample, batch="demo/after")[0]
+    digest = str(get_trajectory(sample, trajectory).scenario_hash)
+    first, *others = get_scenario(sample, digest).turns[0].checklist
+    said = verdicts_of(sample, [trajectory])[trajectory]
+    before = next(v for v in said if (v.turn_index, v.item_key) == (0, others[0].id))
+    votes = tuple(Vote("judge", n, outcome) for n, outcome in enumerate([Outcome.PASS, Outcome.FAIL, Outcome.PASS]))
+    combined = replace(before, outcome=Outcome.PASS, step_index=0, votes=votes, share=2 / 3, created_at=None)
+    add_verdicts(sample, [combined])
+    assert first.question in html(open_page(TRAJECTORIES, trajectory=trajectory))
+    retire_item(sample, digest, 0, first.id, person="ann", reason="it asks for two things")
+    shown_now = html(open_page(TRAJECTORIES, trajectory=trajectory))
+    assert "votes: 2 PASS, 1 FAIL · pays 67% of its weight" in shown_now
+    assert first.question not in shown_now

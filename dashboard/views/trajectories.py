@@ -24,6 +24,7 @@ from store.browsing import (
     sampled_arguments,
     step_figures,
 )
+from store.checklists import current_checklists
 from store.database import Log
 from store.figures import facets
 from store.ratings import ratings_of
@@ -118,6 +119,7 @@ def show_trajectory(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> N
     show_summary(summary, reward, verdicts, figures)
     sampled = sampled_arguments(log, trajectory_id)
     scenario = get_scenario(log, summary.scenario_hash) if summary.scenario_hash else None
+    checklists = current_checklists(log, [scenario])[scenario.hash] if scenario else []
     ratings = ratings_of(log, [trajectory_id])
     times = Counter((verdict.turn_index, verdict.item_key) for verdict in said)
     for turn in turns:
@@ -132,7 +134,8 @@ def show_trajectory(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> N
             if scenario is None or turn.index >= len(scenario.turns):
                 show(soft("No checklist: this dialogue was not played from a scenario."))
                 continue
-            items = scenario.turns[turn.index].checklist
+            # Variants may share an item; it has one verdict.
+            items = list({item.id: item for one in checklists[turn.index] for item in one.items}.values())
             of_turn = {verdict.item_key: verdict for verdict in verdicts if verdict.turn_index == turn.index}
             counts = {item.id: times[turn.index, item.id] for item in items}
             show(checklist_heading(of_turn, value), checklist_html(items, of_turn, counts))
