@@ -18,6 +18,7 @@ from reward.commands import judge_app
 from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
 from store.commands import app as log_commands
+from store.configured import ConfigOption, open_configured
 from store.vocabulary import ChatTools
 from train.distil_commands import distil
 from train.distil_commands import serve as serve_judge
@@ -43,7 +44,6 @@ app.command()(annotate)
 app.add_typer(schedule_commands, name="schedule")
 app.add_typer(job_commands, name="job")
 app.command()(worker)
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 
 @app.command()
@@ -97,12 +97,10 @@ def init(config: ConfigOption = None) -> None:
 @app.command(name="import")
 def import_scenarios(file: Path, config: ConfigOption = None) -> None:
     """Loads a scenario file (JSON lines) into the log; all of it, or nothing if a line is bad."""
-    from store.database import open_log
     from store.scenarios import add_scenarios, read_scenario_file
-    from store.settings import load_settings
 
     scenarios = read_scenario_file(file)
-    added = add_scenarios(open_log(load_settings(config).url), scenarios)
+    added = add_scenarios(open_configured(config), scenarios)
     typer.echo(f"{len(scenarios)} scenarios, {added} of them new")
 
 

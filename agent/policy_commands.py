@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from store.configured import ConfigOption
+
 if TYPE_CHECKING:
     from store.database import Log
     from store.settings import Settings
 
 app = typer.Typer(help="Policy versions: what is live, and what could be.", no_args_is_help=True)
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 ReasonOption = Annotated[str, typer.Option(help="Recorded with the change.")]
 
 

@@ -11,7 +11,6 @@ turns, 10,000 tokens), so that turns of several are put together.
 import asyncio
 import json
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,13 @@ from agent.role_endpoint import RoleEndpoint, Said, Spent
 from benchmarks.line import Line
 from benchmarks.serving import serve
 from env_sim.scenario_generator import generate_scenarios
+from reward.agreement import measure_agreement
 from reward.judge import Judge
 from reward.judging_plan import JudgingOptions
 from reward.judging_report import JudgingReport
 from reward.llm_judge import Dialogue, LlmJudge
 from reward.panel import Panel
+from store.agreement import Pair
 from store.database import Log
 from store.records import ReferenceStep, Scenario, ScenarioTurn
 from store.scenarios import add_scenarios
@@ -205,14 +206,17 @@ def _bounded(request: dict[str, Any]) -> dict[str, Any]:
 
 def _agreement(one: dict[tuple[Any, ...], str], other: dict[tuple[Any, ...], str]) -> str:
     """Share of equal verdicts and Cohen's kappa, over items that both came to."""
-    both = [(one[key], other[key]) for key in sorted(one.keys() & other.keys())]
-    if not both:
+    both = sorted(one.keys() & other.keys())
+    pairs = [
+        Pair(key[0], key[1], n, Outcome(one[key]), Outcome(other[key]), "item", None, "llm", "", "", False)
+        for n, key in enumerate(both)
+    ]
+    if not pairs:
         return "no item that both came to"
-    equal = sum(a == b for a, b in both) / len(both)
-    ones, others = Counter(a for a, _ in both), Counter(b for _, b in both)
-    chance = sum(ones[verdict] * others[verdict] for verdict in ones) / len(both) ** 2
-    kappa = "– (one class)" if chance == 1 else f"{(equal - chance) / (1 - chance):.2f}"
-    return f"{equal:.2f} equal, κ {kappa}, n = {len(both)}, PASS {ones['PASS']} and {others['PASS']}"
+    found = measure_agreement(pairs, seed=1)
+    kappa = f"– ({found.kappa.why})" if found.kappa.value is None else f"{found.kappa.value:.2f}"
+    passed = [sum(said[key] == Outcome.PASS for key in both) for said in (one, other)]
+    return f"{found.raw.value:.2f} equal, κ {kappa}, n = {len(both)}, PASS {passed[0]} and {passed[1]}"
 
 
 def _failed(turn: _Run, item: _Run) -> str:

@@ -2,19 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from store.configured import ConfigOption, open_configured
 from store.vocabulary import Period
 
 if TYPE_CHECKING:
     from store.agreement import Pair
-    from store.database import Log
 
 app = typer.Typer()
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 JudgeOption = Annotated[str | None, typer.Option("--judge", help="Only this judge.")]
 SeedOption = Annotated[int, typer.Option(help="Of the bootstrap.")]
 DrawsOption = Annotated[int, typer.Option(help="Of the bootstrap.", min=100)]
@@ -46,7 +44,7 @@ def agreement(
     """Judges against people and against code checks: κ, base rate, true and false positive rate, with intervals."""
     from store.agreement import pairs_with_checks, pairs_with_people
 
-    log = _open(config)
+    log = open_configured(config)
     strata = list(dict.fromkeys(by)) if by else list(Stratum)
     if against is not Reference.CHECKS:
         reviewed = pairs_with_people(log, judge=judge)
@@ -83,7 +81,7 @@ def flips(
     from store.agreement import Repeat, repeated_verdicts
 
     by_judge: dict[tuple[str, ...], list[Repeat]] = {}
-    for repeat in repeated_verdicts(_open(config), judge=judge):
+    for repeat in repeated_verdicts(open_configured(config), judge=judge):
         by_judge.setdefault((judge_name((repeat.judge, repeat.prompt)),), []).append(repeat)
     if not by_judge:
         typer.echo("no LLM judge has been asked the same twice: set judging.draws above 1")
@@ -109,7 +107,7 @@ def drift(
     from store.agreement import anchor_verdicts
     from store.review_samples import ANCHORS, review_batches
 
-    log = _open(config)
+    log = open_configured(config)
     if ANCHORS not in {found.name for found in review_batches(log)}:
         typer.echo("there is no anchor set: `checkloop judge sample --anchors 50` fixes one")
         return
@@ -139,10 +137,3 @@ def _print_agreement(title: str, pairs: "Sequence[Pair]", strata: Sequence[Strat
         rows = measure_by(pairs, keys(stratum.value), seed, draws)
         console.print(agreement_table(f"{title}, by {stratum.value}", rows, ("judge", stratum.value)))
     typer.echo(INTERVALS)
-
-
-def _open(config: Path | None) -> "Log":
-    from store.database import open_log
-    from store.settings import load_settings
-
-    return open_log(load_settings(config).url)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from store.configured import ConfigOption
 from store.vocabulary import JudgeMode, Origin
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from store.settings import Price
 
 judge_app = typer.Typer(help="Judges logged turns by their checklists.")
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 _REASONS = 5
 """Kinds of reasons of UNSCORED that are shown."""

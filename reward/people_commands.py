@@ -2,22 +2,20 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reward.agreement_commands import app as agreement_commands
+from store.configured import ConfigOption, open_configured
 from store.vocabulary import Outcome
 
 if TYPE_CHECKING:
     from reward.people import Revised
-    from store.database import Log
     from store.verdicts import Reward
 
 app = typer.Typer(help="Judges and people.", no_args_is_help=True)
 app.add_typer(agreement_commands)
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 TrajectoryArgument = Annotated[str, typer.Argument(help="Id of the trajectory.")]
 TurnArgument = Annotated[int, typer.Argument(help="Index of the turn, from 0.", min=0)]
 ItemArgument = Annotated[str, typer.Argument(help="Key of the item in the turn's checklist.")]
@@ -48,7 +46,15 @@ def say(
     from reward.people import say as write
 
     told = write(
-        _open(config), trajectory, turn, item, outcome.value, person=person, reason=reason, step=step, quote=quote
+        open_configured(config),
+        trajectory,
+        turn,
+        item,
+        outcome.value,
+        person=person,
+        reason=reason,
+        step=step,
+        quote=quote,
     )
     typer.echo(f"{item} of turn {turn}: {told.verdict.outcome}, says {told.verdict.judge}")
     typer.echo(f"reward of {trajectory}: {_reward(told.before)} before, {_reward(told.after)} now")
@@ -66,7 +72,7 @@ def bad(
     """This item is bad: it leaves the checklist's next revision; rewards that were computed with it are again."""
     from reward.people import call_bad
 
-    revised = call_bad(_open(config), trajectory, turn, item, person=person, reason=reason)
+    revised = call_bad(open_configured(config), trajectory, turn, item, person=person, reason=reason)
     _tell(f"{item} is out of turn {turn}'s checklist", revised)
 
 
@@ -82,7 +88,7 @@ def restore(
     """Takes "this item is bad" back: the item returns with its weight; rewards are computed again."""
     from reward.people import restore as put_back
 
-    revised = put_back(_open(config), trajectory, turn, item, person=person, reason=reason)
+    revised = put_back(open_configured(config), trajectory, turn, item, person=person, reason=reason)
     _tell(f"{item} is back in turn {turn}'s checklist", revised)
 
 
@@ -104,7 +110,7 @@ def sample(
 
     if anchors and batch:
         raise typer.BadParameter("the anchor set has a name of its own: leave --batch out")
-    log = _open(config)
+    log = open_configured(config)
     signals = turn_signals(log)
     if not signals:
         typer.echo("no turn has been judged yet: `checkloop judge` first")
@@ -140,7 +146,7 @@ def queue(
 
     from store.review_samples import ANCHORS, review_batches, review_queue
 
-    log = _open(config)
+    log = open_configured(config)
     names = [found.name for found in review_batches(log) if found.name != ANCHORS]
     if not batch and not names:
         typer.echo("no turn has been put up for review: `checkloop judge sample`")
@@ -179,10 +185,3 @@ def _reward(reward: "Reward | None") -> str:
 def _shortened(text: str, length: int = 60) -> str:
     words = " ".join(text.split())
     return words if len(words) <= length else words[: length - 1] + "…"
-
-
-def _open(config: Path | None) -> "Log":
-    from store.database import open_log
-    from store.settings import load_settings
-
-    return open_log(load_settings(config).url)

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from store.configured import ConfigOption, open_configured
 
 if TYPE_CHECKING:
     from reward.payments import Payslip
     from store.database import Log
     from store.verdicts import Reward
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 CHUNK = 500
 """Trajectories that are scored between two looks at the progress bar; memory is bounded by it."""
 
@@ -67,13 +67,12 @@ def reward(
     config: ConfigOption = None,
 ) -> None:
     """Computes rewards of past trajectories again, from the verdicts and checklists that count now. Judges nothing."""
-    from store.database import LogError, open_log
-    from store.settings import load_settings
+    from store.database import LogError
     from store.verdicts import judged_trajectories
 
     if sum(map(bool, (trajectory, batch, everything, show))) != 1:
         raise typer.BadParameter("say which: one of --trajectory ID, --batch B, --all, --show ID")
-    log = open_log(load_settings(config).url)
+    log = open_configured(config)
     if show:
         from reward.payments import payslip
 

@@ -1,12 +1,10 @@
 """`checkloop log`: what stands behind the figures."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
+from store.configured import ConfigOption, open_configured
+
 app = typer.Typer(help="The log itself.", no_args_is_help=True)
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 
 @app.callback()
@@ -17,11 +15,9 @@ def about() -> None:
 @app.command()
 def check(config: ConfigOption = None) -> None:
     """Whether all ids add up; shares of forks, of steps across swaps, of steps not trained on, with the reasons."""
-    from store.database import open_log
     from store.log_check import check_log
-    from store.settings import load_settings
 
-    found = check_log(open_log(load_settings(config).url))
+    found = check_log(open_configured(config))
     steps = max(found.steps, 1)
     typer.echo(f"{found.trajectories} trajectories, {found.steps} steps, {found.tokens} sampled tokens")
     typer.echo(f"forks: {found.forked} ({100 * found.fork_share:.1f} %)")

@@ -3,12 +3,11 @@
 Attached to the command's `judge` group in checkloop.py.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
+from store.configured import ConfigOption
 
 
 def distil(

@@ -2,26 +2,18 @@
 
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from store.configured import ConfigOption, open_configured
 from store.vocabulary import JobKind, JobStatus
 
 if TYPE_CHECKING:
-    from store.database import Log
+    pass
 
 app = typer.Typer(help="What workers do.", no_args_is_help=True)
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 FOLLOW_EVERY_S = 0.5
-
-
-def _open(config: Path | None) -> "Log":
-    from store.database import open_log
-    from store.settings import load_settings
-
-    return open_log(load_settings(config).url)
 
 
 @app.command()
@@ -40,7 +32,7 @@ def submit(
 
     pipeline = read_jobs(jobs, priority=priority, max_attempts=attempts)
     run_after = not_before.replace(tzinfo=UTC) if not_before else None
-    ids = submit_pipeline(_open(config), pipeline, run_after=run_after)
+    ids = submit_pipeline(open_configured(config), pipeline, run_after=run_after)
     for job_id, job in zip(ids, pipeline, strict=True):
         typer.echo(f"job {job_id}: {job.kind}")
 
@@ -56,7 +48,7 @@ def list_all(
     """Jobs, newest first."""
     from store.jobs import list_jobs
 
-    for job in list_jobs(_open(config), status=status, kind=kind, schedule=schedule, limit=limit):
+    for job in list_jobs(open_configured(config), status=status, kind=kind, schedule=schedule, limit=limit):
         since = job.ended_at or job.started_at or job.run_after
         why = job.error or (job.exit_reason if job.status is not JobStatus.DONE else None) or ""
         words = [
@@ -75,7 +67,7 @@ def show(job: int, config: ConfigOption = None) -> None:
 
     from store.jobs import get_job
 
-    found = get_job(_open(config), job)
+    found = get_job(open_configured(config), job)
     typer.echo(f"job {found.id}  {found.kind}  {found.status}  ({found.name})")
     typer.echo(f"options: {json.dumps(found.payload)}")
     typer.echo(f"tries: {found.attempts} of {found.max_attempts}; priority {found.priority}")
@@ -106,7 +98,7 @@ def show_log(
     from store.job_log import read_lines
     from store.jobs import UNFINISHED, get_job
 
-    log = _open(config)
+    log = open_configured(config)
     last = 0
     while True:
         # Asked first: what it wrote before it ended is read after.
@@ -124,7 +116,7 @@ def cancel(job: int, config: ConfigOption = None) -> None:
     """Takes a queued job, with what follows it, out of the queue; asks a running one to stop."""
     from store.jobs import cancel_job
 
-    found = cancel_job(_open(config), job)
+    found = cancel_job(open_configured(config), job)
     typer.echo(f"job {job} is {found.status}" if found.ended_at else f"job {job} is asked to stop")
 
 
@@ -133,5 +125,5 @@ def retry(job: int, config: ConfigOption = None) -> None:
     """Queues a failed or cancelled job again, with what was cancelled because of it."""
     from store.jobs import retry_job
 
-    retry_job(_open(config), job)
+    retry_job(open_configured(config), job)
     typer.echo(f"job {job} is queued again")

@@ -1,10 +1,10 @@
 """`checkloop schedule`: when which jobs are queued."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from store.configured import ConfigOption, open_configured
 from store.vocabulary import JobKind, MissedRuns, Overlap
 
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from train.triggers import Trigger
 
 app = typer.Typer(help="When which jobs are queued.", no_args_is_help=True)
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 JobsArgument = Annotated[
     list[str], typer.Argument(metavar="KIND [KEY=VALUE]...", help="Kinds of jobs in order, each with its options.")
 ]
@@ -25,13 +24,6 @@ MissedOption = Annotated[MissedRuns | None, typer.Option(help="Times that passed
 OverlapOption = Annotated[Overlap | None, typer.Option(help="Due while its last pipeline is unfinished [skip].")]
 PriorityOption = Annotated[int, typer.Option(help="Higher goes first.")]
 AttemptsOption = Annotated[int, typer.Option(help="Tries of each job.")]
-
-
-def _open(config: Path | None) -> "Log":
-    from store.database import open_log
-    from store.settings import load_settings
-
-    return open_log(load_settings(config).url)
 
 
 @app.command()
@@ -58,7 +50,7 @@ def add(
     if trigger is None:
         raise JobRefused("when? Give one of --cron, --every and --after")
     pipeline = read_jobs(jobs, priority=priority, max_attempts=attempts)
-    log = _open(config)
+    log = open_configured(config)
     create_schedule(
         log,
         name,
@@ -93,7 +85,7 @@ def edit(
 
     trigger = read_options(cron, every, after)
     pipeline = read_jobs(jobs, priority=priority, max_attempts=attempts) if jobs else []
-    log = _open(config)
+    log = open_configured(config)
     edit_schedule(log, name, at=now(), trigger=trigger, jobs=pipeline, zone=tz, missed=missed, overlap=overlap)
     _show(log, name)
 
@@ -109,7 +101,7 @@ def list_all(config: ConfigOption = None) -> None:
     from train.triggers import describe, read_trigger
 
     table = Table("schedule", "when", "jobs", "last fired (UTC)", "next (UTC)")
-    for schedule in list_schedules(_open(config)):
+    for schedule in list_schedules(open_configured(config)):
         last = f"{schedule.last_fired:%Y-%m-%d %H:%M}" if schedule.last_fired else "–"
         due = "paused" if schedule.paused else f"{schedule.next_due:%Y-%m-%d %H:%M}" if schedule.next_due else "–"
         when = describe(read_trigger(schedule.trigger), schedule.zone)
@@ -120,7 +112,7 @@ def list_all(config: ConfigOption = None) -> None:
 @app.command()
 def show(name: str, config: ConfigOption = None) -> None:
     """One schedule: its jobs and policies, the next five times, what came of the last ten."""
-    _show(_open(config), name)
+    _show(open_configured(config), name)
 
 
 @app.command()
@@ -128,7 +120,7 @@ def pause(name: str, config: ConfigOption = None) -> None:
     """It does not fire until it is resumed; what is queued already runs."""
     from train.scheduler import pause_schedule
 
-    pause_schedule(_open(config), name)
+    pause_schedule(open_configured(config), name)
     typer.echo(f"{name} is paused")
 
 
@@ -138,7 +130,7 @@ def resume(name: str, config: ConfigOption = None) -> None:
     from store.schema import now
     from train.scheduler import resume_schedule
 
-    log = _open(config)
+    log = open_configured(config)
     resume_schedule(log, name, now())
     _show(log, name)
 
@@ -149,7 +141,7 @@ def run(name: str, config: ConfigOption = None) -> None:
     from store.schema import now
     from train.scheduler import run_schedule
 
-    typer.echo(_firing_line(run_schedule(_open(config), name, now())))
+    typer.echo(_firing_line(run_schedule(open_configured(config), name, now())))
 
 
 @app.command()
@@ -157,7 +149,7 @@ def remove(name: str, config: ConfigOption = None) -> None:
     """Its jobs stay, those that are queued, too."""
     from store.schedules import remove_schedule
 
-    left = remove_schedule(_open(config), name)
+    left = remove_schedule(open_configured(config), name)
     typer.echo(f"{name} is removed" + (f"; {left} of its jobs are unfinished and stay" if left else ""))
 
 

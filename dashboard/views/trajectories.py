@@ -14,6 +14,7 @@ from dashboard.format import moment, percent, plural
 from dashboard.links import TRAJECTORIES
 from dashboard.text import badge, chip, escape, show, show_empty, soft
 from dashboard.trajectory_table import PAGE_SIZE, chosen_filter, describe_filter, listing_frame, show_filters
+from reward.scoring import items_of
 from store.browsing import (
     StepFigures,
     TrajectoryFilter,
@@ -134,8 +135,7 @@ def show_trajectory(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> N
             if scenario is None or turn.index >= len(scenario.turns):
                 show(soft("No checklist: this dialogue was not played from a scenario."))
                 continue
-            # Variants may share an item; it has one verdict.
-            items = list({item.id: item for one in checklists[turn.index] for item in one.items}.values())
+            items = items_of(scenario, checklists, turn)
             of_turn = {verdict.item_key: verdict for verdict in verdicts if verdict.turn_index == turn.index}
             counts = {item.id: times[turn.index, item.id] for item in items}
             show(checklist_heading(of_turn, value), checklist_html(items, of_turn, counts))

@@ -1,0 +1,22 @@
+"""What every command shares: the option that names a settings file, and the log that it leads to.
+
+Nothing heavy is imported before a command needs it: `checkloop --help` stays fast.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from store.database import Log
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
+
+
+def open_configured(config: Path | None) -> "Log":
+    """The log of the settings. Raises SettingsError and LogError."""
+    from store.database import open_log
+    from store.settings import load_settings
+
+    return open_log(load_settings(config).url)
