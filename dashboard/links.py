@@ -40,9 +40,16 @@ ITEMS = PageSpec(
 TRAINING = PageSpec(
     "training.py", "training", "Training", ":material/trending_up:", "Runs, curves, gate decisions, versions, stages."
 )
+JOBS = PageSpec(
+    "jobs.py",
+    "jobs",
+    "Jobs and schedules",
+    ":material/event_repeat:",
+    "What workers do, did and will do; schedules made and changed.",
+)
 CHAT = PageSpec("chat.py", "chat", "Chat", ":material/chat:", "Talk to the served agent; what is said is logged.")
 
-PAGES = (OVERVIEW, TRAJECTORIES, ITEMS, TRAINING, CHAT)
+PAGES = (OVERVIEW, TRAJECTORIES, ITEMS, TRAINING, JOBS, CHAT)
 
 
 def address(page: PageSpec, **parameters: str | int | float | None) -> str:

@@ -58,6 +58,8 @@ STYLE = """
 .cl-text { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
 .cl-mono { font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.8rem; line-height: 1.45;
            white-space: pre-wrap; overflow-wrap: anywhere; max-height: 19rem; overflow: auto; unicode-bidi: isolate; }
+.cl-log { font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.78rem; line-height: 1.5;
+          white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
 .cl-soft { color: var(--soft); font-size: 0.8rem; }
 .cl-label { color: var(--soft); font-size: 0.7rem; font-weight: 650; letter-spacing: 0.06em;
             text-transform: uppercase; margin-bottom: 0.2rem; }
