@@ -42,7 +42,7 @@ def job_rows(
         )
         for job in jobs
     ]
-    columns = ("status", "job", "kind", "from", "how far", "tries", "started (UTC)", "took")
+    columns = ("status", "job", "kind", "from", "how far", "tries", "since (UTC)", "took")
     return table(columns, rows, numeric=(5, 7))
 
 

@@ -61,10 +61,9 @@ def show_schedule_form(before: ScheduleRecord | None, at: datetime) -> None:
         with right:
             _show_dates(key, at, problem)
         with st.expander("What if …"), st.container(horizontal=True):
-            _choice("A time that passed while no worker ran is", MISSED, f"{key}-missed", before and before.missed)
-            _choice(
-                "Due while its last pipeline is unfinished, it", OVERLAP, f"{key}-overlap", before and before.overlap
-            )
+            missed, overlap = (before.missed, before.overlap) if before else (MissedRuns.ONCE, Overlap.SKIP)
+            _choice("A time that passed while no worker ran is", MISSED, f"{key}-missed", missed)
+            _choice("Due while its last pipeline is unfinished, it", OVERLAP, f"{key}-overlap", overlap)
             _job_numbers(key, before.jobs if before else ())
         jobs_problem = _said(lambda: typed_jobs(key))
         with st.container(horizontal=True):

@@ -58,6 +58,8 @@ STYLE = """
 .cl-text { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
 .cl-mono { font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.8rem; line-height: 1.45;
            white-space: pre-wrap; overflow-wrap: anywhere; max-height: 19rem; overflow: auto; unicode-bidi: isolate; }
+.cl-refused { border-left: 4px solid #B85000; padding: 0.3rem 0.7rem; font-size: 0.87rem; overflow-wrap: anywhere; }
+.cl code { font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.82rem; overflow-wrap: anywhere; }
 .cl-log { font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.78rem; line-height: 1.5;
           white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
 .cl-soft { color: var(--soft); font-size: 0.8rem; }
