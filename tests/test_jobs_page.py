@@ -50,11 +50,11 @@ def test_the_address_narrows_the_list(empty: Log) -> None:
     submit(empty, "prune")
     submit(empty, "judge")
     take(empty)
-    app = open_page(JOBS, status="queued", kind="judge")
-    assert app.selectbox(key="status").value == "queued"
+    app = open_page(JOBS, j_status="queued", j_kind="judge")
+    assert app.selectbox(key="j_status").value == "queued"
     assert "job=2" in html(app) and "job=1" not in html(app)
     assert "1 job, newest first" in shown(app)
-    assert "No job matches" in html(open_page(JOBS, status="failed"))
+    assert "No job matches" in html(open_page(JOBS, j_status="failed"))
 
 
 def test_a_job_opens_by_its_link_with_its_log_and_can_be_stopped(empty: Log) -> None:

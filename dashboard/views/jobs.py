@@ -76,9 +76,9 @@ def show_all(log: Log) -> None:
         show_empty("Nothing is scheduled yet", hint, 'checkloop schedule add nightly --cron "0 3 * * *" rollout judge')
     st.subheader("Jobs", anchor=False)
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        _pick("Status", "status", [status.value for status in JobStatus], 140)
-        _pick("Kind", "kind", [kind.value for kind in JobKind], 140)
-        _pick("Schedule", "of", [schedule.name for schedule in schedules], 180)
+        _pick("Status", "j_status", [status.value for status in JobStatus], 140)
+        _pick("Kind", "j_kind", [kind.value for kind in JobKind], 140)
+        _pick("Schedule", "j_schedule", [schedule.name for schedule in schedules], 180)
     follow_list(log)
 
 
@@ -93,7 +93,7 @@ def follow_list(log: Log) -> None:
 
 def show_list(log: Log) -> None:
     state = st.session_state
-    status, kind, of = (state.get(key, ALL) for key in ("status", "kind", "of"))
+    status, kind, of = (state.get(key, ALL) for key in ("j_status", "j_kind", "j_schedule"))
     wanted: dict[str, Any] = {
         "status": None if status == ALL else JobStatus(status),
         "kind": None if kind == ALL else JobKind(kind),
@@ -112,7 +112,7 @@ def show_list(log: Log) -> None:
     pages = (total - 1) // PAGE_SIZE + 1
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption(f"{plural(total, 'job')}, newest first")
-        number = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
+        number = st.pagination(pages, key="j_page", bind="query-params") if pages > 1 else 1
     show_rows(log, list_jobs(log, **wanted, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE))
 
 
