@@ -162,12 +162,17 @@ def side_by_side(left: Side, right: Side) -> str:
 
 def outcome_rows(rows: Sequence[tuple[str, Outcome | None, Outcome | None]], before: str, after: str) -> str:
     """Items of a turn with both verdicts; what changed comes first."""
-    ordered = sorted(rows, key=lambda row: row[1] == row[2])
+    ordered = sorted(rows, key=lambda row: not _changed(*row[1:]))
     cells = [
-        (escape(question), _verdict(left), _verdict(right), "" if left == right else chip("differs"))
+        (escape(question), _verdict(left), _verdict(right), chip("differs") if _changed(left, right) else "")
         for question, left, right in ordered
     ]
     return table(("item", before, after, ""), cells)
+
+
+def _changed(left: Outcome | None, right: Outcome | None) -> bool:
+    """Whether it passes on one side alone; not reached is not passed."""
+    return (left == Outcome.PASS) != (right == Outcome.PASS)
 
 
 def _verdict(outcome: Outcome | None) -> str:

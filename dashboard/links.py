@@ -63,7 +63,7 @@ JOBS = PageSpec(
 )
 CHAT = PageSpec("chat.py", "chat", "Chat", ":material/chat:", "Talk to the served agent; what is said is logged.")
 
-PAGES = (OVERVIEW, TRAJECTORIES, COMPARE, ITEMS, TRAINING, JOBS, CHAT)
+PAGES = (OVERVIEW, TRAJECTORIES, COMPARE, ITEMS, JUDGES, TRAINING, JOBS, CHAT)
 
 
 def address(page: PageSpec, **parameters: str | int | float | None) -> str:

@@ -18,6 +18,8 @@ from store.schema import (
     GateRow,
     ItemRow,
     MetricRow,
+    ModelCallRow,
+    ReviewSampleRow,
     RewardRow,
     RunRow,
     RunTrajectoryRow,
@@ -188,6 +190,7 @@ def outcome_sums(outcome: ColumnElement[str]) -> tuple[ColumnElement[int], ...]:
 def log_state(log: Log) -> tuple[Any, ...]:
     """A cheap fingerprint that changes whenever judged figures can have changed; the key of cached aggregates."""
     tables = (VerdictRow.id, RewardRow.id, StepRow.id, VersionStateRow.id, GateRow.id, MetricRow.id, ItemRow.id)
+    tables += (ReviewSampleRow.id, ModelCallRow.id)
     columns = [select(func.max(column)).scalar_subquery() for column in tables]
     columns.append(select(func.max(TrajectoryRow.created_at)).scalar_subquery())
     columns.append(select(func.count()).select_from(StageRow).scalar_subquery())
