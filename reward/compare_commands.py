@@ -56,8 +56,8 @@ def compare(
         regressions = Table("regressed scenario", "domain", before, after, "points", "a dialogue of each")
         for pair in worse[:limit]:
             ids = f"{pair.before[0].trajectory_id} · {pair.after[0].trajectory_id}"
-            means = (f"{pair.before_mean:.2f}", f"{pair.after_mean:.2f}", f"{100 * pair.difference:+.0f}")
-            regressions.add_row(Text(pair.scenario), Text(pair.domain), *means, ids)
+            values = (f"{pair.before_mean:.2f}", f"{pair.after_mean:.2f}", f"{100 * pair.difference:+.0f}")
+            regressions.add_row(Text(pair.scenario), Text(pair.domain), *values, ids)
         console.print(regressions)
     for title, changes in (("item lost", found.lost), ("item gained", found.gained)):
         if changes:

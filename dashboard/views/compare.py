@@ -31,7 +31,7 @@ from store.figures import facets
 from store.played import PlayedDialogue, outcomes_of, versions_that_played, words_of
 from store.settings import Settings
 from store.turns import get_turns
-from store.versions import live_version
+from store.versions import PolicyVersion, live_version
 from store.vocabulary import Origin, Split
 
 ALL = "all"
@@ -77,13 +77,12 @@ def show_compare(log: Log, settings: Settings) -> None:
         show_whole(found, asked)
 
 
-def default_versions(versions: Sequence[str], live: object) -> tuple[str, str] | None:
+def default_versions(versions: Sequence[str], live: PolicyVersion | None) -> tuple[str, str] | None:
     """The newest version against the one that was there first, or the live one where that is another."""
     if len(versions) < 2:
         return None
-    name = getattr(live, "name", None)
-    before = name if name in versions and name != versions[-1] else versions[0]
-    return before, versions[-1]
+    newest = versions[-1]
+    return (live.name if live and live.name in versions[:-1] else versions[0]), newest
 
 
 def _version(label: str, key: str, versions: Sequence[str], start: str) -> str:

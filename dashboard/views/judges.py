@@ -72,7 +72,8 @@ def show_judges(log: Log, settings: Settings) -> None:
 def show_agreement(log: Log) -> None:
     st.subheader("Agreement", anchor=False, help="Under each figure: its 95 % bootstrap interval over dialogues.")
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        against = st.selectbox("Held against", list(MEANING), key="against", bind="query-params", width=220)
+        known = next((n for n, one in enumerate(MEANING) if counted(log, agreement_of, against=one, by=None)), 0)
+        against = st.selectbox("Held against", list(MEANING), known, key="against", bind="query-params", width=220)
         by = st.selectbox("By", list(STRATA), key="by", bind="query-params", width=160)
     rows = counted(log, agreement_of, against=against, by=STRATA[by])
     if not rows:
