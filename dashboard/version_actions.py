@@ -117,7 +117,7 @@ def confirm_promotion(
     if absent:
         show('<div class="cl-refused">The gateway is not running. Start it first: <code>checkloop up</code></div>')
     with st.container(horizontal=True):
-        st.button(
+        done = st.button(
             f"{label} {version.name}" if label == "Promote" else f"{label} to {version.name}",
             type="primary",
             key="promote-yes",
@@ -125,7 +125,7 @@ def confirm_promotion(
             on_click=start_promotion,
             args=(version.name,),
         )
-        if st.button("Leave it", key="promote-no"):
+        if st.button("Leave it", key="promote-no") or done:
             st.rerun()
 
 
@@ -136,14 +136,14 @@ def confirm_pin(version: PolicyVersion, pins: Mapping[str, str]) -> None:
     show(f"<b>{escape(version.name)}</b> {soft(said)}")
     st.text_input("Reason", "by hand", key=REASON, help="Recorded with the change.")
     with st.container(horizontal=True):
-        st.button(
+        done = st.button(
             "Unpin it" if pinned else "Pin it",
             type="primary",
             key="pin-yes",
             on_click=set_pin,
             args=(version.name, not pinned),
         )
-        if st.button("Leave it", key="pin-no"):
+        if st.button("Leave it", key="pin-no") or done:
             st.rerun()
 
 

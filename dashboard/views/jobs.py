@@ -274,8 +274,8 @@ def show_history(log: Log, schedule: ScheduleRecord) -> None:
 def confirm_removal(name: str) -> None:
     show(f"<b>{escape(name)}</b> {soft('does not fire any more. Its jobs stay, those that are queued, too.')}")
     with st.container(horizontal=True):
-        st.button("Remove it", type="primary", key="remove-yes", on_click=job_actions.remove, args=(name,))
-        if st.button("Keep it", key="remove-no"):
+        done = st.button("Remove it", type="primary", key="remove-yes", on_click=job_actions.remove, args=(name,))
+        if st.button("Keep it", key="remove-no") or done:
             st.rerun()
 
 
