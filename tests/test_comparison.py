@@ -9,11 +9,14 @@ from dashboard.links import COMPARE
 from reward.comparison import ScenarioPair, compare_versions, item_shares, measure_pairs, pair_dialogues
 from store.database import Log
 from store.objections import retire_item
-from store.played import PlayedDialogue, played_by
+from store.played import PlayedDialogue, played_by, versions_that_played
+from store.scenarios import item_ids
 from store.schema import StepRow
-from store.verdicts import Reward, add_rewards
-from store.vocabulary import Origin, Outcome, Split
+from store.trajectories import end_trajectory
+from store.verdicts import Reward, Verdict, add_rewards, add_verdicts
+from store.vocabulary import Origin, Outcome, Split, StopReason, VerdictSource
 from tests.pages import html, open_page, shown
+from tests.store_examples import a_scenario, start
 from tests.turn_records import call, turn
 
 PASS, FAIL, UNSCORED = Outcome.PASS, Outcome.FAIL, Outcome.UNSCORED
@@ -177,3 +180,26 @@ def test_dialogues_that_another_version_had_a_hand_in_are_left_out(sample: Log) 
         connection.execute(update(steps).where(of_one).values(version="v0002"))
     left = played_by(sample, "v0001", origin=Origin.EVALUATION)
     assert {one.trajectory_id for one in whole} - {one.trajectory_id for one in left} == {whole[0].trajectory_id}
+
+
+def test_what_a_version_played_is_read_alike_on_both_databases(log: Log) -> None:
+    scenario = a_scenario(split=Split.TEST)
+    start(log, "b1", scenario=scenario, version="v0001", origin=Origin.EVALUATION, seed=3)
+    start(log, "a1", "a2", scenario=scenario, version="v0002", origin=Origin.EVALUATION, seed=3)
+    start(log, "a3", scenario=scenario, version="v0002", origin=Origin.ROLLOUT, seed=3)
+    for name in ("b1", "a1", "a3"):
+        end_trajectory(log, name, StopReason.COMPLETED)
+    add_rewards(
+        log, [Reward("b1", 0.1, (), False, 0), Reward("b1", 0.5, (), False, 0), Reward("a1", 0.25, (), False, 0)]
+    )
+    (item, *_) = item_ids(log, scenario.hash).values()
+    for name, outcome in (("b1", PASS), ("a1", FAIL)):
+        add_verdicts(
+            log, [Verdict(name, 0, item, "asks-weather", outcome, None, VerdictSource.CODE, "c", None, "", "")]
+        )
+    assert versions_that_played(log, Origin.EVALUATION) == ["v0001", "v0002"]
+    found = compare_versions(log, before="v0001", after="v0002", split=Split.TEST, domain="weather")
+    (pair,) = found.pairs
+    assert (pair.before_mean, pair.after_mean, pair.same_worlds) == (0.5, 0.25, True)
+    assert [(change.item.key, change.before, change.after) for change in found.lost] == [("asks-weather", 1.0, 0.0)]
+    assert compare_versions(log, before="v0001", after="v0002", domain="travel").all is None
