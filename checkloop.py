@@ -15,6 +15,7 @@ import typer
 from agent.policy_commands import app as policy_commands
 from reward.annotate_commands import annotate
 from reward.commands import judge_app
+from reward.compare_commands import compare
 from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
 from store.commands import app as log_commands
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(policy_commands, name="policy")
 app.add_typer(log_commands, name="log")
 app.command(name="reward")(reward)
+app.command()(compare)
 judge_app.add_typer(people_commands)
 app.add_typer(judge_app, name="judge")
 app.command()(annotate)

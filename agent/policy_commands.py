@@ -79,15 +79,11 @@ def show(version: str, config: ConfigOption = None) -> None:
 @app.command()
 def promote(version: str, reason: ReasonOption = "promoted by hand", config: ConfigOption = None) -> None:
     """Makes a version live in the running gateway, once the server has proved that it answers with it."""
-    from agent.gateway_process import GatewayProcess
-    from agent.vllm_client import ServerError
+    from agent.promotion import promote_version
 
     settings, _ = _open(config)
-    figures = GatewayProcess(settings).promote(version, reason)
-    if not figures["accepted"]:
-        raise ServerError(f"{version} was refused, {figures['before']} stays live: {figures['proof']['reason']}")
-    seconds = figures["drain_s"] + figures["reload_s"] + figures["proof_s"]
-    typer.echo(f"{version} is live after {seconds:.1f} s (before: {figures['before']})")
+    done = promote_version(settings, version, reason)
+    typer.echo(f"{version} is live after {done.seconds:.1f} s (before: {done.before})")
 
 
 @app.command()

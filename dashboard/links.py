@@ -37,12 +37,33 @@ TRAJECTORIES = PageSpec(
 ITEMS = PageSpec(
     "items.py", "items", "Items", ":material/checklist:", "Checklist items and item kinds by pass rate, worst first."
 )
+COMPARE = PageSpec(
+    "compare.py",
+    "compare",
+    "Compare",
+    ":material/compare_arrows:",
+    "Two versions on the same scenarios: what got better, what got worse, side by side.",
+)
+JUDGES = PageSpec(
+    "judges.py",
+    "judges",
+    "Judges",
+    ":material/gavel:",
+    "How far judges agree with people, with checks, with themselves and with each other; what they cost.",
+)
 TRAINING = PageSpec(
     "training.py", "training", "Training", ":material/trending_up:", "Runs, curves, gate decisions, versions, stages."
 )
+JOBS = PageSpec(
+    "jobs.py",
+    "jobs",
+    "Jobs and schedules",
+    ":material/event_repeat:",
+    "What workers do, did and will do; schedules made and changed.",
+)
 CHAT = PageSpec("chat.py", "chat", "Chat", ":material/chat:", "Talk to the served agent; what is said is logged.")
 
-PAGES = (OVERVIEW, TRAJECTORIES, ITEMS, TRAINING, CHAT)
+PAGES = (OVERVIEW, TRAJECTORIES, COMPARE, ITEMS, JUDGES, TRAINING, JOBS, CHAT)
 
 
 def address(page: PageSpec, **parameters: str | int | float | None) -> str:

@@ -21,7 +21,7 @@ from typing import IO, Literal
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dashboard.boundary import connect
-from dashboard.links import CHAT, ITEMS, OVERVIEW, TRAINING, TRAJECTORIES, address
+from dashboard.links import PAGES, TRAJECTORIES, address
 from store.browsing import TrajectoryFilter, page_of_trajectories
 from store.settings import load_settings
 
@@ -112,7 +112,7 @@ def take_screenshots(out_dir: Path, database_url: str = "", theme: Literal["ligh
 def _views(database_url: str) -> dict[str, str]:
     log = connect(load_settings(None, database_url=database_url) if database_url else load_settings())
     failing = page_of_trajectories(log, TrajectoryFilter(origin="evaluation", low=0.2, high=0.8), limit=1, offset=0)
-    views = {page.path: address(page) for page in (OVERVIEW, TRAJECTORIES, ITEMS, TRAINING, CHAT)}
+    views = {page.path: address(page) for page in PAGES}
     if failing:
         views["trajectory"] = address(TRAJECTORIES, trajectory=failing[0].id)
     return views

@@ -58,6 +58,10 @@ STYLE = """
 .cl-text { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
 .cl-mono { font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.8rem; line-height: 1.45;
            white-space: pre-wrap; overflow-wrap: anywhere; max-height: 19rem; overflow: auto; unicode-bidi: isolate; }
+.cl-refused { border-left: 4px solid #B85000; padding: 0.3rem 0.7rem; font-size: 0.87rem; overflow-wrap: anywhere; }
+.cl code { font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.82rem; overflow-wrap: anywhere; }
+.cl-log { font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.78rem; line-height: 1.5;
+          white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
 .cl-soft { color: var(--soft); font-size: 0.8rem; }
 .cl-label { color: var(--soft); font-size: 0.7rem; font-weight: 650; letter-spacing: 0.06em;
             text-transform: uppercase; margin-bottom: 0.2rem; }
@@ -111,6 +115,14 @@ STYLE = """
 .cl-track i { position: absolute; top: calc(50% - 1.5px); height: 3px; border-radius: 2px; opacity: 0.55; }
 .cl-track b { position: absolute; top: calc(50% - 5px); width: 10px; height: 10px; margin-left: -5px;
               border-radius: 50%; }
+.cl-zero::before { content: ""; position: absolute; left: 50%; top: 0; bottom: 0; width: 2px; margin-left: -1px;
+                   background: var(--soft); opacity: 0.6; }
+.cl-sides { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 0.3rem 1.2rem; }
+.cl-both { grid-column: 1 / -1; }
+.cl-differs { border-left: 4px solid #D55E00; border-radius: 4px; padding-left: 0.6rem; margin-bottom: 0.5rem; }
+.cl-same { border-left: 4px solid transparent; padding-left: 0.6rem; margin-bottom: 0.5rem; }
+.cl-differs > .cl-row, .cl-same > .cl-row { margin-bottom: 0.3rem; }
+.cl-gap { border: 1px dashed var(--line); border-radius: 10px; margin-bottom: 0.7rem; min-height: 3rem; }
 .cl-recent { padding: 0.4rem 0; border-bottom: 1px solid var(--line); font-size: 0.87rem; overflow-wrap: anywhere; }
 .cl-turn { display: flex; flex-direction: column; gap: 0.55rem; padding-top: 0.1rem; }
 .cl-turn > .cl-text { font-size: 0.98rem; line-height: 1.6; }

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Executable, Select, Subquery, and_, case, exists, func, literal, or_, select
 from sqlalchemy.orm import aliased
 
-from store.database import AnyRow, Log
+from store.database import AnyRow, Log, LogError
 from store.schema import ItemObjectionRow, ItemRow, ReviewSampleRow, StepRow, TrajectoryRow, VerdictRow
 from store.vocabulary import Outcome, SampleReason, VerdictSource
 
@@ -26,6 +26,13 @@ _LLM_KIND = "llm"
 """Kind of an item without a check."""
 
 _UNIT = ("trajectory_id", "turn_index", "item_id")
+
+
+class JudgeId(NamedTuple):
+    """A judge: with another prompt it is another one."""
+
+    name: str
+    prompt: str | None
 
 
 class Pair(NamedTuple):
@@ -96,6 +103,30 @@ def pairs_with_checks(log: Log, *, judge: str | None = None) -> list[Pair]:
     )
     measured = [VerdictRow.source == VerdictSource.LLM.value, VerdictRow.draw == 0]
     return [_pair(row, True) for row in _rows(log, _pairs(checks, measured, judge))]
+
+
+def pairs_of_judges(log: Log, first: JudgeId, second: JudgeId) -> list[Pair]:
+    """The second judge's newest verdict beside the first's, on the items of turns that both judged.
+
+    `unbiased` is True throughout: neither saw what the other said. Raises LogError if they are the same.
+    """
+    if first == second:
+        raise LogError(f"a judge agrees with itself: choose another one beside {first.name}")
+    reference = _newest("reference", *_is_judge(first), VerdictRow.draw == 0)
+    measured = [*_is_judge(second), VerdictRow.draw == 0]
+    return [_pair(row, True) for row in _rows(log, _pairs(reference, measured, None))]
+
+
+def judges_of(log: Log) -> dict[JudgeId, int]:
+    """Every LLM judge with the number of its verdicts, the busiest first."""
+    count = func.count()
+    query = (
+        select(VerdictRow.judge, VerdictRow.prompt_hash, count)
+        .where(VerdictRow.source == VerdictSource.LLM.value)
+        .group_by(VerdictRow.judge, VerdictRow.prompt_hash)
+        .order_by(count.desc(), VerdictRow.judge, VerdictRow.prompt_hash)
+    )
+    return {JudgeId(row[0], row[1]): row[2] for row in _rows(log, query)}
 
 
 def gone_through(log: Log) -> set[tuple[str, int]]:
@@ -250,6 +281,11 @@ def _is_copy() -> ColumnElement[bool]:
     same = ("cache_key", *_UNIT, "judge", "draw", "outcome", "reason", "quote")
     is_copy_of = [getattr(first, name) == getattr(VerdictRow, name) for name in same]
     return exists().where(*is_copy_of, ~first.counts, VerdictRow.counts, first.id < VerdictRow.id).correlate(VerdictRow)
+
+
+def _is_judge(judge: JudgeId) -> list[ColumnElement[bool]]:
+    same_prompt = VerdictRow.prompt_hash == judge.prompt if judge.prompt else VerdictRow.prompt_hash.is_(None)
+    return [VerdictRow.source == VerdictSource.LLM.value, VerdictRow.judge == judge.name, same_prompt]
 
 
 def _of_judge(judge: str | None) -> list[ColumnElement[bool]]:

@@ -18,6 +18,8 @@ from store.schema import (
     GateRow,
     ItemRow,
     MetricRow,
+    ModelCallRow,
+    ReviewSampleRow,
     RewardRow,
     RunRow,
     RunTrajectoryRow,
@@ -187,7 +189,8 @@ def outcome_sums(outcome: ColumnElement[str]) -> tuple[ColumnElement[int], ...]:
 
 def log_state(log: Log) -> tuple[Any, ...]:
     """A cheap fingerprint that changes whenever judged figures can have changed; the key of cached aggregates."""
-    tables = (VerdictRow.id, RewardRow.id, StepRow.id, VersionStateRow.id, GateRow.id, MetricRow.id, ItemRow.id)
+    judging = (VerdictRow.id, RewardRow.id, ItemRow.id, ReviewSampleRow.id, ModelCallRow.id)
+    tables = (*judging, StepRow.id, VersionStateRow.id, GateRow.id, MetricRow.id)
     columns = [select(func.max(column)).scalar_subquery() for column in tables]
     columns.append(select(func.max(TrajectoryRow.created_at)).scalar_subquery())
     columns.append(select(func.count()).select_from(StageRow).scalar_subquery())

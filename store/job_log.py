@@ -47,3 +47,27 @@ def read_lines(log: Log, job_id: int, *, after: int = 0, limit: int | None = Non
     with log.lookup() as connection:
         rows = connection.execute(query.order_by(JobLogRow.number).limit(limit)).all()
     return [LogLine(row.number, row.text, row.created_at) for row in rows]
+
+
+def last_lines(log: Log, job_id: int, count: int) -> list[LogLine]:
+    """The newest `count` lines, in order."""
+    columns = (JobLogRow.number, JobLogRow.text, JobLogRow.created_at)
+    query = select(*columns).where(JobLogRow.job_id == job_id).order_by(JobLogRow.number.desc()).limit(count)
+    with log.lookup() as connection:
+        rows = connection.execute(query).all()
+    return [LogLine(row.number, row.text, row.created_at) for row in reversed(rows)]
+
+
+def newest_lines(log: Log, job_ids: Sequence[int]) -> dict[int, LogLine]:
+    """The newest line of each job: how far it is. Jobs that have written nothing are left out."""
+    newest = (
+        select(JobLogRow.job_id, func.max(JobLogRow.number).label("number"))
+        .where(JobLogRow.job_id.in_(job_ids))
+        .group_by(JobLogRow.job_id)
+        .subquery()
+    )
+    columns = (JobLogRow.job_id, JobLogRow.number, JobLogRow.text, JobLogRow.created_at)
+    is_newest = (JobLogRow.job_id == newest.c.job_id) & (JobLogRow.number == newest.c.number)
+    with log.lookup() as connection:
+        rows = connection.execute(select(*columns).join(newest, is_newest)).all()
+    return {row.job_id: LogLine(row.number, row.text, row.created_at) for row in rows}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, update
 
 from store.database import AnyRow, Log, LogError
 from store.schema import JobRow, ScheduleRow, now
@@ -122,9 +122,27 @@ def list_jobs(
     pipeline: str | None = None,
     schedule: str | None = None,
     limit: int | None = 50,
+    offset: int = 0,
 ) -> list[JobRecord]:
-    """Those that meet every condition given, newest first."""
-    query = select(JobRow.__table__)
+    """Those that meet every condition given, newest first; `offset` of them are passed over."""
+    query = _those(select(JobRow.__table__), status, kind, pipeline, schedule)
+    with log.lookup() as connection:
+        rows = connection.execute(query.order_by(JobRow.id.desc()).limit(limit).offset(offset))
+        return [job_record(row) for row in rows]
+
+
+def count_jobs(
+    log: Log, *, status: JobStatus | None = None, kind: JobKind | None = None, schedule: str | None = None
+) -> int:
+    """How many `list_jobs` would find."""
+    with log.lookup() as connection:
+        found = connection.scalar(_those(select(func.count()).select_from(JobRow), status, kind, None, schedule))
+    return found or 0
+
+
+def _those(
+    query: Select[Any], status: JobStatus | None, kind: JobKind | None, pipeline: str | None, schedule: str | None
+) -> Select[Any]:
     if status is not None:
         query = query.where(JobRow.status == status.value)
     if kind is not None:
@@ -134,8 +152,7 @@ def list_jobs(
     if schedule is not None:
         named = select(ScheduleRow.id).where(ScheduleRow.name == schedule)
         query = query.where(JobRow.schedule_id == named.scalar_subquery())
-    with log.lookup() as connection:
-        return [job_record(row) for row in connection.execute(query.order_by(JobRow.id.desc()).limit(limit))]
+    return query
 
 
 def earlier_jobs(log: Log, job: JobRecord) -> list[JobRecord]:

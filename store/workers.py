@@ -2,13 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
 
 from sqlalchemy import select, update
 
 from store.database import Log, insert_new
 from store.schema import WorkerRow, now
 from store.vocabulary import JobKind
+
+SILENT_AFTER_S = 60.0
+"""A worker beats every ten seconds."""
+
+
+class WorkerState(StrEnum):
+    THERE = "there"
+    SILENT = "silent"
+    """Not heard of for a minute: killed, or its machine or network is gone."""
+    ENDED = "ended"
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,12 @@ class WorkerRecord:
     heartbeat_at: datetime
     stopped_at: datetime | None
     """None while it works, and after it was killed."""
+
+    def state(self, at: datetime) -> WorkerState:
+        if self.stopped_at is not None:
+            return WorkerState.ENDED
+        silent = at - self.heartbeat_at > timedelta(seconds=SILENT_AFTER_S)
+        return WorkerState.SILENT if silent else WorkerState.THERE
 
 
 def register_worker(

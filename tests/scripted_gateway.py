@@ -18,6 +18,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from store.database import Log
 from store.trajectories import StepToRecord, record_step
+from store.versions import live_version, set_version_state
+from store.vocabulary import VersionState
 
 
 @dataclass(frozen=True)
@@ -204,8 +206,16 @@ class RunningGateway:
         app = FastAPI()
         app.post("/sessions/{session}/v1/chat/completions")(self.scripted.complete)
         app.get("/health")(lambda: {"servers": {"live": True}})
+        app.post("/admin/promote/{version}")(self.promote)
         self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="error"))
         self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def promote(self, version: str, reason: str) -> dict[str, Any]:
+        """As the gateway's, without weights."""
+        before = live_version(self.scripted.log)
+        set_version_state(self.scripted.log, version, VersionState.LIVE, reason)
+        seconds = {"drain_s": 0.1, "reload_s": 0.2, "proof_s": 0.3}
+        return {"accepted": True, "before": before.name if before else None, **seconds}
 
     def __enter__(self) -> "RunningGateway":
         self._thread.start()

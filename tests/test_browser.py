@@ -1,5 +1,6 @@
 """One run in a real browser: what a person sees and does, and what their browser is made to do."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,13 +12,15 @@ from playwright.sync_api import Browser, Page, expect
 
 from dashboard.screenshots import open_browser, running_dashboard, wait_until_shown
 from store.database import open_log
+from store.jobs import list_jobs
 from store.trajectories import list_trajectories
 from store.turns import get_turns
 from store.verdicts import verdicts_of
+from store.versions import live_version
 from store.vocabulary import Outcome
 from tests.pages import HOSTILE, hostile_trajectory
 from tests.sample_log import build_sample_log
-from tests.scripted_gateway import free_port
+from tests.scripted_gateway import RunningGateway, Says, free_port
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -143,3 +146,66 @@ def test_pictures_of_every_page(database_url: str, tmp_path: Path) -> None:
     taken = [Path(line) for line in printed.splitlines()]
     assert {file.stem for file in taken} >= {"overview", "trajectories", "trajectory", "items", "training", "chat"}
     assert all(file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 20_000 for file in taken)
+
+
+def test_a_schedule_is_made_in_the_form_and_its_job_runs(page: Page, database_url: str, tmp_path: Path) -> None:
+    """From the empty form to the log of a job that a real worker did."""
+    log = open_log(database_url)
+    environment = {
+        "CHECKLOOP_DATABASE_URL": database_url,
+        "CHECKLOOP_HOME": str(tmp_path),
+        "CHECKLOOP_GATEWAY__PORT": str(free_port()),
+    }
+    with running_dashboard(environment) as url:
+        page.goto(f"{url}/jobs")
+        page.get_by_role("button", name="New schedule").click(timeout=30_000)
+        name = page.get_by_role("textbox", name="Name")
+        name.fill("tidy")
+        name.press("Tab")
+        cron = page.get_by_role("textbox", name="Cron expression")
+        cron.fill("61 * * * *")
+        expect(page.get_by_text("is no cron expression")).to_be_visible(timeout=30_000)
+        cron.fill("15 4 * * *")
+        expect(page.get_by_text("04:15")).to_have_count(5, timeout=30_000)
+        jobs = page.get_by_role("textbox", name="Jobs, in order")
+        jobs.fill("prune keep=3")
+        jobs.press("Tab")
+        page.get_by_role("button", name="Create schedule").click(timeout=30_000)
+        page.wait_for_url(lambda address: "schedule=tidy" in address, timeout=30_000)
+        page.get_by_role("button", name="Run now").click(timeout=30_000)
+        page.get_by_text("waits for a worker").wait_for(timeout=30_000)
+        page.goto(page.url)
+        page.get_by_text("waits for a worker").wait_for(timeout=30_000)
+        worker = [sys.executable, "-m", "checkloop", "worker", "--once", "--kinds", "prune"]
+        subprocess.run(worker, check=True, env=os.environ | environment, timeout=120, capture_output=True)
+        expect(page.locator(".cl-badge", has_text="done")).to_be_visible(timeout=30_000)
+        (job,) = list_jobs(log, schedule="tidy")
+        page.get_by_role("link", name=f"job {job.id}").click()
+        expect(page.get_by_text("0 versions, 0 MiB").first).to_be_visible(timeout=30_000)
+    log.close()
+
+
+def test_a_version_is_promoted_and_rolled_back(page: Page, database_url: str) -> None:
+    log = open_log(database_url)
+    gateway = RunningGateway(log, lambda body: Says("hello"))
+    environment = {"CHECKLOOP_DATABASE_URL": database_url, "CHECKLOOP_GATEWAY__PORT": str(gateway.port)}
+    with gateway, running_dashboard(environment) as url:
+        page.goto(f"{url}/training?version=v0002")
+        page.get_by_role("button", name="Promote …").click(timeout=60_000)
+        page.get_by_role("button", name="Promote v0002").click(timeout=30_000)
+        expect(page.get_by_text("v0002 is live after")).to_be_visible(timeout=60_000)
+        page.get_by_role("button", name="Roll back to v0003 …").click(timeout=30_000)
+        page.get_by_role("button", name="Roll back to v0003", exact=True).click(timeout=30_000)
+        expect(page.get_by_text("v0003 is live after")).to_be_visible(timeout=60_000)
+        live = live_version(log)
+        assert live is not None and live.name == "v0003"
+    log.close()
+
+
+def test_a_regression_is_looked_at_side_by_side(page: Page, dashboard: str) -> None:
+    page.goto(f"{dashboard}/compare")
+    expect(page.get_by_role("heading", name="Scenarios, regressions first")).to_be_visible(timeout=60_000)
+    page.locator("table a").first.click()
+    expect(page.get_by_role("heading", name="Turn 1")).to_be_visible(timeout=30_000)
+    assert query(page)["scenario"]
+    assert page.locator(".cl-differs").count() > 0

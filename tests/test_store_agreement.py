@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 
 from store.agreement import (
+    JudgeId,
     anchor_verdicts,
     gone_through,
+    judges_of,
+    pairs_of_judges,
     pairs_with_checks,
     pairs_with_people,
     repeated_verdicts,
 )
-from store.database import Log
+from store.database import Log, LogError
 from store.objections import retire_item
 from store.records import Scenario
 from store.review_samples import ANCHORS, ReviewSample, add_review_batch
@@ -188,3 +191,20 @@ def test_anchor_verdicts_in_order_with_what_a_person_says(log: Log, scenario: Sc
     found = [(v.outcome, v.person, v.created_at) for v in anchor_verdicts(log)]
     assert found == [("PASS", "PASS", moments[0]), ("FAIL", "PASS", moments[2]), ("FAIL", None, moments[2])]
     assert anchor_verdicts(log, judge="nobody") == []
+
+
+def test_the_newest_verdicts_of_two_judges_are_paired(log: Log, scenario: Scenario) -> None:
+    said(log, scenario, "FAIL")
+    said(log, scenario, "PASS")
+    said(log, scenario, "FAIL", prompt_hash="b" * 64)
+    said(log, scenario, "PASS", judge="other", prompt_hash=None)
+    said(log, scenario, "PASS", judge="other", prompt_hash=None, draw=1)
+    said(log, scenario, "PASS", "answers-thanks")
+    first, other = JudgeId("big-judge", "a" * 64), JudgeId("other", None)
+    (pair,) = pairs_of_judges(log, first, other)
+    assert (pair.reference, pair.judged, pair.judge) == (Outcome.PASS, Outcome.PASS, "other")
+    (pair,) = pairs_of_judges(log, JudgeId("big-judge", "b" * 64), other)
+    assert pair.reference == Outcome.FAIL
+    assert judges_of(log) == {first: 3, other: 2, JudgeId("big-judge", "b" * 64): 1}
+    with pytest.raises(LogError, match="agrees with itself"):
+        pairs_of_judges(log, other, other)

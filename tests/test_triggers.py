@@ -8,8 +8,7 @@ from store.vocabulary import ExitReason, JobKind
 from train.errors import JobRefused
 from train.job_payloads import describe_jobs, read_jobs
 from train.retries import retry_delay
-from train.schedule_commands import read_options
-from train.triggers import AfterJob, CronTimes, JudgedTurns, next_times, read_trigger, zone_of
+from train.triggers import AfterJob, CronTimes, JudgedTurns, choose_trigger, next_times, read_trigger, zone_of
 
 BERLIN = "Europe/Berlin"
 
@@ -80,14 +79,14 @@ def test_a_cron_expression_that_cannot_be_is_refused(expression: str, message: s
 
 
 def test_the_options_of_the_command_line_name_one_trigger() -> None:
-    assert read_options(None, "200-judged-turns", None) == JudgedTurns(every=200)
-    assert read_options(None, None, JobKind.ROLLOUT) == AfterJob(job=JobKind.ROLLOUT)
-    assert read_options(None, None, None) is None
+    assert choose_trigger(None, "200-judged-turns", None) == JudgedTurns(every=200)
+    assert choose_trigger(None, None, JobKind.ROLLOUT) == AfterJob(job=JobKind.ROLLOUT)
+    assert choose_trigger(None, None, None) is None
     with pytest.raises(JobRefused, match="one trigger"):
-        read_options("* * * * *", None, JobKind.TRAIN)
+        choose_trigger("* * * * *", None, JobKind.TRAIN)
     for text in ("200", "0-judged-turns", "many-judged-turns"):
         with pytest.raises(JobRefused, match="such as 200-judged-turns"):
-            read_options(None, text, None)
+            choose_trigger(None, text, None)
     with pytest.raises(JobRefused, match="no time zone 'Mars/Olympus'"):
         zone_of("Mars/Olympus")
 

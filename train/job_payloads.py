@@ -1,6 +1,7 @@
 """What each kind of job can be told, checked when it is queued; the words of the command line to jobs. Pure."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -97,6 +98,15 @@ def read_jobs(words: Sequence[str], *, priority: int = 0, max_attempts: int = MA
     return check_pipeline(jobs)
 
 
+def read_job_line(line: str, *, priority: int = 0, max_attempts: int = MAX_ATTEMPTS) -> list[NewJob]:
+    """The same from one line, quoted as in a shell: `describe_jobs` read back. Raises JobRefused."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise JobRefused(f"the jobs cannot be read: {str(error).lower()}") from error
+    return read_jobs(words, priority=priority, max_attempts=max_attempts)
+
+
 def check_pipeline(jobs: Sequence[NewJob]) -> list[NewJob]:
     """The jobs with payloads as they will be stored. Raises JobRefused for an option that cannot be, an empty pipeline,
     and a gate that nothing gives a candidate."""
@@ -126,7 +136,7 @@ def describe_jobs(jobs: Sequence[NewJob]) -> str:
     words = []
     for job in jobs:
         words += [job.kind.value, *(f"{key}={_word(value)}" for key, value in job.payload.items())]
-    return " ".join(words)
+    return shlex.join(words)
 
 
 def _value(text: str) -> Any:

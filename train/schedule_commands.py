@@ -10,7 +10,6 @@ from store.vocabulary import JobKind, MissedRuns, Overlap
 if TYPE_CHECKING:
     from store.database import Log
     from store.schedules import Firing
-    from train.triggers import Trigger
 
 app = typer.Typer(help="When which jobs are queued.", no_args_is_help=True)
 JobsArgument = Annotated[
@@ -45,8 +44,9 @@ def add(
     from train.errors import JobRefused
     from train.job_payloads import read_jobs
     from train.scheduler import create_schedule
+    from train.triggers import choose_trigger
 
-    trigger = read_options(cron, every, after)
+    trigger = choose_trigger(cron, every, after)
     if trigger is None:
         raise JobRefused("when? Give one of --cron, --every and --after")
     pipeline = read_jobs(jobs, priority=priority, max_attempts=attempts)
@@ -82,8 +82,9 @@ def edit(
     from store.schema import now
     from train.job_payloads import read_jobs
     from train.scheduler import edit_schedule
+    from train.triggers import choose_trigger
 
-    trigger = read_options(cron, every, after)
+    trigger = choose_trigger(cron, every, after)
     pipeline = read_jobs(jobs, priority=priority, max_attempts=attempts) if jobs else []
     log = open_configured(config)
     edit_schedule(log, name, at=now(), trigger=trigger, jobs=pipeline, zone=tz, missed=missed, overlap=overlap)
@@ -151,21 +152,6 @@ def remove(name: str, config: ConfigOption = None) -> None:
 
     left = remove_schedule(open_configured(config), name)
     typer.echo(f"{name} is removed" + (f"; {left} of its jobs are unfinished and stay" if left else ""))
-
-
-def read_options(cron: str | None, every: str | None, after: JobKind | None) -> "Trigger | None":
-    """The trigger that the options name, None if they name none. Raises JobRefused for two of them, or a bad one."""
-    from train.errors import JobRefused
-    from train.triggers import AfterJob, read_every, read_trigger
-
-    given = [option for option in (cron, every, after) if option is not None]
-    if len(given) > 1:
-        raise JobRefused("give one of --cron, --every and --after: a schedule has one trigger")
-    if cron is not None:
-        return read_trigger({"kind": "cron", "expression": cron})
-    if every is not None:
-        return read_every(every)
-    return AfterJob(job=after) if after is not None else None
 
 
 def _show(log: "Log", name: str) -> None:

@@ -96,6 +96,18 @@ def read_every(text: str) -> JudgedTurns:
     return JudgedTurns(every=int(found[1]))
 
 
+def choose_trigger(cron: str | None, every: str | None, after: JobKind | None) -> Trigger | None:
+    """The trigger that the one option given names, None if none is. Raises JobRefused for two of them, or a bad one."""
+    given = [option for option in (cron, every, after) if option is not None]
+    if len(given) > 1:
+        raise JobRefused("give one of --cron, --every and --after: a schedule has one trigger")
+    if cron is not None:
+        return read_trigger({"kind": "cron", "expression": cron})
+    if every is not None:
+        return read_every(every)
+    return AfterJob(job=after) if after is not None else None
+
+
 def zone_of(name: str) -> ZoneInfo:
     """Raises JobRefused for an unknown time zone."""
     try:

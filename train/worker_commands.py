@@ -1,7 +1,6 @@
 """`checkloop worker`: a process that does the jobs."""
 
 import signal
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,18 +70,16 @@ def _show(log: "Log") -> None:
     from store.jobs import list_jobs
     from store.schema import now
     from store.vocabulary import JobStatus
-    from store.workers import list_workers
-    from train.worker import BEAT_EVERY_S
+    from store.workers import WorkerState, list_workers
 
     running = {job.lease_owner: job for job in list_jobs(log, status=JobStatus.RUNNING, limit=None)}
     table = Table("worker", "machine", "process", "accelerators", "last heard of (UTC)", "does")
     for one in list_workers(log):
         job = running.get(one.name)
         does = f"job {job.id} ({job.kind})" if job else "waits"
-        if one.stopped_at is not None:
-            does = "ended"
-        elif now() - one.heartbeat_at > timedelta(seconds=6 * BEAT_EVERY_S):
-            does = "is silent"
+        state = one.state(now())
+        if state is not WorkerState.THERE:
+            does = "ended" if state is WorkerState.ENDED else "is silent"
         heard = f"{one.heartbeat_at:%Y-%m-%d %H:%M:%S}"
         table.add_row(one.name, one.host, str(one.pid), ", ".join(one.accelerators), heard, does)
     Console().print(table)

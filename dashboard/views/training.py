@@ -3,7 +3,7 @@
 Reads runs, metrics, versions and stages; the curves and the stages follow the log while something runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import streamlit as st
@@ -11,13 +11,16 @@ import streamlit as st
 from dashboard.boundary import guard, run_page
 from dashboard.charts import CurvePoint, metric_curve
 from dashboard.format import ago, figures, moment, percent, plural, seconds
+from dashboard.job_actions import say_outcome
 from dashboard.links import TRAINING, TRAJECTORIES, address
-from dashboard.text import escape, link, show, show_empty, soft, state_badge, status_badge, table
+from dashboard.text import chip, escape, link, show, show_empty, soft, state_badge, status_badge, table
+from dashboard.version_actions import show_actions
 from store.database import Log
 from store.figures import VersionFigures, run_summaries, version_figures
 from store.runs import RunRecord, list_runs, metrics_of
 from store.settings import Settings
 from store.stages import StageRecord, list_loops, list_stages
+from store.traffic import pinned_versions
 from store.versions import GateDecision, list_gate_decisions
 from store.vocabulary import JobStatus
 
@@ -37,6 +40,7 @@ CURVES: tuple[tuple[str, str, str], ...] = (
 
 
 def show_training(log: Log, settings: Settings) -> None:
+    say_outcome()
     runs = list_runs(log)
     loops = list_loops(log)
     versions = version_figures(log)
@@ -50,7 +54,8 @@ def show_training(log: Log, settings: Settings) -> None:
         show_live_part(log)
     decisions = list_gate_decisions(log)
     if versions:
-        show_versions(versions)
+        show_versions(versions, pinned_versions(log))
+        show_actions(log, settings, decisions)
     if decisions:
         show_decisions(decisions)
 
@@ -170,13 +175,13 @@ def show_stages(loop: str, stages: Sequence[StageRecord]) -> None:
     show(table(("status", "stage", "took", "", "result"), rows, numeric=(2,), fill=True))
 
 
-def show_versions(versions: Sequence[VersionFigures]) -> None:
+def show_versions(versions: Sequence[VersionFigures], pins: Mapping[str, str]) -> None:
     st.subheader("Versions", anchor=False)
     now = datetime.now(UTC)
     rows = [
         (
             state_badge(version.state),
-            f"<b>{escape(version.name)}</b>",
+            f"<b>{escape(version.name)}</b>" + (f" {chip('pinned')}" if version.name in pins else ""),
             escape(version.parent or "–"),
             escape(version.run or "–"),
             escape(f"{moment(version.since)} ({ago(version.since, now)})"),

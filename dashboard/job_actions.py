@@ -1,0 +1,116 @@
+"""What a person does on the page of jobs and schedules, as callbacks of its widgets.
+
+Each opens the log of the settings and does one thing, by the function that the command calls. What came of it, or what
+was wrong, is left in the session for the page to say.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec
+
+import streamlit as st
+from sqlalchemy.exc import SQLAlchemyError
+
+from agent.vllm_client import ServerError
+from dashboard.boundary import connect
+from store.database import Log, LogError
+from store.jobs import cancel_job, retry_job, submit_pipeline
+from store.schedules import remove_schedule
+from store.schema import now
+from store.settings import Settings, SettingsError, load_settings
+from store.vocabulary import FiringOutcome
+from train.errors import TrainingFailed
+from train.job_payloads import read_job_line
+from train.scheduler import pause_schedule, resume_schedule, run_schedule
+
+PROBLEM = "action-problem"
+"""Key of what was wrong with the last action."""
+DONE = "action-done"
+"""Key of what came of it."""
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+
+
+def action(body: Callable[Concatenate[Log, Settings, P], str]) -> Callable[P, None]:
+    """`body` as a callback: given the log and the settings; the sentence it returns, or what it raises, is said."""
+
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        for key in (PROBLEM, DONE):
+            st.session_state.pop(key, None)
+        try:
+            settings = load_settings()
+            st.session_state[DONE] = body(connect(settings), settings, *args, **kwargs)
+        except (TrainingFailed, LogError, SettingsError, ServerError) as error:
+            st.session_state[PROBLEM] = str(error)
+        except SQLAlchemyError as error:
+            logger.exception("an action failed in the database")
+            first = str(getattr(error, "orig", None) or error).splitlines()[0]
+            st.session_state[PROBLEM] = f"The database refused it: {first}"
+
+    return run
+
+
+def say_outcome() -> None:
+    """What came of the last action, once: a note in passing for what went well, a message that stays for the rest."""
+    if done := st.session_state.pop(DONE, None):
+        st.toast(done, icon=":material/check:")
+    if problem := st.session_state.pop(PROBLEM, None):
+        st.error(escape_markdown(problem), icon=":material/error:")
+
+
+def escape_markdown(text: str) -> str:
+    """As text in a Streamlit message, which renders Markdown: what it quotes may be anything."""
+    return "".join(f"\\{character}" if character in "\\`*_{}[]()#+-.!|<>$~:&" else character for character in text)
+
+
+def go(**parameters: str | int) -> None:
+    """Opens a view of the page: its address is made of these parameters alone."""
+    st.query_params.from_dict({name: str(value) for name, value in parameters.items()})
+
+
+@action
+def cancel(log: Log, settings: Settings, job_id: int) -> str:
+    found = cancel_job(log, job_id)
+    return f"Job {job_id} is {found.status}" if found.ended_at else f"Job {job_id} is asked to stop"
+
+
+@action
+def retry(log: Log, settings: Settings, job_id: int) -> str:
+    retry_job(log, job_id)
+    return f"Job {job_id} is queued again"
+
+
+@action
+def submit_typed(log: Log, settings: Settings, line: str, priority: str, attempts: str) -> str:
+    """Queues the jobs that stand in these widgets as one pipeline, and opens its first one."""
+    state = st.session_state
+    jobs = read_job_line(str(state[line]), priority=int(state[priority]), max_attempts=int(state[attempts]))
+    ids = submit_pipeline(log, jobs)
+    go(job=ids[0])
+    return f"Queued: {', '.join(f'job {job_id}' for job_id in ids)}"
+
+
+@action
+def run_now(log: Log, settings: Settings, name: str) -> str:
+    firing = run_schedule(log, name, now())
+    return f"{name}: queued" if firing.outcome is FiringOutcome.QUEUED else f"{name}: {firing.outcome}, {firing.reason}"
+
+
+@action
+def pause(log: Log, settings: Settings, name: str) -> str:
+    pause_schedule(log, name)
+    return f"{name} is paused; what is queued already runs"
+
+
+@action
+def resume(log: Log, settings: Settings, name: str) -> str:
+    resume_schedule(log, name, now())
+    return f"{name} fires again"
+
+
+@action
+def remove(log: Log, settings: Settings, name: str) -> str:
+    left = remove_schedule(log, name)
+    go()
+    return f"{name} is removed" + (f"; {left} of its jobs are unfinished and stay" if left else "")

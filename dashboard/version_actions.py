@@ -1,0 +1,163 @@
+"""What a person does with policy versions on the training page: promote, roll back, pin; each asked for once more.
+
+The commands `checkloop policy promote`, `rollback` and `pin` call the same functions. What changes who answers goes
+through the running gateway, which proves it; without one it is said how to start it.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+import streamlit as st
+
+from dashboard.boundary import guard
+from dashboard.format import figures, moment
+from dashboard.gateway_status import GatewayState, ask_gateway
+from dashboard.job_actions import action, escape_markdown
+from dashboard.links import TRAINING
+from dashboard.promotions import promotions
+from dashboard.text import escape, show, soft, state_badge, status_badge
+from store.database import Log, LogError
+from store.schema import now
+from store.settings import Settings
+from store.traffic import pin_version, pinned_versions
+from store.versions import PRUNED, GateDecision, PolicyVersion, list_versions, previous_live
+from store.vocabulary import VERSION_TRANSITIONS, VersionState
+
+POLL = "1s"
+SHOWN_FOR = timedelta(minutes=10)
+"""How long the outcome of a promotion stands on the page."""
+REASON = "version-reason"
+
+
+def show_actions(log: Log, settings: Settings, decisions: Sequence[GateDecision]) -> None:
+    """A version to choose, and what can be done with it."""
+    newest = promotions().newest
+    if newest is not None and not newest.over.is_set():
+        follow_promotion()
+    else:
+        show_promotion()
+    versions = list_versions(log)
+    pins = pinned_versions(log)
+    names = [version.name for version in reversed(versions)]
+    with st.container(horizontal=True, vertical_alignment="bottom", key="version-actions"):
+        chosen = st.selectbox("Version", names, key="version", bind="query-params", width=150)
+        version = next(one for one in versions if one.name == chosen)
+        refusal = why_not_promoted(version)
+        if st.button("Promote …", icon=":material/upgrade:", key="promote", disabled=bool(refusal), help=refusal):
+            confirm_promotion(settings, version, decisions, "Promote")
+        before = _before(log)
+        label = f"Roll back to {before.name} …" if before else "Roll back …"
+        if st.button(label, icon=":material/undo:", key="rollback", disabled=before is None) and before:
+            confirm_promotion(settings, before, decisions, "Roll back")
+        pinned = version.name in pins
+        label = f"Unpin {version.name} …" if pinned else f"Pin {version.name} …"
+        if st.button(label, icon=":material/keep:", key="pin", help="A pinned version is not pruned."):
+            confirm_pin(version, pins)
+
+
+def why_not_promoted(version: PolicyVersion) -> str | None:
+    """Why a version cannot be made live; None if it can."""
+    if version.state is VersionState.LIVE:
+        return f"{version.name} is live."
+    if VersionState.LIVE not in VERSION_TRANSITIONS[version.state]:
+        return f"{version.name} is {version.state}: it cannot be made live."
+    if PRUNED in version.figures:
+        return f"The weights of {version.name} have been pruned."
+    return None
+
+
+def _before(log: Log) -> PolicyVersion | None:
+    try:
+        return previous_live(log)
+    except LogError:
+        return None
+
+
+@st.fragment(run_every=POLL)
+def follow_promotion() -> None:
+    """The promotion that goes on; the whole page is drawn anew when it has ended, for states have changed."""
+    guard(TRAINING.title, show_promotion)
+    newest = promotions().newest
+    if newest is None or newest.over.is_set():
+        st.rerun()
+
+
+def show_promotion() -> None:
+    """How the newest promotion stands; nothing if there was none lately."""
+    newest = promotions().newest
+    if newest is None:
+        return
+    age = now() - newest.since
+    if not newest.over.is_set():
+        seconds = age.total_seconds()
+        show(f'<div class="cl-busy">{escape(newest.version)} is being loaded and proved, {seconds:.0f} s</div>')
+    elif age < SHOWN_FOR and newest.problem:
+        st.error(escape_markdown(newest.problem), icon=":material/error:")
+    elif age < SHOWN_FOR:
+        st.success(escape_markdown(newest.said), icon=":material/check:")
+
+
+@st.dialog("Change what is live?")
+def confirm_promotion(
+    settings: Settings, version: PolicyVersion, decisions: Sequence[GateDecision], label: str
+) -> None:
+    """What speaks for the version, a reason to record, and the button that does it."""
+    show(f'<div class="cl-row"><b>{escape(version.name)}</b>{state_badge(version.state)}</div>')
+    of_it = [decision for decision in decisions if decision.candidate == version.name]
+    for decision in of_it:
+        show(
+            f'<div class="cl-row">{status_badge("passed" if decision.passed else "refused")}'
+            f"{soft(f'gate against {decision.live}, {moment(decision.created_at)} UTC')}</div>"
+            f"<p>{escape(decision.reason)}<br>{soft(figures(decision.figures))}</p>"
+        )
+    if not of_it:
+        show(soft("The gate has not decided on it: nobody has held it against the live version."))
+    st.text_input("Reason", "by hand", key=REASON, help="Recorded with the change.")
+    absent = ask_gateway(settings.gateway_url) is not GatewayState.READY
+    if absent:
+        show('<div class="cl-refused">The gateway is not running. Start it first: <code>checkloop up</code></div>')
+    with st.container(horizontal=True):
+        done = st.button(
+            f"{label} {version.name}" if label == "Promote" else f"{label} to {version.name}",
+            type="primary",
+            key="promote-yes",
+            disabled=absent,
+            on_click=start_promotion,
+            args=(version.name,),
+        )
+        if st.button("Leave it", key="promote-no") or done:
+            st.rerun()
+
+
+@st.dialog("Pruning")
+def confirm_pin(version: PolicyVersion, pins: Mapping[str, str]) -> None:
+    pinned = version.name in pins
+    said = f"pinned: {pins[version.name]}" if pinned else "not pinned: old versions lose their weights by and by"
+    show(f"<b>{escape(version.name)}</b> {soft(said)}")
+    st.text_input("Reason", "by hand", key=REASON, help="Recorded with the change.")
+    with st.container(horizontal=True):
+        done = st.button(
+            "Unpin it" if pinned else "Pin it",
+            type="primary",
+            key="pin-yes",
+            on_click=set_pin,
+            args=(version.name, not pinned),
+        )
+        if st.button("Leave it", key="pin-no") or done:
+            st.rerun()
+
+
+@action
+def start_promotion(log: Log, settings: Settings, version: str) -> str:
+    promotions().start(settings, version, _reason())
+    return f"{version} is being loaded"
+
+
+@action
+def set_pin(log: Log, settings: Settings, version: str, pinned: bool) -> str:
+    pin_version(log, version, _reason(), pinned=pinned)
+    return f"{version} is {'pinned' if pinned else 'not pinned'}"
+
+
+def _reason() -> str:
+    return str(st.session_state.get(REASON) or "").strip() or "by hand"

@@ -1,0 +1,164 @@
+"""Judges: how far they agree with people, with checks, with themselves and with each other, and what they cost.
+
+Reads store.agreement and store.model_calls; what is measured is in reward/, as for `checkloop judge agreement`. Every
+choice stands in the address.
+"""
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from dashboard.boundary import counted, run_page
+from dashboard.format import plural
+from dashboard.judge_tables import agreement_rows, cost_rows, disagreement_rows, drift_rows, flip_rows, judge_name
+from dashboard.links import JUDGES
+from dashboard.text import show, show_empty, soft
+from reward.agreement import Agreement, measure_agreement, measure_by
+from reward.stability import DriftLine, FlipRate, measure_drift, measure_flips
+from store.agreement import (
+    JudgeId,
+    Pair,
+    Repeat,
+    anchor_verdicts,
+    judges_of,
+    pairs_of_judges,
+    pairs_with_checks,
+    pairs_with_people,
+    repeated_verdicts,
+)
+from store.database import Log
+from store.model_calls import call_totals
+from store.played import words_of
+from store.settings import Settings
+from store.vocabulary import Outcome, Period
+
+SEED = 1
+RANDOM, REVIEWED, CHECKS = "people, random share", "people, all reviewed", "code checks"
+WHOLE = "judge alone"
+STRATA = {WHOLE: None, "item kind": "kind", "channel": "channel", "version": "version"}
+SHOWN = 20
+ALL = "all"
+
+MEANING = {
+    RANDOM: "Turns drawn at random that a person has gone through item by item: these figures are unbiased.",
+    REVIEWED: "All turns that people said something about: biased towards what was put up for review.",
+    CHECKS: "Items that carry a check, which the LLM judged beside: `checkloop judge --calibrate`.",
+}
+WHAT_TO_DO = {
+    RANDOM: ("No randomly drawn turn has been gone through", "checkloop judge sample"),
+    REVIEWED: ("No person has judged what a judge has", "checkloop judge say TRAJECTORY TURN ITEM PASS --person NAME"),
+    CHECKS: ("No LLM has judged an item that carries a check", "checkloop judge --calibrate"),
+}
+
+
+def show_judges(log: Log, settings: Settings) -> None:
+    judges = counted(log, judges_of)
+    totals = counted(log, call_totals)
+    reviewed = counted(log, pairs_with_people)
+    if not judges and not totals and not reviewed:
+        hint = "Code checks have decided all there is. Name an LLM judge in checkloop.toml, or play the demo first."
+        show_empty("No judge has spoken yet", hint, "make demo")
+        return
+    show_agreement(log)
+    show_two(log, list(judges))
+    show_stability(log)
+    st.subheader("Cost", anchor=False, help="Every call to a judge, annotator, simulator or user that the log holds.")
+    if totals:
+        show(cost_rows(totals))
+    else:
+        show(soft("No call to a model has been recorded."))
+
+
+def show_agreement(log: Log) -> None:
+    st.subheader("Agreement", anchor=False, help="Under each figure: its 95 % bootstrap interval over dialogues.")
+    with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
+        known = next((n for n, one in enumerate(MEANING) if counted(log, agreement_of, against=one, by=None)), 0)
+        against = st.selectbox("Held against", list(MEANING), known, key="against", bind="query-params", width=220)
+        by = st.selectbox("By", list(STRATA), key="by", bind="query-params", width=160)
+    rows = counted(log, agreement_of, against=against, by=STRATA[by])
+    if not rows:
+        show_empty(WHAT_TO_DO[against][0], MEANING[against], WHAT_TO_DO[against][1])
+        return
+    show(soft(MEANING[against]))
+    show(agreement_rows(rows, ("judge",) if by == WHOLE else ("judge", by)))
+
+
+def agreement_of(log: Log, *, against: str, by: str | None) -> dict[tuple[str, ...], Agreement]:
+    """Every judge against people or checks; with `by` (a field of Pair) each of its values apart."""
+    pairs = pairs_with_checks(log) if against == CHECKS else pairs_with_people(log)
+    if against == RANDOM:
+        pairs = [pair for pair in pairs if pair.unbiased]
+
+    def key(pair: Pair) -> tuple[str, ...]:
+        name = judge_name(JudgeId(pair.judge, pair.prompt))
+        return (name,) if by is None else (name, str(getattr(pair, by)))
+
+    return measure_by(pairs, key, SEED)
+
+
+def show_two(log: Log, judges: Sequence[JudgeId]) -> None:
+    st.subheader("Two judges on the same turns", anchor=False)
+    if len(judges) < 2:
+        show(soft("Only one LLM judge has spoken. `checkloop judge --beside --model NAME` lets another one speak too."))
+        return
+    names = [judge_name(judge) for judge in judges]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        first = st.selectbox("One judge", names, 0, key="first", bind="query-params", width=330)
+        second = st.selectbox("and another", names, 1, key="second", bind="query-params", width=330)
+    if first == second:
+        show(soft("Choose two different judges."))
+        return
+    chosen = {"first": judges[names.index(first)], "second": judges[names.index(second)]}
+    pairs = counted(log, pairs_of_judges, **chosen)
+    if not pairs:
+        show(soft("They have no turn in common."))
+        return
+    show(agreement_rows({(second,): counted(log, agreement_of_two, **chosen)}, (f"held against {first}",)))
+    differing = [pair for pair in pairs if {pair.reference, pair.judged} == {Outcome.PASS, Outcome.FAIL}]
+    if differing:
+        some = differing[-SHOWN:][::-1]
+        show(soft(f"They differ on {plural(len(differing), 'item')}; the newest {len(some)}:"))
+        questions = {number: words.question for number, words in words_of(log, (p.item_id for p in some)).items()}
+        show(disagreement_rows(some, questions, first, second))
+
+
+def agreement_of_two(log: Log, *, first: JudgeId, second: JudgeId) -> Agreement:
+    """The second judge held against the first."""
+    return measure_agreement(pairs_of_judges(log, first, second), SEED)
+
+
+def show_stability(log: Log) -> None:
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.subheader("Flips", anchor=False, help="How often a judge that is asked the same again says something else.")
+        flips = counted(log, flips_of)
+        if flips:
+            show(flip_rows(flips))
+        else:
+            show(soft("No LLM judge has been asked the same twice: set judging.draws above 1."))
+    with right:
+        st.subheader("Drift", anchor=False, help="A judge over time on the anchor set, a fixed set of turns.")
+        periods = [period.value for period in Period]
+        per = st.segmented_control(
+            "Per", periods, default=Period.WEEK.value, required=True, key="per", bind="query-params"
+        )
+        lines = counted(log, drift_of, per=Period(per))
+        if lines:
+            show(drift_rows(lines))
+        else:
+            show(soft("No judge has judged the anchor set twice: `checkloop judge sample --anchors 50` fixes one."))
+
+
+def flips_of(log: Log) -> dict[str, FlipRate]:
+    """By judge."""
+    by_judge: dict[str, list[Repeat]] = {}
+    for repeat in repeated_verdicts(log):
+        by_judge.setdefault(judge_name(JudgeId(repeat.judge, repeat.prompt)), []).append(repeat)
+    return {name: measure_flips(by_judge[name], SEED) for name in sorted(by_judge)}
+
+
+def drift_of(log: Log, *, per: Period) -> list[DriftLine]:
+    return measure_drift(anchor_verdicts(log), per, SEED)
+
+
+run_page(JUDGES.title, show_judges)

@@ -1,0 +1,86 @@
+"""What the page of judges says of them, over the sample log with two judges and a person in it."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from dashboard.links import JUDGES
+from reward.agreement import measure_agreement
+from store.agreement import JudgeId, pairs_of_judges, pairs_with_people
+from store.database import Log
+from store.model_calls import ModelCall, add_model_calls
+from store.verdicts import Verdict, add_verdicts, verdicts_of
+from store.vocabulary import ModelRole, Outcome, VerdictSource
+from tests.pages import HOSTILE, html, ids, open_page
+
+BIG, SMALL = JudgeId("big-judge", "a" * 64), JudgeId("small-judge", "b" * 64)
+OTHER = {Outcome.PASS: Outcome.FAIL, Outcome.FAIL: Outcome.PASS}
+
+
+def speak(log: Log, judge: JudgeId, wrong: float, source: VerdictSource = VerdictSource.LLM, draw: int = 0) -> None:
+    """The judge says what the checks said, but for a share of it."""
+    rng = random.Random(f"{judge.name} {draw}")
+    verdicts: list[Verdict] = []
+    for of_one in verdicts_of(log, ids(log)[:30]).values():
+        for verdict in of_one:
+            if verdict.outcome == Outcome.UNSCORED:
+                continue
+            outcome = OTHER[verdict.outcome] if rng.random() < wrong else verdict.outcome
+            step = 0 if outcome == Outcome.PASS else None
+            about = {"source": source, "judge": judge.name, "prompt_hash": judge.prompt, "draw": draw}
+            counts = source == VerdictSource.HUMAN
+            again = {"outcome": outcome, "step_index": step, "counts": counts, "reason": f"{rng.random()}", "id": None}
+            verdicts.append(replace(verdict, **about, **again, created_at=None))
+    add_verdicts(log, verdicts)
+
+
+@pytest.fixture
+def judged(sample: Log) -> Log:
+    speak(sample, BIG, 0.1)
+    speak(sample, BIG, 0.1, draw=1)
+    speak(sample, SMALL, 0.3)
+    speak(sample, JudgeId("ann", None), 0.0, VerdictSource.HUMAN)
+    calls = {"prompt_tokens": 1000, "cached_tokens": 250, "completion_tokens": 40, "latency_ms": 9.0, "items": 5}
+    priced = [ModelCall(ModelRole.JUDGE, "big-judge", "a", usd=0.002, **calls) for _ in range(10)]
+    unpriced = [ModelCall(ModelRole.JUDGE, "small-judge", "b", usd=None, **calls)]
+    add_model_calls(sample, priced + unpriced)
+    return sample
+
+
+def test_agreement_with_people_is_that_of_the_command(judged: Log) -> None:
+    said_there = html(open_page(JUDGES, against="people, all reviewed"))
+    for judge in (BIG, SMALL):
+        pairs = [pair for pair in pairs_with_people(judged) if pair.judge == judge.name]
+        found = measure_agreement(pairs, 1)
+        assert found.kappa.value is not None and found.raw.value is not None
+        row = said_there.split(f"<td>{judge.name} @{'a' * 8 if judge is BIG else 'b' * 8}</td>")[1].split("</tr>")[0]
+        assert f">{len(pairs):,}<" in row and f"<b>{found.kappa.value:.2f}</b>" in row
+        assert f"<b>{100 * found.raw.value:.1f} %</b>" in row
+    by_kind = html(open_page(JUDGES, against="people, all reviewed", by="item kind"))
+    assert "<td>response_received</td>" in by_kind and "<td>reply_mentions</td>" in by_kind
+
+
+def test_nothing_drawn_at_random_says_how_to_draw_and_checks_come_first_instead(judged: Log) -> None:
+    assert "checkloop judge sample" in html(open_page(JUDGES, against="people, random share"))
+    app = open_page(JUDGES)
+    assert app.selectbox(key="against").value == "people, all reviewed"
+
+
+def test_two_judges_flips_and_costs(judged: Log) -> None:
+    app = open_page(JUDGES, first=f"small-judge @{'b' * 8}", second=f"big-judge @{'a' * 8}")
+    differing = [pair for pair in pairs_of_judges(judged, SMALL, BIG) if pair.reference != pair.judged]
+    there = html(app)
+    assert f"They differ on {len(differing)} items" in there
+    assert f"trajectory={differing[-1].trajectory_id}#turn-{differing[-1].turn_index + 1}" in there
+    assert "items asked again" in there
+    assert "0.02 $" in there and "0.400 $" in there and "25 %" in there and "no price set" in there
+    assert "checkloop judge sample --anchors 50" in there
+    app.selectbox(key="second").set_value(f"small-judge @{'b' * 8}").run()
+    assert "Choose two different judges" in html(app)
+
+
+def test_a_judge_s_name_is_shown_as_text(sample: Log) -> None:
+    speak(sample, JudgeId(HOSTILE, None), 0.1)
+    there = html(open_page(JUDGES, against="code checks"))
+    assert "&lt;script&gt;" in there and "<script" not in there
