@@ -6,6 +6,7 @@ unseen domains. Reads env_sim/worlds; writes nothing.
 """
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from random import Random
 
 from env_sim.episodes import EPISODES, TWO_TURNS, Dialogue, Episode
@@ -24,12 +25,12 @@ MAX_TOOLS = 5
 
 TURN_COUNTS = {1: 56, 2: 34, 3: 6, 4: 4}
 SKILLS = {
-    "single_call": 26,
-    "chained": 20,
+    "single_call": 32,
+    "chained": 16,
     "parallel": 12,
-    "missing_parameter": 26,
+    "missing_parameter": 12,
     "error_recovery": 16,
-    "no_tool": 14,
+    "no_tool": 18,
     "ordered": 2,
 }
 ATTEMPTS = 200
@@ -68,6 +69,9 @@ def _generate(split: Split, seed: int, index: int, domain: str) -> Scenario:
                 episode(dialogue)
         except Unfit:
             continue
+        said = [turn.user for turn in dialogue.turns]
+        if held_out and _half_of(said) is not split:
+            continue
         return Scenario(
             name=f"{domain}-{split.value}-{seed}-{index:04d}",
             domain=domain,
@@ -82,6 +86,11 @@ def _generate(split: Split, seed: int, index: int, domain: str) -> Scenario:
             tags=tuple(dict.fromkeys(skill for skill, _ in plan)),
         )
     raise RuntimeError(f"no {domain} dialogue fits its world in {ATTEMPTS} attempts (seed {seed}, scenario {index})")
+
+
+def _half_of(said: Sequence[str]) -> Split:
+    """Validation or test, whose wordings are of the same pools: what users say in one is not said in the other."""
+    return (Split.VALIDATION, Split.TEST)[blake2b("\n".join(said).encode(), digest_size=1).digest()[0] % 2]
 
 
 def _plan(random: Random) -> list[tuple[str, Episode]]:

@@ -157,7 +157,7 @@ class RolloutSettings(Section):
 
 
 class GrpoSettings(Section):
-    learning_rate: float = Field(default=6e-5, gt=0)
+    learning_rate: float = Field(default=1.2e-4, gt=0)
     """For the bundled model on small steps; CM2 takes 3e-6 for 8B."""
     scenarios_per_step: int = Field(default=8, ge=1)
     clip_low: float = Field(default=0.2, gt=0)
@@ -230,7 +230,7 @@ class DistilSettings(Section):
 
 
 class LoopSettings(Section):
-    rounds: int = Field(default=8, ge=1)
+    rounds: int = Field(default=7, ge=1)
     scenarios_per_round: int = Field(default=64, ge=1)
     test_scenarios: int = Field(default=64, ge=4)
     gate_every: int = Field(default=4, ge=1)
