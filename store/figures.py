@@ -30,8 +30,10 @@ from store.schema import (
     VerdictRow,
     VersionRow,
     VersionStateRow,
+    WithdrawalRow,
 )
 from store.vocabulary import Origin, Outcome, VerdictSource, VersionState
+from store.withdrawals import stands
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def winning_verdicts(*conditions: ColumnElement[bool]) -> Subquery:
             )
             .label("place"),
         )
-        .where(VerdictRow.counts, *conditions)
+        .where(VerdictRow.counts, stands(), *conditions)
         .subquery()
     )
     return (
@@ -187,7 +189,8 @@ def outcome_sums(outcome: ColumnElement[str]) -> tuple[ColumnElement[int], ...]:
 
 def log_state(log: Log) -> tuple[Any, ...]:
     """A cheap fingerprint that changes whenever judged figures can have changed; the key of cached aggregates."""
-    tables = (VerdictRow.id, RewardRow.id, StepRow.id, VersionStateRow.id, GateRow.id, MetricRow.id, ItemRow.id)
+    tables = (VerdictRow.id, WithdrawalRow.id, RewardRow.id, StepRow.id)
+    tables += (VersionStateRow.id, GateRow.id, MetricRow.id, ItemRow.id)
     columns = [select(func.max(column)).scalar_subquery() for column in tables]
     columns.append(select(func.max(TrajectoryRow.created_at)).scalar_subquery())
     columns.append(select(func.count()).select_from(StageRow).scalar_subquery())

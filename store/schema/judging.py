@@ -8,11 +8,14 @@ from sqlalchemy import (
     Index,
     String,
     UniqueConstraint,
+    text,
     true,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.schema.base import Base, BigKey, now
+
+_SAID = "source = 'human'"
 
 
 class VerdictRow(Base):
@@ -40,7 +43,10 @@ class VerdictRow(Base):
     cache_key: Mapped[str | None] = mapped_column(String(64), index=True)
     """Hash of judge, prompt, what was shown and the item."""
     created_at: Mapped[datetime] = mapped_column(default=now)
-    __table_args__ = (Index("verdict_by_turn", "trajectory_id", "turn_index"),)
+    __table_args__ = (
+        Index("verdict_by_turn", "trajectory_id", "turn_index"),
+        Index("verdict_of_person", "judge", "created_at", sqlite_where=text(_SAID), postgresql_where=text(_SAID)),
+    )
 
 
 class ChecklistRow(Base):
