@@ -1,7 +1,7 @@
 """A person says that an item is bad, or takes that back: objections, and the checklist revisions that follow from them.
 
-Writes item_objection, restoration and checklist rows, append-only. Verdicts on the item stay as they are: which items count is
-decided by the newest revision of each checklist when a reward is computed.
+Writes item_objection, restoration and checklist rows, append-only. Verdicts on the item stay as they are: which items
+count is decided by the newest revision of each checklist when a reward is computed.
 """
 
 from collections.abc import Iterable, Sequence

@@ -158,4 +158,6 @@ def _stand(log: Log, connection: Connection, person: str, queue: str, turn: Turn
 
 def _upsert(log: Log, table: Table, key: dict[str, Any], changed: dict[str, Any], where: Any = None) -> Any:
     make = sqlite.insert if log.engine.dialect.name == "sqlite" else postgresql.insert
-    return make(table).values(**key, **changed).on_conflict_do_update(index_elements=list(key), set_=changed, where=where)
+    return (
+        make(table).values(**key, **changed).on_conflict_do_update(index_elements=list(key), set_=changed, where=where)
+    )

@@ -53,6 +53,12 @@ class QueueFilter:
         return self.why is not None or self.batch is not None
 
 
+def any_judged(log: Log) -> bool:
+    """Anything was ever judged."""
+    with log.lookup() as connection:
+        return connection.execute(select(VerdictRow.id).limit(1)).first() is not None
+
+
 def find_turn(
     log: Log,
     wanted: QueueFilter,
@@ -194,6 +200,4 @@ def _judged(wanted: QueueFilter, *, only_open: bool) -> ColumnElement[bool]:
 
 
 def _same_item(one: type[VerdictRow], other: type[VerdictRow]) -> list[ColumnElement[bool]]:
-    return [
-        one.trajectory_id == other.trajectory_id, one.turn_index == other.turn_index, one.item_id == other.item_id
-    ]
+    return [one.trajectory_id == other.trajectory_id, one.turn_index == other.turn_index, one.item_id == other.item_id]

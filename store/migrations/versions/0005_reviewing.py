@@ -57,9 +57,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("person", "queue"),
     )
     said = sa.text("source = 'human'")
-    op.create_index(
-        "verdict_of_person", "verdict", ["judge", "created_at"], sqlite_where=said, postgresql_where=said
-    )
+    op.create_index("verdict_of_person", "verdict", ["judge", "created_at"], sqlite_where=said, postgresql_where=said)
     op.create_index("trajectory_by_version", "trajectory", ["version", "created_at"])
 
 
