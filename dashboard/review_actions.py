@@ -119,7 +119,7 @@ def settle_bad(log: Log, turn: Turn, item_key: str) -> None:
         raise LogError(f"say in the field Reason why {item_key!r} is bad: it leaves the checklist for every dialogue")
     _held(log, turn)
     revised = call_bad(log, *turn, item_key, person=reviewer(), reason=_reason())
-    st.session_state[NOTE] = f"{item_key} is out of the checklist; {revised.changed} rewards changed"
+    st.session_state[NOTE] = f"{item_key} is out of the checklist; rewards that changed: {revised.changed}"
     _go_on(log, turn, after=item_key)
 
 
