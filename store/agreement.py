@@ -22,7 +22,7 @@ from store.database import AnyRow, Log
 from store.objections import items_called_bad
 from store.schema import ItemRow, ReviewSampleRow, StepRow, TrajectoryRow, VerdictRow
 from store.vocabulary import Outcome, SampleReason, VerdictSource
-from store.withdrawals import stands
+from store.withdrawals import is_person_s, stands
 
 _LLM_KIND = "llm"
 """Kind of an item without a check."""
@@ -77,7 +77,7 @@ class AnchorVerdict(NamedTuple):
 
 def pairs_with_people(log: Log, *, judge: str | None = None) -> list[Pair]:
     """Every judge's newest verdict beside the newest of a person; code checks and rules are judges here too."""
-    people = _newest("people", VerdictRow.source == VerdictSource.HUMAN.value, stands())
+    people = _newest("people", is_person_s(), stands())
     measured = [VerdictRow.source != VerdictSource.HUMAN.value, VerdictRow.draw == 0]
     unbiased = gone_through(log)
     return [
@@ -166,7 +166,7 @@ def repeated_verdicts(log: Log, *, judge: str | None = None) -> list[Repeat]:
 
 def anchor_verdicts(log: Log, *, judge: str | None = None) -> list[AnchorVerdict]:
     """Everything that LLM judges ever said of the anchor set, in the order they said it, copies left out."""
-    people = _newest("people", VerdictRow.source == VerdictSource.HUMAN.value, stands())
+    people = _newest("people", is_person_s(), stands())
     said = aliased(VerdictRow)
     sample = ReviewSampleRow
     is_anchor = exists().where(

@@ -15,8 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from store.database import Log
 from store.review_queues import Turn
 from store.schema import ReviewClaimRow, ReviewPlaceRow, VerdictRow
-from store.vocabulary import VerdictSource
-from store.withdrawals import stands
+from store.withdrawals import is_person_s, stands
 
 CLAIM_S = 180.0
 """A claim that nobody renews is free again after this many seconds. An open page renews it every minute."""
@@ -120,9 +119,7 @@ def pace_of(log: Log, person: str, at: datetime) -> Pace:
     last = func.max(verdict.created_at)
     query = (
         select(last)
-        .where(
-            verdict.source == VerdictSource.HUMAN.value, verdict.judge == person, verdict.created_at >= since, stands()
-        )
+        .where(is_person_s(), verdict.judge == person, verdict.created_at >= since, stands())
         .group_by(verdict.trajectory_id, verdict.turn_index)
         .order_by(last.desc())
     )

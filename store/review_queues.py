@@ -15,14 +15,14 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, literal_column, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
 from store.database import Log
 from store.objections import items_called_bad
 from store.schema import RatingRow, ReviewClaimRow, ReviewSampleRow, TrajectoryRow, TurnRow, VerdictRow
 from store.vocabulary import Outcome, SampleReason, VerdictSource
-from store.withdrawals import stands
+from store.withdrawals import is_person_s, stands
 
 Turn = tuple[str, int]
 """(trajectory id, turn index)."""
@@ -114,7 +114,12 @@ def _queue(wanted: QueueFilter, person: str, at: datetime, *, only_open: bool) -
         claim.until > at,
     )
     key = (TurnRow.trajectory_id.label("trajectory_id"), TurnRow.index.label("turn_index"))
-    query = select(*key).join_from(TrajectoryRow, TurnRow, TurnRow.trajectory_id == TrajectoryRow.id)
+    narrow = wanted.is_sampled or wanted.thumbs_down or wanted.item_id is not None
+    narrow |= wanted.outcome is Outcome.UNSCORED
+    # Where no filter is narrow, the walk begins at the newest trajectory; an expression in place of its key keeps
+    # SQLite, which knows no sizes, from reading all turns first and sorting them.
+    name = TrajectoryRow.id if narrow else TrajectoryRow.id.concat("")
+    query = select(*key).join_from(TrajectoryRow, TurnRow, TurnRow.trajectory_id == name)
     if wanted.version is not None:
         query = query.where(TrajectoryRow.version == wanted.version)
     if wanted.thumbs_down:
@@ -122,6 +127,9 @@ def _queue(wanted: QueueFilter, person: str, at: datetime, *, only_open: bool) -
     if wanted.item_id is not None:
         of_item = select(VerdictRow.trajectory_id, VerdictRow.turn_index).where(VerdictRow.item_id == wanted.item_id)
         query = query.where(_turn_in(of_item))
+    if wanted.outcome is Outcome.UNSCORED:
+        unscored = VerdictRow.outcome == literal_column(f"'{Outcome.UNSCORED.value}'")
+        query = query.where(_turn_in(select(VerdictRow.trajectory_id, VerdictRow.turn_index).where(unscored)))
     return query.where(_judged(wanted, only_open=only_open), ~taken)
 
 
@@ -185,7 +193,8 @@ def _judged(wanted: QueueFilter, *, only_open: bool) -> ColumnElement[bool]:
         judged.counts,
     ]
     if wanted.item_id is not None:
-        conditions.append(judged.item_id == wanted.item_id)
+        # By its turn, not by its item: the turn has a few verdicts, the item thousands.
+        conditions.append(judged.item_id + 0 == wanted.item_id)
     if wanted.outcome is not None:
         later = aliased(VerdictRow)
         replaced = exists().where(
@@ -194,7 +203,7 @@ def _judged(wanted: QueueFilter, *, only_open: bool) -> ColumnElement[bool]:
         conditions += [judged.outcome == wanted.outcome.value, ~replaced]
     if only_open:
         said = aliased(VerdictRow)
-        by_person = exists().where(*_same_item(said, judged), said.source == VerdictSource.HUMAN.value, stands(said))
+        by_person = exists().where(*_same_item(said, judged), is_person_s(said), stands(said))
         conditions += [~by_person, judged.item_id.not_in(items_called_bad())]
     return exists(select(1).where(*conditions).correlate(TurnRow))
 

@@ -7,7 +7,7 @@ stood before it (another person's word, else a judge's) counts again.
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, exists, insert, select
+from sqlalchemy import ColumnElement, exists, insert, literal_column, select
 
 from store.database import Log, LogError
 from store.schema import ItemObjectionRow, ItemRow, RestorationRow, VerdictRow, WithdrawalRow
@@ -25,6 +25,11 @@ class SaidLast:
     """None: the item was called bad."""
     verdict_id: int | None
     created_at: datetime
+
+
+def is_person_s(row: type[VerdictRow] = VerdictRow) -> ColumnElement[bool]:
+    """A person said it; in the words of the indexes of what people said."""
+    return row.source == literal_column(f"'{VerdictSource.HUMAN.value}'")
 
 
 def stands(row: type[VerdictRow] = VerdictRow) -> ColumnElement[bool]:
@@ -59,7 +64,7 @@ def said_last(log: Log, person: str) -> SaidLast | None:
             VerdictRow.created_at,
         )
         .join(ItemRow, ItemRow.id == VerdictRow.item_id)
-        .where(VerdictRow.source == VerdictSource.HUMAN.value, VerdictRow.judge == person, stands())
+        .where(is_person_s(), VerdictRow.judge == person, stands())
         .order_by(VerdictRow.created_at.desc(), VerdictRow.id.desc())
         .limit(1)
     )

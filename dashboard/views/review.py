@@ -140,7 +140,7 @@ def _show_queue(log: Log) -> None:
     claim = claim_turn(log, turn, person=person, at=now, queue=wanted.name)
     left, right = st.columns([3, 2], gap="medium")
     focused = focused_item(shown)
-    with right, st.container(key="judging"):
+    with right, st.container(key="judging", gap="xsmall"):
         show_progress(log, wanted, person, now, note)
         show_keys(shown, focused, claim, person)
         show_items(log, shown, focused, wanted)
@@ -236,7 +236,7 @@ def show_items(log: Log, shown: TurnToReview, focused: str | None, wanted: Queue
     if not shown.items:
         show(soft("No item of the current checklist speaks of this turn."))
     for number, one in enumerate(shown.items, start=1):
-        left, right = st.columns([1, 9], gap="small")
+        left, right = st.columns([1, 11], gap="xsmall")
         key = one.item.id
         left.button(
             str(number),

@@ -16,6 +16,13 @@ from sqlalchemy.orm import Mapped, mapped_column
 from store.schema.base import Base, BigKey, now
 
 _SAID = "source = 'human'"
+_UNSCORED = "outcome = 'UNSCORED'"
+
+
+def _where(name: str, condition: str, *columns: str) -> Index:
+    """An index of the few rows that meet the condition. Queries that are to use it say the condition as a literal:
+    SQLite does not look into parameters."""
+    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
 
 
 class VerdictRow(Base):
@@ -45,7 +52,9 @@ class VerdictRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     __table_args__ = (
         Index("verdict_by_turn", "trajectory_id", "turn_index"),
-        Index("verdict_of_person", "judge", "created_at", sqlite_where=text(_SAID), postgresql_where=text(_SAID)),
+        _where("verdict_of_person", _SAID, "judge", "created_at"),
+        _where("verdict_by_people", _SAID, "trajectory_id", "turn_index", "item_id"),
+        _where("verdict_unscored", _UNSCORED, "trajectory_id", "turn_index"),
     )
 
 

@@ -57,12 +57,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("person", "queue"),
     )
     said = sa.text("source = 'human'")
-    op.create_index("verdict_of_person", "verdict", ["judge", "created_at"], sqlite_where=said, postgresql_where=said)
+    unscored = sa.text("outcome = 'UNSCORED'")
+    for name, columns, where in (
+        ("verdict_of_person", ["judge", "created_at"], said),
+        ("verdict_by_people", ["trajectory_id", "turn_index", "item_id"], said),
+        ("verdict_unscored", ["trajectory_id", "turn_index"], unscored),
+    ):
+        op.create_index(name, "verdict", columns, sqlite_where=where, postgresql_where=where)
     op.create_index("trajectory_by_version", "trajectory", ["version", "created_at"])
 
 
 def downgrade() -> None:
     op.drop_index("trajectory_by_version", "trajectory")
-    op.drop_index("verdict_of_person", "verdict")
+    for name in ("verdict_of_person", "verdict_by_people", "verdict_unscored"):
+        op.drop_index(name, "verdict")
     for table in ("review_place", "review_claim", "restoration", "withdrawal"):
         op.drop_table(table)
