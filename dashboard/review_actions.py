@@ -172,13 +172,14 @@ def _held(log: Log, turn: Turn) -> TurnToReview:
 
 
 def _go_on(log: Log, turn: Turn, after: str | None = None) -> None:
-    """The next item that is open here, after the one that was settled if there is one; else the next turn."""
+    """The next item that is open here, after the one that was settled if there is one; else the next turn. A queue of
+    one item goes on to the next turn at once."""
     keep_draft(log, reviewer(), chosen_queue().name, "")
     st.session_state.pop(REASON, None)
     shown = read_turn(log, turn)
     keys = [one.item.id for one in shown.items] if shown else []
     open_ones = [one.item.id for one in shown.items if one.is_open] if shown else []
-    if after is not None and open_ones:
+    if after is not None and open_ones and chosen_queue().item_id is None:
         later = [key for key in open_ones if after in keys and keys.index(key) > keys.index(after)]
         st.session_state[FOCUS] = (later or open_ones)[0]
         return

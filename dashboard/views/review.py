@@ -5,7 +5,6 @@ stand in the address, so that a reload or a link shows the same; what was said i
 as one fragment: a key costs the queries of one turn.
 """
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 import streamlit as st
@@ -34,9 +33,9 @@ from dashboard.review_actions import (
     turn_of_address,
     undo_last,
 )
-from dashboard.review_turn import agreeable, dialogue_html, item_html, progress_html
+from dashboard.review_turn import agreeable, asked_for, dialogue_html, item_html, progress_html
 from dashboard.text import escape, show, show_empty, soft
-from reward.review import TurnToReview, read_turn, resume_turn
+from reward.review import ItemToReview, TurnToReview, read_turn, resume_turn
 from store.browsing import sampled_arguments, step_figures
 from store.database import Log
 from store.figures import facets
@@ -50,14 +49,11 @@ from store.vocabulary import Outcome, SampleReason
 RENEW_S = 60
 """An open page keeps its turn by renewing the claim."""
 
-WHYS = {
-    ANY: "all judged turns",
-    SampleReason.RANDOM.value: "random audit share",
-    SampleReason.DISPUTED.value: "disagreement",
-    SampleReason.UNCERTAIN.value: "uncertainty",
-    SampleReason.ANCHOR.value: "anchors",
-    THUMBS: "thumbs down",
-}
+WHYS = [ANY, SampleReason.RANDOM, SampleReason.DISPUTED, SampleReason.UNCERTAIN, SampleReason.ANCHOR, THUMBS]
+WHY_HELP = (
+    "random: the audit share, drawn with equal chance; disputed: judges, votes or thumbs disagree; uncertain: a judge "
+    "was not sure; anchor: the fixed set. `checkloop judge sample` puts turns up."
+)
 
 
 def show_review(log: Log, settings: Settings) -> None:
@@ -78,7 +74,7 @@ def show_queue_filters(log: Log) -> None:
     known = counted(log, facets)
     batches = [batch.name for batch in review_batches(log)]
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        _select("Queue", "why", list(WHYS), 190, WHYS.__getitem__)
+        _select("Put up as", "why", [str(why) for why in WHYS], 150, WHY_HELP)
         _select("Judge's verdict", "verdict", [ANY, *(one.value for one in Outcome)], 140)
         _select("Version", "of_version", [ANY, *known.versions], 115)
         if batches:
@@ -94,12 +90,10 @@ def show_queue_filters(log: Log) -> None:
                 width=180,
                 on_change=start_queue,
             )
-        if st.query_params.get("item"):
-            st.button("Every item", icon=":material/close:", on_click=only_item, args=(None,), key="every-item")
 
 
-def _select(label: str, key: str, values: list[str], width: int, wording: Callable[[str], str] = str) -> None:
-    st.selectbox(label, values, key=key, bind="query-params", width=width, format_func=wording, on_change=start_queue)
+def _select(label: str, key: str, values: list[str], width: int, note: str | None = None) -> None:
+    st.selectbox(label, values, key=key, bind="query-params", width=width, help=note, on_change=start_queue)
 
 
 @st.fragment
@@ -139,7 +133,7 @@ def _show_queue(log: Log) -> None:
         return
     claim = claim_turn(log, turn, person=person, at=now, queue=wanted.name)
     left, right = st.columns([3, 2], gap="medium")
-    focused = focused_item(shown)
+    focused = focused_item(shown, wanted)
     with right, st.container(key="judging", gap="xsmall"):
         show_progress(log, wanted, person, now, note)
         show_keys(shown, focused, claim, person)
@@ -148,13 +142,13 @@ def _show_queue(log: Log) -> None:
         show(dialogue_html(shown, focused, step_figures(log, turn[0]), sampled_arguments(log, turn[0])))
 
 
-def focused_item(shown: TurnToReview) -> str | None:
-    """The item that the keys speak of: the one chosen, else the first that is open, else the first."""
-    keys = [one.item.id for one in shown.items]
+def focused_item(shown: TurnToReview, wanted: QueueFilter) -> str | None:
+    """The item that the keys speak of: the one chosen, else the first that is open and that the queue asks for, else
+    the first that is open, else the first."""
     chosen = st.session_state.get(FOCUS)
-    if chosen not in keys:
-        chosen = next((one.item.id for one in shown.items if one.is_open), keys[0] if keys else None)
-        st.session_state[FOCUS] = chosen
+    if chosen not in [one.item.id for one in shown.items]:
+        in_order = sorted(shown.items, key=lambda one: (not one.is_open, not asked_for(one, wanted)))
+        chosen = st.session_state[FOCUS] = in_order[0].item.id if in_order else None
     return chosen
 
 
@@ -248,15 +242,30 @@ def show_items(log: Log, shown: TurnToReview, focused: str | None, wanted: Queue
         )
         with right:
             show(item_html(one, key == focused))
-            if key == focused and one.judged is not None and wanted.item_id is None:
-                st.button(
-                    "Only this item",
-                    key="only-item",
-                    type="tertiary",
-                    icon=":material/filter_alt:",
-                    on_click=only_item,
-                    args=(one.judged.item_id,),
-                )
+            if key == focused:
+                show_narrowing(one, wanted)
+
+
+def show_narrowing(one: ItemToReview, wanted: QueueFilter) -> None:
+    """One item after the other goes fastest: the same question, turn by turn."""
+    if wanted.item_id is not None:
+        st.button(
+            "Every item",
+            key="every-item",
+            type="tertiary",
+            icon=":material/filter_alt_off:",
+            on_click=only_item,
+            args=(None,),
+        )
+    elif one.judged is not None:
+        st.button(
+            "Only this item",
+            key="only-item",
+            type="tertiary",
+            icon=":material/filter_alt:",
+            on_click=only_item,
+            args=(one.judged.item_id,),
+        )
 
 
 def show_nothing_open(log: Log, wanted: QueueFilter, person: str, now: datetime) -> None:
@@ -268,6 +277,8 @@ def show_nothing_open(log: Log, wanted: QueueFilter, person: str, now: datetime)
         show_empty("Nothing is open here but what others look at", f"At work: {names}. Reload in a few minutes.")
     else:
         show_empty("This queue is done", "Choose another filter above, or come back when more is judged.")
+    if wanted.item_id is not None:
+        st.button("Every item", key="every-item", icon=":material/filter_alt_off:", on_click=only_item, args=(None,))
     st.button("Undo", key="undo", shortcut="U", icon=":material/undo:", on_click=undo_last, help="what you said last")
 
 
