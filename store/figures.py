@@ -189,9 +189,8 @@ def outcome_sums(outcome: ColumnElement[str]) -> tuple[ColumnElement[int], ...]:
 
 def log_state(log: Log) -> tuple[Any, ...]:
     """A cheap fingerprint that changes whenever judged figures can have changed; the key of cached aggregates."""
-    tables = (VerdictRow.id, WithdrawalRow.id, RewardRow.id, StepRow.id)
-    tables += (VersionStateRow.id, GateRow.id, MetricRow.id, ItemRow.id)
-    columns = [select(func.max(column)).scalar_subquery() for column in tables]
+    tables = (VerdictRow, WithdrawalRow, RewardRow, StepRow, VersionStateRow, GateRow, MetricRow, ItemRow)
+    columns = [select(func.max(table.__table__.c.id)).scalar_subquery() for table in tables]
     columns.append(select(func.max(TrajectoryRow.created_at)).scalar_subquery())
     columns.append(select(func.count()).select_from(StageRow).scalar_subquery())
     with log.reading() as session:

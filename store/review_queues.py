@@ -104,7 +104,7 @@ def list_open(log: Log, wanted: QueueFilter, *, person: str, at: datetime, limit
         return [((row[0], row[1]), row[2]) for row in connection.execute(query.limit(limit))]
 
 
-def _queue(wanted: QueueFilter, person: str, at: datetime, *, only_open: bool) -> Select[Any]:
+def _queue(wanted: QueueFilter, person: str, at: datetime, *, only_open: bool) -> Select[*tuple[Any, ...]]:
     """Columns trajectory_id and turn_index, in no order yet."""
     claim = ReviewClaimRow
     taken = exists().where(
@@ -133,7 +133,9 @@ def _queue(wanted: QueueFilter, person: str, at: datetime, *, only_open: bool) -
     return query.where(_judged(wanted, only_open=only_open), ~taken)
 
 
-def _walk(query: Select[Any], connection: Connection, after: Turn | None, *, backwards: bool) -> Select[Any]:
+def _walk(
+    query: Select[*tuple[Any, ...]], connection: Connection, after: Turn | None, *, backwards: bool
+) -> Select[*tuple[Any, ...]]:
     """Newest trajectory first, its turns in order; beyond `after`."""
     begun, name, index = TrajectoryRow.created_at, TrajectoryRow.id, TurnRow.index
     order = (begun.asc(), name.asc(), index.desc()) if backwards else (begun.desc(), name.desc(), index.asc())
@@ -150,32 +152,34 @@ def _walk(query: Select[Any], connection: Connection, after: Turn | None, *, bac
     return query.where(begun <= moment, or_(elsewhere, and_(name == after[0], index > after[1])))
 
 
-def _walk_samples(query: Select[Any], wanted: QueueFilter, after: Turn | None, *, backwards: bool) -> Select[Any]:
+def _walk_samples(
+    query: Select[*tuple[Any, ...]], wanted: QueueFilter, after: Turn | None, *, backwards: bool
+) -> Select[*tuple[Any, ...]]:
     """In the order in which they were put up; beyond `after`."""
     sample = ReviewSampleRow
     place = func.min(sample.id)
-    chosen = select(sample.trajectory_id, sample.turn_index, place.label("place")).group_by(
-        sample.trajectory_id, sample.turn_index
-    )
-    here = select(place)
+    wished: list[ColumnElement[bool]] = []
     if wanted.why is not None:
-        chosen, here = (one.where(sample.reason == wanted.why.value) for one in (chosen, here))
+        wished.append(sample.reason == wanted.why.value)
     if wanted.batch is not None:
-        chosen, here = (one.where(sample.batch == wanted.batch) for one in (chosen, here))
+        wished.append(sample.batch == wanted.batch)
+    chosen = select(sample.trajectory_id, sample.turn_index, place.label("place")).where(*wished)
+    chosen = chosen.group_by(sample.trajectory_id, sample.turn_index)
     places = chosen.subquery("places")
     same = and_(places.c.trajectory_id == TurnRow.trajectory_id, places.c.turn_index == TurnRow.index)
     query = query.join(places, same).order_by(places.c.place.desc() if backwards else places.c.place)
     if after is None:
         return query
-    at = here.where(sample.trajectory_id == after[0], sample.turn_index == after[1]).scalar_subquery()
+    here = select(place).where(*wished, sample.trajectory_id == after[0], sample.turn_index == after[1])
+    at = here.scalar_subquery()
     return query.where(places.c.place < at if backwards else places.c.place > func.coalesce(at, 0))
 
 
-def _turn_in(turns: Select[Any]) -> ColumnElement[bool]:
+def _turn_in(turns: Select[*tuple[Any, ...]]) -> ColumnElement[bool]:
     return tuple_(TurnRow.trajectory_id, TurnRow.index).in_(turns)
 
 
-def _thumbs_down() -> Select[Any]:
+def _thumbs_down() -> Select[*tuple[Any, ...]]:
     rating, later = RatingRow, aliased(RatingRow)
     replaced = exists().where(
         later.trajectory_id == rating.trajectory_id, later.turn_index == rating.turn_index, later.id > rating.id

@@ -86,5 +86,5 @@ def said_last(log: Log, person: str) -> SaidLast | None:
     if said is not None:
         newest.append(SaidLast(*said))
     if called is not None:
-        newest.append(SaidLast(called[0], called[1], called[2], None, None, called[3]))
+        newest.append(SaidLast(str(called[0]), called[1], called[2], None, None, called[3]))
     return max(newest, key=lambda one: one.created_at, default=None)
