@@ -189,9 +189,13 @@ def test_a_review_session_with_keys(page: Page, dashboard: str, database_url: st
     page.wait_for_url(lambda url: first.replace(":", "%3A") in url)
     for left in range(items - 2, -1, -1):
         page.keyboard.press("u")
-        expect(page.get_by_text("✓ taken back")).to_be_visible(timeout=15_000)
-        wait_until_shown(page)
+        for _ in range(150):
+            if len(said()) == left:
+                break
+            page.wait_for_timeout(100)
         assert len(said()) == left
+        wait_until_shown(page)
+    expect(page.get_by_text("0 turns today")).to_be_visible(timeout=15_000)
     log.close()
 
 
