@@ -83,6 +83,8 @@ def item_html(one: ItemToReview, focused: bool) -> str:
         parts.append(f'<div class="cl-soft cl-text">PASS if: {escape(one.item.pass_condition)}</div>')
     if verdict is not None:
         parts += grounds(verdict, one.verdicts)
+    if one.said is not None and one.judged is not None and one.judged.reason:
+        parts.append(f'<div class="cl-soft cl-text">{escape(f"{one.judged.judge}: {one.judged.reason}")}</div>')
     look = "cl-item cl-now" if focused else "cl-item"
     return f'<div class="{look}" style="border-left-color:{color}">{"".join(parts)}</div>'
 

@@ -92,6 +92,7 @@ STYLE = """
 .cl-item.cl-now { background: color-mix(in srgb, #E69F00 12%, transparent); border-color: #E69F00; }
 .cl-under { margin-bottom: 0.8rem; }
 .st-key-judging { position: sticky; top: 3.4rem; max-height: calc(100vh - 4rem); overflow-y: auto; padding: 2px; }
+[class*="st-key-item-"] kbd { display: none; }
 .cl-folded { border: 1px solid var(--line); border-radius: 10px; padding: 0.45rem 0.8rem; margin-bottom: 0.7rem; }
 .cl-folded > summary { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .cl-track.cl-thin { height: 0.5rem; background: var(--wash); border: none; overflow: hidden; margin: 0.35rem 0; }

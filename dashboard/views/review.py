@@ -35,7 +35,7 @@ from dashboard.review_actions import (
 )
 from dashboard.review_turn import agreeable, asked_for, dialogue_html, item_html, progress_html
 from dashboard.text import escape, show, show_empty, soft
-from reward.review import ItemToReview, TurnToReview, read_turn, resume_turn
+from reward.review import TurnToReview, read_turn, resume_turn
 from store.browsing import sampled_arguments, step_figures
 from store.database import Log
 from store.figures import facets
@@ -136,8 +136,8 @@ def _show_queue(log: Log) -> None:
     focused = focused_item(shown, wanted)
     with right, st.container(key="judging", gap="xsmall"):
         show_progress(log, wanted, person, now, note)
-        show_keys(shown, focused, claim, person)
-        show_items(log, shown, focused, wanted)
+        show_keys(shown, focused, claim, person, wanted)
+        show_items(log, shown, focused)
     with left:
         show(dialogue_html(shown, focused, step_figures(log, turn[0]), sampled_arguments(log, turn[0])))
 
@@ -157,7 +157,7 @@ def show_progress(log: Log, wanted: QueueFilter, person: str, now: datetime, not
     show(progress_html(pace_of(log, person, now), left, len(claims_of_others(log, person, now)), note))
 
 
-def show_keys(shown: TurnToReview, focused: str | None, claim: Claim, person: str) -> None:
+def show_keys(shown: TurnToReview, focused: str | None, claim: Claim, person: str, wanted: QueueFilter) -> None:
     mine = claim.person == person
     if not mine:
         show(
@@ -217,6 +217,7 @@ def show_keys(shown: TurnToReview, focused: str | None, claim: Claim, person: st
         st.button(
             "Undo", key="undo", shortcut="U", icon=":material/undo:", on_click=undo_last, help="what you said last"
         )
+        show_narrowing(shown, focused, wanted)
 
 
 def _draft(shown: TurnToReview, person: str) -> str:
@@ -224,7 +225,7 @@ def _draft(shown: TurnToReview, person: str) -> str:
     return place.draft if place is not None and place.turn == shown.key else ""
 
 
-def show_items(log: Log, shown: TurnToReview, focused: str | None, wanted: QueueFilter) -> None:
+def show_items(log: Log, shown: TurnToReview, focused: str | None) -> None:
     if found := ratings_of(log, [shown.key[0]]).get(shown.key):
         show(rating_html(found))
     if not shown.items:
@@ -242,30 +243,25 @@ def show_items(log: Log, shown: TurnToReview, focused: str | None, wanted: Queue
         )
         with right:
             show(item_html(one, key == focused))
-            if key == focused:
-                show_narrowing(one, wanted)
 
 
-def show_narrowing(one: ItemToReview, wanted: QueueFilter) -> None:
+def show_narrowing(shown: TurnToReview, focused: str | None, wanted: QueueFilter) -> None:
     """One item after the other goes fastest: the same question, turn by turn."""
     if wanted.item_id is not None:
         st.button(
-            "Every item",
-            key="every-item",
-            type="tertiary",
-            icon=":material/filter_alt_off:",
-            on_click=only_item,
-            args=(None,),
+            "Every item", key="every-item", shortcut="O", on_click=only_item, args=(None,), help="the whole queue"
         )
-    elif one.judged is not None:
-        st.button(
-            "Only this item",
-            key="only-item",
-            type="tertiary",
-            icon=":material/filter_alt:",
-            on_click=only_item,
-            args=(one.judged.item_id,),
-        )
+        return
+    judged = next((one.judged for one in shown.items if one.item.id == focused), None)
+    st.button(
+        "Only this",
+        key="only-item",
+        shortcut="O",
+        disabled=judged is None,
+        on_click=only_item,
+        args=(judged.item_id if judged else None,),
+        help="this item, turn by turn",
+    )
 
 
 def show_nothing_open(log: Log, wanted: QueueFilter, person: str, now: datetime) -> None:
