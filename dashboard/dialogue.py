@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from dashboard.format import plural
+from dashboard.quotes import Quote, marked, of_step, quoted_in
 from dashboard.text import badge, chip, escape, mono, prose, soft, tidy_json
 from dashboard.theme import MARKS
+from reward.checks import quote_call
 from store.browsing import StepFigures
 from store.records import CallRecord, Item, StepRecord, TurnRecord
 from store.verdicts import Verdict
@@ -33,9 +35,18 @@ TOOL_SOURCE: Mapping[str, str] = {
 }
 
 
-def turn_html(turn: TurnRecord, figures: Mapping[tuple[int, int], StepFigures], sampled: Mapping[str, str]) -> str:
-    """The user message and every step of a turn. `sampled`: call id to its arguments as sampled."""
-    steps = [step_html(step, figures.get((turn.index, step.index)), sampled) for step in turn.steps]
+def turn_html(
+    turn: TurnRecord,
+    figures: Mapping[tuple[int, int], StepFigures],
+    sampled: Mapping[str, str],
+    quotes: Sequence[Quote] = (),
+) -> str:
+    """The user message and every step of a turn. `sampled`: call id to its arguments as sampled; `quotes` are marked
+    where they occur."""
+    steps = [
+        step_html(step, figures.get((turn.index, step.index)), sampled, of_step(quotes, step.index))
+        for step in turn.steps
+    ]
     return user_html(turn.user) + "".join(steps)
 
 
@@ -43,16 +54,21 @@ def user_html(text: str) -> str:
     return f'<div class="cl-user"><div class="cl-label">User</div>{prose(text)}</div>'
 
 
-def step_html(step: StepRecord, figures: StepFigures | None, sampled: Mapping[str, str]) -> str:
-    """One assistant message: thinking folded, calls with responses, the reply."""
+def step_html(
+    step: StepRecord, figures: StepFigures | None, sampled: Mapping[str, str], quotes: Sequence[Quote] = ()
+) -> str:
+    """One assistant message: thinking folded (unless the quote that is looked at stands in it), calls with responses,
+    the reply."""
     sections = []
     if step.thinking.strip():
         words = plural(len(step.thinking.split()), "word")
-        sections.append(f"<details><summary>Thinking · {words}</summary>{prose(step.thinking)}</details>")
-    sections += [call_html(call, sampled.get(call.call_id)) for call in step.calls]
+        unfolded = " open" if any(quote.focused for quote in quoted_in(step.thinking, quotes)) else ""
+        text = f'<div class="cl-text">{marked(step.thinking, quotes)}</div>'
+        sections.append(f"<details{unfolded}><summary>Thinking · {words}</summary>{text}</details>")
+    sections += [call_html(call, sampled.get(call.call_id), quotes) for call in step.calls]
     if step.content.strip():
         label = "Reply" if step.is_reply else "Text"
-        sections.append(f'<div class="cl-label">{label}</div>{prose(step.content)}')
+        sections.append(f'<div class="cl-label">{label}</div><div class="cl-text">{marked(step.content, quotes)}</div>')
     if not sections:
         sections.append(soft("an empty message"))
     if step.finish_reason == "length":
@@ -76,22 +92,32 @@ def _cost(figures: StepFigures | None) -> str:
     return soft(" · ".join(parts))
 
 
-def call_html(call: CallRecord, sampled: str | None = None) -> str:
-    """A tool call with its arguments, and its response with where it came from."""
+def call_html(call: CallRecord, sampled: str | None = None, quotes: Sequence[Quote] = ()) -> str:
+    """A tool call with its arguments, and its response with where it came from. A quote of the call in its canonical
+    form (as checks quote it) marks the whole call."""
     if call.arguments is None:
         arguments = sampled or ""
         problem = f" {chip('not valid JSON')}"
     else:
         arguments, problem = json.dumps(dict(call.arguments), ensure_ascii=False), ""
     head = f'<div class="cl-row"><span class="cl-call">{escape(call.name)}</span>{problem}</div>'
-    called = f'{head}<div class="cl-block">{mono(tidy_json(arguments))}</div>'
+    whole = [quote.focused for quote in quoted_in(quote_call(call), quotes) if not quoted_in(arguments, [quote])]
+    look = (" cl-focus" if any(whole) else " cl-quoted") if whole else ""
+    called = f'{head}<div class="cl-block{look}">{_code(arguments, quotes)}</div>'
     if call.response is None:
         return called + f'<div class="cl-block">{soft("no response yet")}</div>'
     source = TOOL_SOURCE.get(call.source or "", call.source or "unknown source")
     took = f" · {call.latency_ms:,.0f} ms" if call.latency_ms is not None else ""
     failed = error_badge() if call.is_error else ""
     label = f'<div class="cl-row">{failed}{soft("answered by " + source + took)}</div>'
-    return f'{called}<div class="cl-block">{label}{mono(tidy_json(call.response))}</div>'
+    return f'{called}<div class="cl-block">{label}{_code(call.response, quotes)}</div>'
+
+
+def _code(text: str, quotes: Sequence[Quote]) -> str:
+    """Indented, unless a quote occurs only in the text as it came."""
+    tidy = tidy_json(text)
+    shown = text if len(quoted_in(text, quotes)) > len(quoted_in(tidy, quotes)) else tidy
+    return f'<div class="cl-mono">{marked(shown, quotes)}</div>'
 
 
 def error_badge() -> str:
@@ -117,11 +143,12 @@ def item_html(item: Item, verdict: Verdict | None, said: int = 0) -> str:
         f'<div class="cl-question cl-text">{escape(item.question)}</div>',
     ]
     if verdict:
-        parts += _grounds(verdict, said)
+        parts += grounds(verdict, said)
     return f'<div class="cl-item" style="border-left-color:{color}">{"".join(parts)}</div>'
 
 
-def _grounds(verdict: Verdict, said: int) -> list[str]:
+def grounds(verdict: Verdict, said: int) -> list[str]:
+    """Why a verdict was given, its quote, and who says so."""
     parts = [prose(verdict.reason)] if verdict.reason else []
     if verdict.quote:
         parts.append(f'<div class="cl-quote">{mono(verdict.quote)}</div>')

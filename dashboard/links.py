@@ -34,6 +34,9 @@ TRAJECTORIES = PageSpec(
     ":material/forum:",
     "Every dialogue, turn by turn, with its verdicts.",
 )
+REVIEW = PageSpec(
+    "review.py", "review", "Review", ":material/rate_review:", "Judged turns one by one: agree, correct, undo."
+)
 ITEMS = PageSpec(
     "items.py", "items", "Items", ":material/checklist:", "Checklist items and item kinds by pass rate, worst first."
 )
@@ -63,7 +66,7 @@ JOBS = PageSpec(
 )
 CHAT = PageSpec("chat.py", "chat", "Chat", ":material/chat:", "Talk to the served agent; what is said is logged.")
 
-PAGES = (OVERVIEW, TRAJECTORIES, COMPARE, ITEMS, JUDGES, TRAINING, JOBS, CHAT)
+PAGES = (OVERVIEW, REVIEW, TRAJECTORIES, COMPARE, ITEMS, JUDGES, TRAINING, JOBS, CHAT)
 
 
 def address(page: PageSpec, **parameters: str | int | float | None) -> str:

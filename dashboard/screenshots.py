@@ -21,7 +21,7 @@ from typing import IO, Literal
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dashboard.boundary import connect
-from dashboard.links import PAGES, TRAJECTORIES, address
+from dashboard.links import PAGES, REVIEW, TRAJECTORIES, address
 from store.browsing import TrajectoryFilter, page_of_trajectories
 from store.settings import load_settings
 
@@ -113,6 +113,7 @@ def _views(database_url: str) -> dict[str, str]:
     log = connect(load_settings(None, database_url=database_url) if database_url else load_settings())
     failing = page_of_trajectories(log, TrajectoryFilter(origin="evaluation", low=0.2, high=0.8), limit=1, offset=0)
     views = {page.path: address(page) for page in PAGES}
+    views["review"] = address(REVIEW, verdict="FAIL", reviewer="ada")
     if failing:
         views["trajectory"] = address(TRAJECTORIES, trajectory=failing[0].id)
     return views

@@ -87,6 +87,21 @@ STYLE = """
            margin-bottom: 0.55rem; }
 .cl-item > .cl-question { font-weight: 560; margin: 0.25rem 0 0.15rem; }
 .cl-quote { border-left: 3px solid var(--line); padding-left: 0.6rem; margin: 0.3rem 0; }
+.cl mark { color: inherit; background: none; }
+.cl mark.cl-quoted { border-bottom: 2px dotted #B8860B; }
+.cl mark.cl-focus { background: color-mix(in srgb, #E69F00 38%, transparent); border-radius: 3px;
+                    box-shadow: 0 0 0 2px color-mix(in srgb, #E69F00 38%, transparent); }
+.cl-block.cl-quoted { outline: 2px dotted #B8860B; }
+.cl-block.cl-focus { background: color-mix(in srgb, #E69F00 26%, transparent); outline: 2px solid #E69F00; }
+.cl-item.cl-now { background: color-mix(in srgb, #E69F00 12%, transparent); border-color: #E69F00; }
+.cl-under { margin-bottom: 0.8rem; }
+.st-key-judging { position: sticky; top: 3.4rem; max-height: calc(100vh - 4rem); overflow-y: auto; padding: 2px; }
+[class*="st-key-item-"] kbd { display: none; }
+.cl-folded { border: 1px solid var(--line); border-radius: 10px; padding: 0.45rem 0.8rem; margin-bottom: 0.7rem; }
+.cl-folded > summary { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.cl-track.cl-thin { height: 0.5rem; background: var(--wash); border: none; overflow: hidden; margin: 0.35rem 0; }
+.cl-track.cl-thin i { top: 0; left: 0; height: 100%; background: #0072B2; opacity: 0.85; }
+.cl kbd { border: 1px solid var(--line); border-radius: 4px; padding: 0 0.3rem; font-size: 0.72rem; }
 .cl-empty { border: 1px dashed var(--line); border-radius: 12px; padding: 2.2rem 1.5rem; text-align: center; }
 .cl-empty code { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; padding: 0.15rem 0.5rem;
                  font-size: 0.95rem; }

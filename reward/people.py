@@ -4,6 +4,7 @@ Writes verdict, item_objection, checklist and reward rows, append-only. Commands
 person's word counts from the moment it is written, so the rewards that it concerns are computed again at once.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reward.checks import quote_call
@@ -177,13 +178,15 @@ def _current_item(log: Log, scenario: Scenario, turn_index: int, item_key: str) 
 
 
 def _check_quote(quote: str, steps: tuple[StepRecord, ...], turn_index: int, step: int | None) -> None:
-    words = " ".join(quote.split())
-    if not words:
-        return
-    texts = [text for record in steps for text in _texts(record)]
-    if not any(words in " ".join(text.split()) for text in texts):
+    if not quote_occurs(quote, steps):
         where = f"turn {turn_index}" if step is None else f"step {step} of turn {turn_index}"
         raise LogError(f"the quote {quote[:80]!r} does not occur in {where}: copy it from there, or leave it out")
+
+
+def quote_occurs(quote: str, steps: Iterable[StepRecord]) -> bool:
+    """In one text of one step, white space aside; an empty quote does."""
+    words = " ".join(quote.split())
+    return not words or any(words in " ".join(text.split()) for record in steps for text in _texts(record))
 
 
 def _texts(step: StepRecord) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reward.agreement_commands import app as agreement_commands
+from reward.review_commands import app as review_commands
 from store.configured import ConfigOption, open_configured
 from store.vocabulary import Outcome
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Judges and people.", no_args_is_help=True)
 app.add_typer(agreement_commands)
+app.add_typer(review_commands)
 TrajectoryArgument = Annotated[str, typer.Argument(help="Id of the trajectory.")]
 TurnArgument = Annotated[int, typer.Argument(help="Index of the turn, from 0.", min=0)]
 ItemArgument = Annotated[str, typer.Argument(help="Key of the item in the turn's checklist.")]

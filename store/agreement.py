@@ -19,8 +19,10 @@ from sqlalchemy import ColumnElement, Executable, Select, Subquery, and_, case, 
 from sqlalchemy.orm import aliased
 
 from store.database import AnyRow, Log, LogError
-from store.schema import ItemObjectionRow, ItemRow, ReviewSampleRow, StepRow, TrajectoryRow, VerdictRow
+from store.objections import items_called_bad
+from store.schema import ItemRow, ReviewSampleRow, StepRow, TrajectoryRow, VerdictRow
 from store.vocabulary import Outcome, SampleReason, VerdictSource
+from store.withdrawals import is_person_s, stands
 
 _LLM_KIND = "llm"
 """Kind of an item without a check."""
@@ -82,7 +84,7 @@ class AnchorVerdict(NamedTuple):
 
 def pairs_with_people(log: Log, *, judge: str | None = None) -> list[Pair]:
     """Every judge's newest verdict beside the newest of a person; code checks and rules are judges here too."""
-    people = _newest("people", VerdictRow.source == VerdictSource.HUMAN.value)
+    people = _newest("people", is_person_s(), stands())
     measured = [VerdictRow.source != VerdictSource.HUMAN.value, VerdictRow.draw == 0]
     unbiased = gone_through(log)
     return [
@@ -132,8 +134,8 @@ def judges_of(log: Log) -> dict[JudgeId, int]:
 def gone_through(log: Log) -> set[tuple[str, int]]:
     """(trajectory id, turn index) of the randomly drawn turns that a person has gone through."""
     sample = ReviewSampleRow
-    by_person = func.max(case((VerdictRow.source == VerdictSource.HUMAN.value, 1), else_=0))
-    spoken = or_(by_person == 1, VerdictRow.item_id.in_(select(ItemObjectionRow.item_id)))
+    by_person = func.max(case((and_(VerdictRow.source == VerdictSource.HUMAN.value, stands()), 1), else_=0))
+    spoken = or_(by_person == 1, VerdictRow.item_id.in_(items_called_bad()))
     drawn = select(sample.trajectory_id, sample.turn_index).where(sample.reason == SampleReason.RANDOM.value).distinct()
     turns = drawn.subquery("drawn")
     items = (
@@ -195,7 +197,7 @@ def repeated_verdicts(log: Log, *, judge: str | None = None) -> list[Repeat]:
 
 def anchor_verdicts(log: Log, *, judge: str | None = None) -> list[AnchorVerdict]:
     """Everything that LLM judges ever said of the anchor set, in the order they said it, copies left out."""
-    people = _newest("people", VerdictRow.source == VerdictSource.HUMAN.value)
+    people = _newest("people", is_person_s(), stands())
     said = aliased(VerdictRow)
     sample = ReviewSampleRow
     is_anchor = exists().where(

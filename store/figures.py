@@ -32,8 +32,10 @@ from store.schema import (
     VerdictRow,
     VersionRow,
     VersionStateRow,
+    WithdrawalRow,
 )
 from store.vocabulary import Origin, Outcome, VerdictSource, VersionState
+from store.withdrawals import stands
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def winning_verdicts(*conditions: ColumnElement[bool]) -> Subquery:
             )
             .label("place"),
         )
-        .where(VerdictRow.counts, *conditions)
+        .where(VerdictRow.counts, stands(), *conditions)
         .subquery()
     )
     return (
@@ -189,7 +191,7 @@ def outcome_sums(outcome: ColumnElement[str]) -> tuple[ColumnElement[int], ...]:
 
 def log_state(log: Log) -> tuple[Any, ...]:
     """A cheap fingerprint that changes whenever judged figures can have changed; the key of cached aggregates."""
-    judging = (VerdictRow.id, RewardRow.id, ItemRow.id, ReviewSampleRow.id, ModelCallRow.id)
+    judging = (VerdictRow.id, WithdrawalRow.id, RewardRow.id, ItemRow.id, ReviewSampleRow.id, ModelCallRow.id)
     tables = (*judging, StepRow.id, VersionStateRow.id, GateRow.id, MetricRow.id)
     columns = [select(func.max(column)).scalar_subquery() for column in tables]
     columns.append(select(func.max(TrajectoryRow.created_at)).scalar_subquery())

@@ -1,14 +1,14 @@
 """A person says that an item is bad, or takes that back: objections, and the checklist revisions that follow from them.
 
-Writes item_objection and checklist rows, append-only. Verdicts on the item stay as they are: which items count is
-decided by the newest revision of each checklist when a reward is computed.
+Writes item_objection, restoration and checklist rows, append-only. Verdicts on the item stay as they are: which items
+count is decided by the newest revision of each checklist when a reward is computed.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, exists, insert, select
+from sqlalchemy import Connection, Select, exists, insert, select
 
 from store.checklists import (
     Checklist,
@@ -19,7 +19,7 @@ from store.checklists import (
 )
 from store.database import Log, LogError
 from store.records import Item, Scenario
-from store.schema import ItemObjectionRow, ItemRow, RewardRow, ScenarioRow, TrajectoryRow
+from store.schema import ItemObjectionRow, ItemRow, RestorationRow, RewardRow, ScenarioRow, TrajectoryRow
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,22 @@ def restore_item(
             revisions.append(append_checklist(connection, _revised(now, items, author=person, reason=why)))
         if not revisions:
             raise LogError(f"{where} has item {item_key!r} in its current checklist: there is nothing to restore")
+        objection = ItemObjectionRow
+        standing = (
+            select(objection.id)
+            .join(ItemRow, ItemRow.id == objection.item_id)
+            .where(
+                ItemRow.scenario_hash == scenario_hash,
+                ItemRow.turn_index == turn_index,
+                ItemRow.key == item_key,
+                ~exists().where(RestorationRow.objection_id == objection.id),
+            )
+        )
+        taken_back = [
+            {"objection_id": number, "person": person, "reason": reason} for number in connection.scalars(standing)
+        ]
+        if taken_back:
+            connection.execute(insert(RestorationRow.__table__), taken_back)
         return revisions
 
 
@@ -138,6 +154,12 @@ def objections_of(log: Log, scenario_hashes: Iterable[str]) -> dict[str, list[Ob
         for row in connection.execute(query):
             found.setdefault(row.scenario_hash, []).append(Objection(*row[1:]))
     return found
+
+
+def items_called_bad() -> Select[int]:
+    """Ids of the items that a person called bad and nobody restored since."""
+    restored = exists().where(RestorationRow.objection_id == ItemObjectionRow.id)
+    return select(ItemObjectionRow.item_id).where(~restored)
 
 
 def rewarded_trajectories(log: Log, scenario_hash: str) -> list[str]:

@@ -12,6 +12,7 @@ from store.database import AnyRow, Log
 from store.schema import ModelCallRow, RatingRow, ReviewSampleRow, VerdictRow
 from store.verdicts import verdicts_of
 from store.vocabulary import ModelRole, Outcome, SampleReason, VerdictSource
+from store.withdrawals import is_person_s, stands
 
 Turn = tuple[str, int]
 """(trajectory id, turn index)."""
@@ -73,9 +74,8 @@ def turn_signals(log: Log) -> dict[Turn, TurnSignals]:
 
 
 def turns_reviewed() -> Select[*tuple[Any, ...]]:
-    """(trajectory_id, turn_index) of every turn in which a person gave a verdict."""
-    by_person = VerdictRow.source == VerdictSource.HUMAN.value
-    return select(VerdictRow.trajectory_id, VerdictRow.turn_index).where(by_person).distinct()
+    """(trajectory_id, turn_index) of every turn in which a person gave a verdict that stands."""
+    return select(VerdictRow.trajectory_id, VerdictRow.turn_index).where(is_person_s(), stands()).distinct()
 
 
 def _newest_uncertain() -> Select[*tuple[Any, ...]]:

@@ -11,6 +11,7 @@ from sqlalchemy import exists, insert, select
 from store.database import AnyRow, Log, LogError, in_chunks
 from store.schema import ItemRow, RewardRow, TrajectoryRow, VerdictRow, now
 from store.vocabulary import Outcome, VerdictSource
+from store.withdrawals import stands
 
 
 @dataclass(frozen=True)
@@ -94,13 +95,14 @@ def verdicts_of(log: Log, trajectory_ids: Iterable[str], *, all_rows: bool = Fal
     """The verdict that counts for each (turn, item): a person's newest, else the newest of those with `counts`; in
     order of turn and item.
 
-    With `all_rows`, every verdict in the order it was said. Trajectories without a verdict are left out.
+    With `all_rows`, every verdict in the order it was said. What a person took back, and trajectories without a
+    verdict, are left out.
     """
     query = select(VerdictRow.__table__, ItemRow.key.label("item_key")).join(ItemRow, ItemRow.id == VerdictRow.item_id)
     said: dict[str, list[Verdict]] = {}
     with log.lookup() as connection:
         for chunk in in_chunks(list(dict.fromkeys(trajectory_ids))):
-            of_chunk = query.where(VerdictRow.trajectory_id.in_(chunk)).order_by(VerdictRow.id)
+            of_chunk = query.where(VerdictRow.trajectory_id.in_(chunk), stands()).order_by(VerdictRow.id)
             for row in connection.execute(of_chunk):
                 said.setdefault(row.trajectory_id, []).append(_verdict(row))
     return said if all_rows else {name: winning(verdicts) for name, verdicts in said.items()}

@@ -140,11 +140,81 @@ def test_training_and_chat_open_by_their_links(page: Page, dashboard: str) -> No
     expect(page.get_by_text("The gateway is not running")).to_be_visible(timeout=30_000)
 
 
+def test_a_review_session_with_keys(page: Page, dashboard: str, database_url: str) -> None:
+    """From filter to undo without the mouse, except for the filter and the field."""
+    log = open_log(database_url)
+    page.goto(f"{dashboard}/review?reviewer=ada")
+    expect(page.get_by_role("button", name="Agree")).to_be_visible(timeout=30_000)
+    page.get_by_role("combobox", name="Judge's verdict").click()
+    page.get_by_role("option", name="FAIL").click()
+    page.wait_for_url(lambda url: "verdict=FAIL" in url)
+    wait_until_shown(page)
+    page.wait_for_timeout(500)  # the turn of the old queue leaves the address, that of the new one comes
+    page.wait_for_url(lambda url: "turn=" in url)
+    page.get_by_role("heading", name="Review").click()  # out of the filter: keys are for the page now
+    (first,) = query(page)["turn"]
+    name, index = first.rsplit(":", 1)
+
+    def said() -> list[tuple[str, str, str]]:
+        of_turn = [v for v in verdicts_of(log, [name])[name] if v.turn_index == int(index)]
+        return sorted((v.item_key, v.outcome.value, v.reason) for v in of_turn if v.judge == "ada")
+
+    items = page.locator(".cl-item").count()
+    assert items > 2
+    expect(page.locator(".cl-item.cl-now")).to_have_count(1)
+    expect(page.locator(".cl-focus").first).to_be_visible(timeout=15_000)
+
+    page.get_by_placeholder("Reason").click()
+    page.keyboard.type("up to a fault")  # u, p, a, f are letters here
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(300)
+    assert said() == []
+    page.keyboard.press("p")
+    expect(page.get_by_text("✓").filter(has_text=": PASS")).to_be_visible(timeout=15_000)
+    assert [verdict[1:] for verdict in said()] == [("PASS", "up to a fault")]
+    page.keyboard.press("f")
+    expect(page.get_by_text("✓").filter(has_text=": FAIL")).to_be_visible(timeout=15_000)
+    assert len(said()) == 2
+    page.keyboard.press("a")
+    page.wait_for_url(lambda url: first.replace(":", "%3A") not in url)
+    assert len(said()) == items
+    expect(page.get_by_text("1 turn today")).to_be_visible(timeout=15_000)
+
+    page.keyboard.press("u")
+    page.wait_for_url(lambda url: first.replace(":", "%3A") in url)
+    assert len(said()) == items - 1
+    page.reload()
+    expect(page.get_by_role("button", name="Agree")).to_be_visible(timeout=30_000)
+    assert query(page)["turn"] == [first] and query(page)["verdict"] == ["FAIL"]
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(lambda url: first.replace(":", "%3A") not in url)
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(lambda url: first.replace(":", "%3A") in url)
+    for left in range(items - 2, -1, -1):
+        page.keyboard.press("u")
+        for _ in range(150):
+            if len(said()) == left:
+                break
+            page.wait_for_timeout(100)
+        assert len(said()) == left
+        wait_until_shown(page)
+    expect(page.get_by_text("0 turns today")).to_be_visible(timeout=15_000)
+    log.close()
+
+
 def test_pictures_of_every_page(database_url: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dashboard.screenshots", str(tmp_path / "pictures"), database_url]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=180).stdout
     taken = [Path(line) for line in printed.splitlines()]
-    assert {file.stem for file in taken} >= {"overview", "trajectories", "trajectory", "items", "training", "chat"}
+    assert {file.stem for file in taken} >= {
+        "overview",
+        "review",
+        "trajectories",
+        "trajectory",
+        "items",
+        "training",
+        "chat",
+    }
     assert all(file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 20_000 for file in taken)
 
 

@@ -120,6 +120,30 @@ def test_a_person_speaks_objects_and_takes_it_back(empty: Log, checkloop_judge) 
     assert status == 2 and "--person" in said
 
 
+def test_a_person_goes_through_a_queue_and_undoes(empty: Log, checkloop_judge) -> None:
+    play(empty, a_scenario(), "t1")
+    play(empty, a_scenario(), "t2", turns=1)
+    status, said = checkloop_judge("open", "--verdict", "FAIL")
+    assert status == 0 and "t1" in said and "t2" in said
+    status, said = checkloop_judge("next", "--person", "Ada", "--verdict", "FAIL")
+    assert status == 0 and "turn 0 of t2" in said and "open umbrella: Umbrella?" in said
+    assert "FAIL by big-judge: so it is" in said and '{"sky": "grey"}' in said
+    status, said = checkloop_judge("agree", "t2", "0", "--person", "Bob")
+    assert status == 1 and "Ada has turn 0 of trajectory 't2'" in said
+    status, said = checkloop_judge("agree", "t2", "0", "--person", "Ada")
+    assert status == 0 and "umbrella: FAIL, says Ada" in said
+    status, said = checkloop_judge("next", "--person", "Ada", "--verdict", "FAIL")
+    assert "turn 0 of t1" in said
+    status, said = checkloop_judge("next", "--person", "Ada", "--verdict", "FAIL", "--skip")
+    assert "turn 0 of t1" in said  # the only one that is left
+    status, said = checkloop_judge("next", "--person", "Bob", "--verdict", "FAIL")
+    assert status == 0 and "nothing is open (filter: outcome=FAIL)" in said
+    status, said = checkloop_judge("undo", "--person", "Ada")
+    assert status == 0 and "taken back: umbrella is FAIL, turn 0 of t2" in said
+    status, said = checkloop_judge("undo", "--person", "Bob")
+    assert status == 0 and "nothing to undo" in said
+
+
 def test_a_batch_is_drawn_listed_and_worked_off(empty: Log, checkloop_judge) -> None:
     scenario = a_scenario()
     for n in range(4):

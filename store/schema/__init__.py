@@ -22,6 +22,7 @@ from store.schema.judging import (
     RewardRow,
     VerdictRow,
 )
+from store.schema.reviewing import RestorationRow, ReviewClaimRow, ReviewPlaceRow, WithdrawalRow
 from store.schema.training import (
     GateRow,
     LoopRow,
@@ -53,6 +54,9 @@ __all__ = [
     "MetricRow",
     "ModelCallRow",
     "RatingRow",
+    "RestorationRow",
+    "ReviewClaimRow",
+    "ReviewPlaceRow",
     "ReviewSampleRow",
     "RewardRow",
     "RunRow",
@@ -72,6 +76,7 @@ __all__ = [
     "VersionPinRow",
     "VersionRow",
     "VersionStateRow",
+    "WithdrawalRow",
     "WorkerRow",
     "now",
     "storable",

@@ -91,6 +91,7 @@ class TrajectoryRow(Base):
     """What a chat of ours runs with (`store.chats.ChatSetup`); NULL for everything else."""
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
     ended_at: Mapped[datetime | None]
+    __table_args__ = (Index("trajectory_by_version", "version", "created_at"),)
 
 
 class TurnRow(Base):

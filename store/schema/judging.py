@@ -8,11 +8,21 @@ from sqlalchemy import (
     Index,
     String,
     UniqueConstraint,
+    text,
     true,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.schema.base import Base, BigKey, now
+
+_SAID = "source = 'human'"
+_UNSCORED = "outcome = 'UNSCORED'"
+
+
+def _where(name: str, condition: str, *columns: str) -> Index:
+    """An index of the few rows that meet the condition. Queries that are to use it say the condition as a literal:
+    SQLite does not look into parameters."""
+    return Index(name, *columns, sqlite_where=text(condition), postgresql_where=text(condition))
 
 
 class VerdictRow(Base):
@@ -40,7 +50,12 @@ class VerdictRow(Base):
     cache_key: Mapped[str | None] = mapped_column(String(64), index=True)
     """Hash of judge, prompt, what was shown and the item."""
     created_at: Mapped[datetime] = mapped_column(default=now)
-    __table_args__ = (Index("verdict_by_turn", "trajectory_id", "turn_index"),)
+    __table_args__ = (
+        Index("verdict_by_turn", "trajectory_id", "turn_index"),
+        _where("verdict_of_person", _SAID, "judge", "created_at"),
+        _where("verdict_by_people", _SAID, "trajectory_id", "turn_index", "item_id"),
+        _where("verdict_unscored", _UNSCORED, "trajectory_id", "turn_index"),
+    )
 
 
 class ChecklistRow(Base):

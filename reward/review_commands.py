@@ -1,0 +1,154 @@
+"""`checkloop judge open, next, agree, undo`: going through judged turns under a filter, as on the page Review."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from store.configured import ConfigOption, open_configured
+from store.vocabulary import Outcome, SampleReason
+
+if TYPE_CHECKING:
+    from reward.review import TurnToReview
+    from store.review_queues import QueueFilter
+
+app = typer.Typer()
+PersonOption = Annotated[str, typer.Option(help="Who reviews.")]
+WhyOption = Annotated[SampleReason | None, typer.Option(help="Only turns put up for this reason.")]
+BatchOption = Annotated[str | None, typer.Option(help="Only turns of this batch.")]
+VersionOption = Annotated[str | None, typer.Option(help="Only of this policy version.")]
+ItemOption = Annotated[int | None, typer.Option(help="Only turns judged by the item with this number.")]
+VerdictOption = Annotated[
+    Outcome | None, typer.Option(case_sensitive=False, help="Only where a judge says so of an item.")
+]
+ThumbsOption = Annotated[bool, typer.Option("--thumbs-down", help="Only turns on which a person's thumb is down.")]
+
+
+@app.command("open")
+def open_turns(
+    why: WhyOption = None,
+    batch: BatchOption = None,
+    version: VersionOption = None,
+    item: ItemOption = None,
+    verdict: VerdictOption = None,
+    thumbs_down: ThumbsOption = False,
+    person: PersonOption = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 20,
+    config: ConfigOption = None,
+) -> None:
+    """Judged turns that are open under a filter and that nobody but the person looks at, in the queue's order."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from store.review_queues import list_open
+
+    wanted = _filter(why, batch, version, item, verdict, thumbs_down)
+    turns = list_open(open_configured(config), wanted, person=person, at=datetime.now(UTC), limit=limit)
+    if not turns:
+        typer.echo(f"nothing is open (filter: {wanted.name})")
+        return
+    table = Table("trajectory", "turn", "user")
+    for (name, index), user in turns:
+        table.add_row(name, str(index), Text(" ".join(user.split())[:80]))
+    Console().print(table)
+
+
+@app.command("next")
+def next_turn(
+    person: PersonOption,
+    why: WhyOption = None,
+    batch: BatchOption = None,
+    version: VersionOption = None,
+    item: ItemOption = None,
+    verdict: VerdictOption = None,
+    thumbs_down: ThumbsOption = False,
+    skip: Annotated[bool, typer.Option("--skip", help="Leave the turn where the person stands open.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """The turn where the person stands in the queue, or the next one, kept for them for three minutes."""
+    from reward.review import read_turn, resume_turn, take_turn
+    from store.review_claims import place_of
+
+    wanted = _filter(why, batch, version, item, verdict, thumbs_down)
+    log, now = open_configured(config), datetime.now(UTC)
+    place = place_of(log, person, wanted.name) if skip else None
+    if place is None:
+        turn = resume_turn(log, wanted, person=person, at=now)
+    else:
+        turn = take_turn(log, wanted, person=person, at=now, after=place.turn)
+    shown = read_turn(log, turn) if turn is not None else None
+    if shown is None:
+        typer.echo(f"nothing is open (filter: {wanted.name})")
+        return
+    _tell(shown)
+
+
+@app.command()
+def agree(
+    trajectory: Annotated[str, typer.Argument(help="Id of the trajectory.")],
+    turn: Annotated[int, typer.Argument(help="Index of the turn, from 0.", min=0)],
+    person: PersonOption,
+    reason: Annotated[str, typer.Option(help="Why, in a sentence.")] = "",
+    config: ConfigOption = None,
+) -> None:
+    """Says of every open item of the turn what the judge said of it."""
+    from reward.review import agree as write
+    from reward.review import hold_turn, read_turn
+    from store.database import LogError
+
+    log = open_configured(config)
+    shown = read_turn(log, (trajectory, turn))
+    if shown is None:
+        raise LogError(f"trajectory {trajectory!r} did not reach a turn {turn}, or is not in the log")
+    hold_turn(log, shown.key, person=person, at=datetime.now(UTC))
+    said = write(log, shown, person=person, reason=reason)
+    for one in said:
+        typer.echo(f"{one.verdict.item_key}: {one.verdict.outcome}, says {one.verdict.judge}")
+    left = [one.item.id for one in shown.items if one.is_open and one.item.id not in {s.verdict.item_key for s in said}]
+    if left:
+        typer.echo(f"still open, for no judge could decide: {', '.join(left)}")
+
+
+@app.command()
+def undo(person: PersonOption, config: ConfigOption = None) -> None:
+    """Takes back what the person said last, a verdict or "this item is bad"; rewards are computed again."""
+    from reward.review import undo as take_back
+
+    undone = take_back(open_configured(config), person=person)
+    if undone is None:
+        typer.echo(f"nothing that {person} said stands: there is nothing to undo")
+        return
+    last = undone.said
+    what = f"{last.item_key} is {last.outcome}" if last.outcome else f"{last.item_key} is bad"
+    typer.echo(f"taken back: {what}, turn {last.turn_index} of {last.trajectory_id}")
+
+
+def _filter(
+    why: SampleReason | None,
+    batch: str | None,
+    version: str | None,
+    item: int | None,
+    verdict: Outcome | None,
+    thumbs_down: bool,
+) -> "QueueFilter":
+    from store.review_queues import QueueFilter
+
+    return QueueFilter(why=why, batch=batch, version=version, item_id=item, outcome=verdict, thumbs_down=thumbs_down)
+
+
+def _tell(shown: "TurnToReview") -> None:
+    name, index = shown.key
+    typer.echo(f"turn {index} of {name}\nuser: {shown.turn.user}")
+    for step in shown.turn.steps:
+        for call in step.calls:
+            typer.echo(
+                f"  step {step.index}: {call.name} {dict(call.arguments) if call.arguments is not None else '?'}"
+            )
+            typer.echo(f"    answered: {call.response}")
+        if step.content.strip():
+            typer.echo(f"  step {step.index}: {step.content}")
+    for one in shown.items:
+        verdict = one.shown
+        said = "no verdict" if verdict is None else f"{verdict.outcome} by {verdict.judge}: {verdict.reason}"
+        typer.echo(f"{'open' if one.is_open else 'done'} {one.item.id}: {one.item.question}\n     {said}")

@@ -1,0 +1,157 @@
+"""The page Review as a reviewer meets it: a queue under a filter, keys, two reviewers, undo, a reload."""
+
+from streamlit.testing.v1 import AppTest
+
+from dashboard.dialogue import call_html, step_html
+from dashboard.links import REVIEW
+from dashboard.quotes import Quote, marked
+from dashboard.text import LONGEST
+from store.database import Log
+from store.objections import objections_of
+from store.records import CallRecord, StepRecord
+from store.trajectories import NewTrajectory, create_trajectories, get_trajectory
+from store.turns import get_turns
+from store.verdicts import verdicts_of
+from store.vocabulary import Origin, Outcome, VerdictSource
+from tests.pages import HOSTILE, hostile_trajectory, html, ids, open_page, shown
+
+
+def turn_at(app: AppTest) -> tuple[str, int]:
+    name, _, index = app.query_params["turn"].rpartition(":")
+    return name, int(index)
+
+
+def press(app: AppTest, key: str) -> None:
+    app.button(key=key).click().run()
+    assert not app.exception and not app.error
+
+
+def by_people(log: Log) -> list[tuple[str, int, str, str, str]]:
+    return [
+        (v.trajectory_id, v.turn_index, v.item_key, v.outcome.value, v.judge)
+        for of_one in verdicts_of(log, ids(log)).values()
+        for v in of_one
+        if v.source is VerdictSource.HUMAN
+    ]
+
+
+def test_a_log_without_verdicts_says_to_judge_first(empty: Log) -> None:
+    create_trajectories(empty, [NewTrajectory(id="t1", origin=Origin.CHAT, version="v0001")])
+    assert "checkloop judge" in html(open_page(REVIEW))
+
+
+def test_a_turn_is_shown_with_all_that_a_reviewer_needs(sample: Log) -> None:
+    app = open_page(REVIEW, verdict="FAIL", reviewer="ada")
+    name, index = turn_at(app)
+    turn, said = get_turns(sample, name)[index], html(app)
+    assert turn.user in said and turn.steps[0].calls[0].name in said and "<details><summary>Thinking" in said
+    assert "answered by simulated world" in said and " ms" in said
+    of_turn = [v for v in verdicts_of(sample, [name])[name] if v.turn_index == index]
+    assert any(v.outcome is Outcome.FAIL for v in of_turn)
+    assert said.count('<div class="cl-item') == len(of_turn) and 'class="cl-item cl-now"' in said
+    assert "cl-focus" in said  # the quote of the first item
+    assert {button.label for button in app.button} >= {"Pass", "Fail", "Bad item", "Agree", "Previous", "Next", "Undo"}
+
+
+def test_keys_say_move_on_and_undo(sample: Log) -> None:
+    app = open_page(REVIEW, verdict="FAIL", reviewer="ada")
+    first = turn_at(app)
+    items = html(app).count('<div class="cl-item')
+    app.text_input(key="reason").set_value("it is not so").run()
+    press(app, "pass")
+    ((*turn, _, outcome, judge),) = by_people(sample)
+    assert (tuple(turn), outcome, judge) == (first, "PASS", "ada")
+    assert turn_at(app) == first and app.text_input(key="reason").value == ""
+    assert next(v for v in verdicts_of(sample, [first[0]])[first[0]] if v.judge == "ada").reason == "it is not so"
+    press(app, "agree")
+    assert len(by_people(sample)) == items and turn_at(app) != first
+    assert "1 turn today" in html(app)
+    for left in range(items - 1, -1, -1):
+        press(app, "undo")
+        assert turn_at(app) == first and len(by_people(sample)) == left
+    app.button(key="undo").click().run()
+    assert "nothing of yours to undo" in app.code[0].value
+
+
+def test_a_bad_item_needs_a_reason_and_comes_back_by_undo(sample: Log) -> None:
+    app = open_page(REVIEW, verdict="FAIL", reviewer="ada")
+    name, _ = turn_at(app)
+    digest = str(get_trajectory(sample, name).scenario_hash)
+    items = html(app).count('<div class="cl-item')
+    app.button(key="bad").click().run()
+    assert "say in the field Reason why" in app.code[0].value and not objections_of(sample, [digest])
+    app.text_input(key="reason").set_value("it asks for two things").run()
+    press(app, "bad")
+    assert objections_of(sample, [digest])[digest][0].reason == "it asks for two things"
+    assert html(app).count('<div class="cl-item') == items - 1
+    press(app, "undo")
+    assert html(app).count('<div class="cl-item') == items
+
+
+def test_next_skips_previous_returns_and_a_link_shows_the_same(sample: Log) -> None:
+    app = open_page(REVIEW, verdict="FAIL", reviewer="ada")
+    first = turn_at(app)
+    press(app, "next")
+    second = turn_at(app)
+    assert second != first
+    again = open_page(REVIEW, **{name: str(value) for name, value in app.query_params.items()})
+    assert turn_at(again) == second and again.selectbox(key="verdict").value == "FAIL"
+    # The reviewer comes back without the turn in the address: they stand where they were.
+    assert turn_at(open_page(REVIEW, verdict="FAIL", reviewer="ada")) == second
+    press(again, "previous")
+    assert turn_at(again) == first
+
+
+def test_two_reviewers_see_different_turns(sample: Log) -> None:
+    ada, bob = (open_page(REVIEW, verdict="FAIL", reviewer=name) for name in ("ada", "bob"))
+    assert turn_at(ada) != turn_at(bob)
+    assert "1 other reviewer at work" in html(bob)
+    name, index = turn_at(ada)
+    bob = open_page(REVIEW, verdict="FAIL", reviewer="bob", turn=f"{name}:{index}")
+    assert "has this turn until" in html(bob) and bob.button(key="pass").disabled
+    press(bob, "next")
+    assert turn_at(bob) != (name, index) and not bob.button(key="pass").disabled
+
+
+def test_only_one_item_and_what_is_written_outlive_the_browser(sample: Log) -> None:
+    app = open_page(REVIEW, verdict="FAIL", reviewer="ada")
+    app.text_input(key="reason").set_value("half a sen").run()
+    assert open_page(REVIEW, verdict="FAIL", reviewer="ada").text_input(key="reason").value == "half a sen"
+    press(app, "only-item")
+    item = int(app.query_params["item"])
+    press(app, "next")
+    name, index = turn_at(app)
+    assert item in {v.item_id for v in verdicts_of(sample, [name])[name] if v.turn_index == index}
+    press(app, "every-item")
+    assert "item" not in app.query_params
+
+
+def test_a_queue_that_is_done_and_a_sample_that_was_not_drawn_say_so(sample: Log) -> None:
+    assert "This queue is done" in html(open_page(REVIEW, item="999999", reviewer="ada"))
+    assert "checkloop judge sample" in shown(open_page(REVIEW, why="random", reviewer="ada"))
+    assert "There is no such turn" in html(open_page(REVIEW, turn="nobody:3", reviewer="ada"))
+
+
+def test_hostile_text_is_marked_as_text(sample: Log) -> None:
+    hostile_trajectory(sample)
+    said = html(open_page(REVIEW, turn="hostile:0", reviewer="<b>ada</b>"))
+    assert "<script" not in said and "<img" not in said and "&lt;script&gt;" in said
+    assert '<mark class="cl-focus">' in said
+    assert "<b>ada" not in html(open_page(REVIEW, turn="hostile:0", reviewer="bob"))
+    assert HOSTILE[:8] == "<script>"
+
+
+def test_quotes_are_marked_where_they_stand() -> None:
+    text = 'Grey  skies,\n<b> take "one".'
+    quotes = [Quote("skies, <b> take", focused=True), Quote('take "one"'), Quote("sunny"), Quote("  ")]
+    assert marked(text, quotes) == (
+        'Grey  <mark class="cl-focus">skies,\n&lt;b&gt; </mark><mark class="cl-focus">take</mark>'
+        '<mark class="cl-quoted"> &quot;one&quot;</mark>.'
+    )
+    assert marked("a" * (LONGEST + 7), [Quote("aa")]).endswith("… (7 more characters)")
+    call = CallRecord(call_id="c", name="f", arguments={"b": 1, "a": 2}, response='{"x":  1}')
+    assert "cl-block cl-focus" in call_html(call, None, [Quote('{"arguments":{"a":2,"b":1},"name":"f"}', focused=True)])
+    assert '<mark class="cl-quoted">{&quot;x&quot;:  1}</mark>' in call_html(call, None, [Quote('{"x": 1}')])
+    step = StepRecord(index=0, thinking="I think so", content="", calls=(), finish_reason="stop")
+    assert "<details open>" in step_html(step, None, {}, [Quote("think so", focused=True)])
+    assert "<details>" in step_html(step, None, {}, [Quote("think so")])
