@@ -37,3 +37,14 @@ def write_tiny_model(directory: Path, seed: int = 0) -> Path:
 
 def load_tiny_model(directory: Path) -> LlamaForCausalLM:
     return LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32)
+
+
+def write_moved_model(model_dir: Path, place: Path, seed: int = 5) -> Path:
+    """Another version of the model: every weight a little elsewhere."""
+    moved = load_tiny_model(model_dir)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for weight in moved.parameters():
+            weight += 0.03 * torch.randn_like(weight)
+    moved.save_pretrained(place)
+    return place

@@ -19,6 +19,7 @@ from train.groups import TrainingGroup, select_groups
 from train.grpo import train_grpo
 from train.progress import Stage
 from train.registry import probe_prompts, register_version, version_of_run
+from train.training_run import TrainingError
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def train_candidate(
 
     parent = Path(get_version(log, base).path)
     try:
+        reference = parent if settings.grpo.reference == "parent" else _weights_of(log, settings.grpo.reference)
         result = train_grpo(
             parent,
             files.made,
@@ -81,6 +83,7 @@ def train_candidate(
             checkpoint_every=files.checkpoint_every,
             temperature=temperature,
             probe_ids=probe_prompts(parent),
+            reference_dir=reference,
         )
     except BaseException as error:
         finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
@@ -90,6 +93,14 @@ def train_candidate(
     left_out = f", {len(selection.left_out)} left out" if selection.left_out else ""
     stage.advance(1.0, f"{version}: {result.steps} steps on {len(selection.taken)} groups{left_out}")
     return version
+
+
+def _weights_of(log: Log, version: str) -> Path:
+    """Raises LogError for an unknown version, TrainingError for one whose weights are gone."""
+    directory = Path(get_version(log, version).path)
+    if not directory.is_dir():
+        raise TrainingError(f"grpo.reference = {version!r}: its weights in {directory} are gone; name another version")
+    return directory
 
 
 def hold_against_live(
