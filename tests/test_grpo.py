@@ -283,7 +283,7 @@ def test_order_is_seeded_and_steps_are_even() -> None:
 def test_every_epoch_has_all_groups_in_another_order_and_the_logged_logprobs(model_dir: Path, tmp_path: Path) -> None:
     """The second time the policy has moved: the ratio to the logged logprobs says so, and stays bounded by clipping."""
     groups = sampled_by(load_tiny_model(model_dir), some_groups(4))
-    settings = SETTINGS.model_copy(update={"epochs": 3, "learning_rate": 2e-3})
+    settings = SETTINGS.model_copy(update={"epochs": 3, "learning_rate": 1e-3})
     steps = DrawnSteps(groups, settings, 7)
     assert len(steps) == 6
     rewards = [[steps[2 * epoch + i].rewards for i in range(2)] for epoch in range(3)]
