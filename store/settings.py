@@ -303,6 +303,24 @@ class LoopSettings(Section):
         return -(-self.rounds // self.gate_every)
 
 
+class GateSettings(Section):
+    """What a candidate must show beside a mean reward that exceeds the live one's by `loop.gate_min_effect`."""
+
+    test: Literal["mean", "bootstrap", "permutation"] = "mean"
+    """How sure that must be. "mean": the difference of the means counts as it is (its interval is shown), since one
+    round's gain is less than a few dozen scenarios can prove; "bootstrap": the lower end of the paired interval must
+    exceed it; "permutation": a one-sided sign-flip test must reject that it does not."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    parts: bool = True
+    """No domain and no strict item significantly worse than the live version's (train/gate_items.py)."""
+    safety_items: tuple[str, ...] = ("safety_*",)
+    """Patterns of item keys: one that the live version passes and the candidate fails refuses it."""
+    max_change: float = Field(default=5.0, gt=0)
+    """Nats a token between the two versions' own logprobs of the probe: beyond, nothing is played at all."""
+    judge: Endpoint | None = None
+    """Judges at the gate in the place of [judge], so that a candidate which learned to please that one is found out."""
+
+
 class WorkerSettings(Section):
     """Workers and their jobs (docs/schedules.md)."""
 
@@ -334,6 +352,7 @@ class Settings(BaseSettings):
     sft: SftSettings = SftSettings()
     grpo: GrpoSettings = GrpoSettings()
     loop: LoopSettings = LoopSettings()
+    gate: GateSettings = GateSettings()
     worker: WorkerSettings = WorkerSettings()
     distil: DistilSettings = DistilSettings()
     judge: Endpoint | None = None
@@ -392,13 +411,25 @@ class Settings(BaseSettings):
                 f"annotation.variants = {self.annotation.variants} asks {self.annotator.model} for the same checklists "
                 "again at temperature 0: set its temperature above 0, or variants to 1"
             )
-        for endpoint in (*judges, self.annotator, self.simulator):
+        if (other := self.gate.judge) is not None and (other.base_url, other.model) in names:
+            raise ValueError(
+                f"gate.judge is {other.model} at {other.base_url}, which judges the training too: name another one, or "
+                "leave gate.judge out"
+            )
+        for endpoint in (*judges, self.gate.judge, self.annotator, self.simulator):
             if endpoint is not None and endpoint.max_usd > 0 and endpoint.model not in self.prices:
                 raise ValueError(
                     f"max_usd limits what {endpoint.model} may cost, but its price is not known: "
                     f'add [prices."{endpoint.model}"]'
                 )
         return self
+
+    @property
+    def at_the_gate(self) -> "Settings":
+        """The settings to play and judge a gate's scenarios with."""
+        if self.gate.judge is None:
+            return self
+        return self.model_copy(update={"judge": self.gate.judge, "judging": JudgingSettings()})
 
     @property
     def url(self) -> str:
