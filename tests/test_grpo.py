@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from store.settings import AlertSettings
 from tests.hand_losses import SETTINGS, assert_same, by_hand, one_step, ppo
 from tests.tiny_model import load_tiny_model, write_moved_model, write_tiny_model
 from tests.training_groups import sampled_by, some_groups
@@ -281,9 +282,9 @@ def test_order_is_seeded_and_steps_are_even() -> None:
 
 
 def test_every_epoch_has_all_groups_in_another_order_and_the_logged_logprobs(model_dir: Path, tmp_path: Path) -> None:
-    """The second time the policy has moved: the ratio to the logged logprobs says so, and stays bounded by clipping."""
+    """The second time the policy has moved, and its distance from the logged logprobs says so."""
     groups = sampled_by(load_tiny_model(model_dir), some_groups(4))
-    settings = SETTINGS.model_copy(update={"epochs": 3, "learning_rate": 1e-3})
+    settings = SETTINGS.model_copy(update={"epochs": 3, "alerts": AlertSettings(mismatch_kl=0)})
     steps = DrawnSteps(groups, settings, 7)
     assert len(steps) == 6
     rewards = [[steps[2 * epoch + i].rewards for i in range(2)] for epoch in range(3)]
@@ -293,9 +294,8 @@ def test_every_epoch_has_all_groups_in_another_order_and_the_logged_logprobs(mod
     result = train_grpo(model_dir, tmp_path / "v2", groups, settings, 7, lambda a, b, m: seen.append(m))
     assert (result.steps, len(seen)) == (6, 6)
     assert result.tokens == 3 * sum(len(m.prompt_ids) + len(m.completion_ids) for g in groups for m in g.members)
-    assert seen[0]["ratio_max"] == pytest.approx(1, abs=0.05)
-    assert seen[4]["ratio_max"] > 1.2
-    assert 0 < seen[4]["mismatch_kl_k3"] > seen[0]["mismatch_kl_k3"]
+    assert seen[0]["mismatch_kl_k3"] < 0.05, "nothing was learned yet: only rounding lies between"
+    assert seen[4]["mismatch_kl_k3"] > 10 * seen[0]["mismatch_kl_k3"]
 
 
 def test_nothing_to_train_on_is_said(model_dir: Path, tmp_path: Path) -> None:
