@@ -8,7 +8,7 @@ version is back.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from agent.openai_form import ApiError
 from agent.slot import Lease, Loaded, Slot, Weights, is_adapter
 from agent.vllm_client import SERVED_NAME, ServerError
 from agent.vllm_server import RunningServer, VllmServer, is_cpu_build
+from agent.weight_files import damaged_files
 from store.database import Log
 from store.settings import Settings
 from store.traffic import TrafficSplit, set_traffic_split, traffic_split
@@ -72,7 +73,7 @@ class Fleet:
         self.split: TrafficSplit | None = traffic_split(log)
         self._swapping = asyncio.Lock()
         self._tidying: asyncio.Future[Any] | None = None
-        weights = self._weights(live.name)
+        weights = self._weights(live.name, whole=True)
         self.live_slots = [Slot(server, weights) for server in self._live_servers(weights.full.path)]
         staging = self._started("staging", 1, weights.full.path) if settings.server.staging else None
         self.staging = Slot(staging, weights) if staging else None
@@ -187,7 +188,7 @@ class Fleet:
         if self.staging is None and len(self.live_slots) > 1:
             slot = self.live_slots[-1]
         async with self._swapping:
-            weights = await asyncio.to_thread(self._weights, version)
+            weights = await asyncio.to_thread(self._weights, version, whole=True)
             async with slot.closed(interrupt=slot is self.staging):
                 loaded = await slot.load(weights)
         return Swap(version, [loaded])
@@ -198,7 +199,7 @@ class Fleet:
         A failed proof marks it refused and brings the old one back everywhere.
         """
         async with self._swapping:
-            new = await asyncio.to_thread(self._weights, version)
+            new = await asyncio.to_thread(self._weights, version, whole=True)
             old = await asyncio.to_thread(self._weights, self.live_version)
             if self.staging is not None and self.staging.version == version and len(self.live_slots) == 1:
                 swap = await self._exchange(new, old, reason)
@@ -222,7 +223,7 @@ class Fleet:
         is no candidate or share.
         """
         if candidate is not None and not self._holds(candidate):
-            weights = await asyncio.to_thread(self._weights, candidate)
+            weights = await asyncio.to_thread(self._weights, candidate, whole=True)
             if weights.base is not None and self.live.weights.full.version == weights.base.version:
                 async with self._swapping:
                     outcomes = [await slot.load_beside(weights) for slot in self.live_slots]
@@ -293,15 +294,17 @@ class Fleet:
         if get_version(self._log, version).state is VersionState.CANDIDATE:
             set_version_state(self._log, version, VersionState.REFUSED, reason)
 
-    def _weights(self, version: str) -> Weights:
+    def _weights(self, version: str, *, whole: bool = False) -> Weights:
         """Raises LogError for an unknown version, ServerError for a pruned one and for an adapter without full weights
-        below it."""
+        below it; with `whole` also for one whose files, which are all read, are not what they were."""
         found = get_version(self._log, version)
         path = Path(found.path)
         if (pruned := found.figures.get(PRUNED)) is not None and not path.is_dir():
             raise ServerError(
                 f"{version} was pruned at {pruned['at']}: its weights are gone and cannot be served again"
             )
+        if whole:
+            _check_whole(version, path, found.files)
         if not is_adapter(path):
             return Weights(version, path)
         if not self._settings.server.max_loras:
@@ -310,6 +313,8 @@ class Fleet:
         while below is not None:
             parent = get_version(self._log, below)
             if not is_adapter(Path(parent.path)):
+                if whole:
+                    _check_whole(parent.name, Path(parent.path), parent.files)
                 return Weights(version, path, Weights(parent.name, Path(parent.path)))
             below = parent.parent
         raise ServerError(f"{version} is an adapter, but none of its parents has full weights")
@@ -330,6 +335,14 @@ class Fleet:
 
     def _all(self) -> list[Slot]:
         return [*self.live_slots, *([self.staging] if self.staging else [])]
+
+
+def _check_whole(version: str, path: Path, files: Mapping[str, str]) -> None:
+    if damage := damaged_files(path, files):
+        raise ServerError(
+            f"{version} is damaged and is not served: {', '.join(damage)} in {path} missing or changed since it was "
+            "registered; bring the files back from a copy, or make another version live"
+        )
 
 
 def _point(session: str) -> float:

@@ -49,6 +49,12 @@ def read_probe(version_dir: Path) -> Probe | None:
     return Probe(tuple(map(tuple, value["ids"])), tuple(map(tuple, value["logprobs"])))
 
 
+def mean_change(one: Probe, other: Probe) -> float:
+    """Mean absolute difference of two versions' own logprobs of the same prompts, nats a token."""
+    pairs = [(a, b) for x, y in zip(one.logprobs, other.logprobs, strict=True) for a, b in zip(x, y, strict=True)]
+    return sum(abs(a - b) for a, b in pairs) / max(len(pairs), 1)
+
+
 NOISE_FACTOR, NOISE_MARGIN = 2.0, 0.03
 """A server may be so much further from the trainer than it was before the swap (times, plus nats)."""
 

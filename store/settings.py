@@ -156,17 +156,43 @@ class RolloutSettings(Section):
     max_tokens_per_step: int = Field(default=96, ge=8)
 
 
+class AlertSettings(Section):
+    """When a GRPO run stops by itself (train/alerts.py): its last good checkpoint stays, no version is made."""
+
+    entropy_share: float = Field(default=0.1, ge=0, lt=1)
+    """Entropy a token below this share of the run's first step: collapsed. 0: no such alert."""
+    mismatch_kl: float = Field(default=1.0, ge=0)
+    """Nats a token between the behaviour policies and the trained one: too far from who sampled. 0: no such alert."""
+    patience: int = Field(default=3, ge=1)
+    """So many steps in a row."""
+
+
 class GrpoSettings(Section):
     learning_rate: float = Field(default=1.2e-4, gt=0)
     """For the bundled model on small steps; CM2 takes 3e-6 for 8B."""
     scenarios_per_step: int = Field(default=8, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    """Times each group is trained on, in another order each time; the behaviour logprobs stay the logged ones."""
     clip_low: float = Field(default=0.2, gt=0)
+    """Of the ratio that `correction` names: its token's, or its sequence's (GSPO clips that one at 3e-4 and 4e-4)."""
     clip_high: float = Field(default=0.28, gt=0)
     kl: float = Field(default=0.0, ge=0)
+    reference: str = "parent"
+    """Whom the KL penalty is held against: the version that the run starts from, or one by name ("v0001")."""
+    correction: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "token_truncate"
+    """What the difference to the behaviour policy does to a token's weight (names of TRL's
+    `vllm_importance_sampling_mode`): its ratio cut at `importance_cap` (CM2), or 0 where that lies outside of
+    `importance_low` to `importance_cap`; or the same with one ratio for all tokens of a trajectory."""
+    sequence_ratio: Literal["product", "geometric"] = "product"
+    """Of the token ratios, for sequence_*: their product (TRL), or its T-th root for T tokens (GSPO's)."""
+    importance_low: float = Field(default=0.0, ge=0)
+    """Only for *_mask."""
     importance_cap: float = Field(default=2.0, gt=0)
-    """Token-level truncated importance weight (CM2: 2.0)."""
-    importance_veto: float = Field(default=1e-4, ge=0)
-    """A trajectory with a token ratio below this is vetoed (CM2: 1e-4)."""
+    """CM2: 2.0."""
+    importance_veto: float = Field(default=1e-4, ge=0, lt=1)
+    """A trajectory with a token ratio below this is vetoed (CM2: 1e-4); 0: none is."""
+    max_version_age: int = Field(default=8, ge=0)
+    """A group that a version more than so many versions before the run's base sampled is left out."""
     advantage: Literal["trajectory", "turn", "step"] = "trajectory"
     """What a token is praised or blamed for (docs/method.md): the whole dialogue (CM2's final choice), its turn
     (equation 7), or what its step still made possible (equation 10)."""
@@ -183,6 +209,7 @@ class GrpoSettings(Section):
     micro_batch_tokens: int = Field(default=3072, ge=256)
     max_excluded: float = Field(default=0.2, ge=0, le=1)
     """A run refuses to train when a greater share of its trajectories is excluded (invariant 3)."""
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _turns_have_a_baseline(self) -> "GrpoSettings":
@@ -190,6 +217,36 @@ class GrpoSettings(Section):
             raise ValueError(
                 f'turn_baseline = "{self.turn_baseline}" is for advantages of turns and steps, but advantage is '
                 '"trajectory": set advantage to "turn" or "step", or leave turn_baseline out'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _correction_is_possible(self) -> "GrpoSettings":
+        low, cap = self.importance_low, self.importance_cap
+        masks, sequences = self.correction.endswith("_mask"), self.correction.startswith("sequence_")
+        if low and not masks:
+            raise ValueError(
+                f'importance_low = {low:g} is where a mask begins, but correction is "{self.correction}": set it to '
+                f'"{self.correction.replace("truncate", "mask")}", or leave importance_low out'
+            )
+        if masks and not low <= 1 <= cap:
+            raise ValueError(
+                f'correction = "{self.correction}" keeps ratios from {low:g} to {cap:g}, which leaves out 1, the ratio '
+                "of what the trained version sampled itself: set importance_low to at most 1, importance_cap at least 1"
+            )
+        if self.sequence_ratio != "product" and not sequences:
+            raise ValueError(
+                f'sequence_ratio = "{self.sequence_ratio}" is for one ratio a trajectory, but correction is '
+                f'"{self.correction}": set it to "sequence_truncate" or "sequence_mask", or leave sequence_ratio out'
+            )
+        if self.kl and sequences:
+            raise ValueError(
+                f'kl = {self.kl:g} weighs each token by its own ratio, but correction = "{self.correction}" has one '
+                'for the whole trajectory: set correction to "token_truncate" or "token_mask", or kl to 0'
+            )
+        if self.reference != "parent" and not self.kl:
+            raise ValueError(
+                f'reference = "{self.reference}" is what the KL penalty is held against, but kl is 0: set kl'
             )
         return self
 
@@ -246,6 +303,24 @@ class LoopSettings(Section):
         return -(-self.rounds // self.gate_every)
 
 
+class GateSettings(Section):
+    """What a candidate must show beside a mean reward that exceeds the live one's by `loop.gate_min_effect`."""
+
+    test: Literal["mean", "bootstrap", "permutation"] = "mean"
+    """How sure that must be. "mean": the difference of the means counts as it is (its interval is shown), since one
+    round's gain is less than a few dozen scenarios can prove; "bootstrap": the lower end of the paired interval must
+    exceed it; "permutation": a one-sided sign-flip test must reject that it does not."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    parts: bool = True
+    """No domain and no strict item significantly worse than the live version's (train/gate_items.py)."""
+    safety_items: tuple[str, ...] = ("safety_*",)
+    """Patterns of item keys: one that the live version passes and the candidate fails refuses it."""
+    max_change: float = Field(default=5.0, gt=0)
+    """Nats a token between the two versions' own logprobs of the probe: beyond, nothing is played at all."""
+    judge: Endpoint | None = None
+    """Judges at the gate in the place of [judge], so that a candidate which learned to please that one is found out."""
+
+
 class WorkerSettings(Section):
     """Workers and their jobs (docs/schedules.md)."""
 
@@ -277,6 +352,7 @@ class Settings(BaseSettings):
     sft: SftSettings = SftSettings()
     grpo: GrpoSettings = GrpoSettings()
     loop: LoopSettings = LoopSettings()
+    gate: GateSettings = GateSettings()
     worker: WorkerSettings = WorkerSettings()
     distil: DistilSettings = DistilSettings()
     judge: Endpoint | None = None
@@ -335,13 +411,25 @@ class Settings(BaseSettings):
                 f"annotation.variants = {self.annotation.variants} asks {self.annotator.model} for the same checklists "
                 "again at temperature 0: set its temperature above 0, or variants to 1"
             )
-        for endpoint in (*judges, self.annotator, self.simulator):
+        if (other := self.gate.judge) is not None and (other.base_url, other.model) in names:
+            raise ValueError(
+                f"gate.judge is {other.model} at {other.base_url}, which judges the training too: name another one, or "
+                "leave gate.judge out"
+            )
+        for endpoint in (*judges, self.gate.judge, self.annotator, self.simulator):
             if endpoint is not None and endpoint.max_usd > 0 and endpoint.model not in self.prices:
                 raise ValueError(
                     f"max_usd limits what {endpoint.model} may cost, but its price is not known: "
                     f'add [prices."{endpoint.model}"]'
                 )
         return self
+
+    @property
+    def at_the_gate(self) -> "Settings":
+        """The settings to play and judge a gate's scenarios with."""
+        if self.gate.judge is None:
+            return self
+        return self.model_copy(update={"judge": self.gate.judge, "judging": JudgingSettings()})
 
     @property
     def url(self) -> str:

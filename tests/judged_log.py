@@ -53,12 +53,16 @@ def scenario(*checklists: tuple[Item, ...], name: str = "trip") -> Scenario:
 
 
 def record(
-    log: Log, played: Scenario, turns: Sequence[TurnRecord], stop: StopReason | None = StopReason.COMPLETED
+    log: Log,
+    played: Scenario,
+    turns: Sequence[TurnRecord],
+    stop: StopReason | None = StopReason.COMPLETED,
+    batch: str | None = None,
 ) -> str:
     """Writes the turns as a trajectory of the scenario and returns its id, the turns'."""
     add_scenarios(log, [played])
     name = turns[0].trajectory_id
-    create_trajectories(log, [NewTrajectory(id=name, origin=Origin.ROLLOUT, scenario_hash=played.hash)])
+    create_trajectories(log, [NewTrajectory(name, Origin.ROLLOUT, played.hash, batch=batch)])
     parent, tokens = None, 0
     for happened in turns:
         for step in happened.steps:

@@ -1,8 +1,11 @@
 """The gate on hand-made rewards."""
 
+from reward.intervals import sign_flips
 from store.database import Log
+from store.settings import GateSettings
 from store.versions import add_version, list_gate_decisions
 from train.gate import MIN_PAIRS, decide, record
+from train.gate_items import Looked
 
 LIVE = {f"s{n}": 0.4 for n in range(20)}
 
@@ -44,3 +47,75 @@ def test_the_decision_is_recorded(sqlite_log: Log) -> None:
     record(sqlite_log, "v0002", "v0001", decide(LIVE, dict.fromkeys(LIVE, 0.5), min_effect=0.0, seed=1))
     (stored,) = list_gate_decisions(sqlite_log)
     assert (stored.candidate, stored.live, stored.passed) == ("v0002", "v0001", True)
+
+
+def chance(effect: float, spread: float = 0.3, count: int = 24) -> dict[str, float | None]:
+    """Better by `effect` on average, now more, now less."""
+    return {f"s{n}": 0.4 + effect + (spread if n % 2 else -spread) for n in range(count)}
+
+
+def test_a_gain_that_chance_explains_passes_by_its_mean_and_by_no_test() -> None:
+    live = {f"s{n}": 0.4 for n in range(24)}
+    outcomes = {}
+    for test in ("mean", "bootstrap", "permutation"):
+        rules = GateSettings.model_validate({"test": test})
+        weak = decide(live, chance(0.02), min_effect=0.0, seed=1, rules=rules)
+        strong = decide(live, chance(0.35), min_effect=0.0, seed=1, rules=rules)
+        outcomes[test] = weak.passed, strong.passed
+        assert weak.figures["p"] > 0.3 and strong.figures["p"] < 0.01
+    assert outcomes == {"mean": (True, True), "bootstrap": (False, True), "permutation": (False, True)}
+
+
+def test_the_minimum_effect_is_what_a_test_must_be_sure_of() -> None:
+    live = {f"s{n}": 0.4 for n in range(24)}
+    for test in ("bootstrap", "permutation"):
+        rules = GateSettings.model_validate({"test": test})
+        assert decide(live, chance(0.2, 0.1), min_effect=0.1, seed=1, rules=rules).passed
+        assert not decide(live, chance(0.2, 0.1), min_effect=0.19, seed=1, rules=rules).passed
+
+
+def test_sign_flips_by_hand() -> None:
+    """Of the 8 signs of (1, 2, 3) one sums to 6; of (1, 2, -3) those that reach 0: all plus, and its mirror image."""
+    assert sign_flips([1, 2, 3], 0) == 1 / 8
+    assert sign_flips([1, 2, -3], 0) == 5 / 8
+    assert sign_flips([0.0, 0.0], 0) == 1.0
+    assert 0 < sign_flips([0.1] * 40, 0) < 0.001
+    assert 0.3 < sign_flips([0.1, -0.1] * 20, 0) < 0.7
+
+
+def looked(domain: str, strict: bool = True, safety: bool = True) -> Looked:
+    return Looked(domain, {"0/calls_book": strict}, {"1/safety_no_payment": safety})
+
+
+def test_a_domain_that_gets_worse_stops_a_candidate_that_is_better_on_average() -> None:
+    live: dict[str, float | None] = {f"s{n}": 0.5 for n in range(40)}
+    candidate = {s: (0.9 if n < 30 else 0.2) for n, s in enumerate(live)}
+    domains = {s: looked("dining" if n < 30 else "banking") for n, s in enumerate(live)}
+    decision = decide(live, candidate, min_effect=0.0, seed=1, looked=(domains, domains))
+    assert not decision.passed
+    assert "domain banking is worse: 50 % before, 20 % now" in decision.reason
+    assert decision.figures["difference"] > 0.2
+    (worse,) = decision.figures["worse_parts"]
+    assert worse["pairs"] == 10 and worse["p"] == 1 / 1024
+    few = {s: looked("dining" if n < 37 else "banking") for n, s in enumerate(live)}
+    assert decide(live, candidate, min_effect=0.0, seed=1, looked=(few, few)).passed, "three pairs prove nothing"
+    off = GateSettings(parts=False)
+    assert decide(live, candidate, min_effect=0.0, seed=1, rules=off, looked=(domains, domains)).passed
+
+
+def test_a_strict_item_that_fails_more_often_stops_a_candidate() -> None:
+    before = {s: looked("dining") for s in LIVE}
+    after = {s: looked("dining", strict=n % 2 == 0) for n, s in enumerate(LIVE)}
+    decision = decide(LIVE, dict.fromkeys(LIVE, 0.6), min_effect=0.0, seed=1, looked=(before, after))
+    assert not decision.passed
+    assert "strict item calls_book of dining is worse: 100 % before, 50 % now" in decision.reason
+
+
+def test_one_broken_safety_item_is_enough_and_one_that_was_broken_before_is_not() -> None:
+    kept = {s: looked("dining") for s in LIVE}
+    broken = kept | {"s7": looked("dining", safety=False)}
+    better = dict.fromkeys(LIVE, 0.9)
+    decision = decide(LIVE, better, min_effect=0.0, seed=1, looked=(kept, broken))
+    assert not decision.passed
+    assert decision.figures["broken_safety"] == ["s7: 1/safety_no_payment"]
+    assert decide(LIVE, better, min_effect=0.0, seed=1, looked=(broken, broken)).passed

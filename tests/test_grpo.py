@@ -1,6 +1,5 @@
 """GRPO from logged groups against losses and gradients worked out by hand on a tiny model."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,21 +8,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaForCausalLM
 
-from store.settings import GrpoSettings
-from tests.tiny_model import load_tiny_model, write_tiny_model
+from store.settings import AlertSettings
+from tests.hand_losses import SETTINGS, assert_same, by_hand, one_step, ppo
+from tests.tiny_model import load_tiny_model, write_moved_model, write_tiny_model
 from tests.training_groups import sampled_by, some_groups
-from train.batches import make_step, order_groups
+from train.batches import DrawnSteps, make_step, order_groups
 from train.checkpoints import COMPLETE, CheckpointError, check_files
-from train.groups import TrainingGroup, select_groups, token_advantages
-from train.grpo import LoggedGroupsTrainer, correction, grpo_arguments, train_grpo
-from train.packed import use_packed_attention
+from train.corrections import correct
+from train.groups import select_groups, token_advantages
+from train.grpo import train_grpo
 from train.training_run import TrainingError
 
 torch.set_num_threads(1)
-
-SETTINGS = GrpoSettings(learning_rate=1e-3, scenarios_per_step=2, trained_layers=0)
 
 
 @pytest.fixture(scope="module")
@@ -34,81 +31,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def older_dir(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> Path:
     """An earlier version: the same model, every weight a little elsewhere."""
-    older = load_tiny_model(model_dir)
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for weight in older.parameters():
-            weight += 0.03 * torch.randn_like(weight)
-    place = tmp_path_factory.mktemp("models") / "older"
-    older.save_pretrained(place)
-    return place
-
-
-def one_step(
-    model_dir: Path,
-    tmp_path: Path,
-    groups: list[TrainingGroup],
-    settings: GrpoSettings,
-    temperature: float = 1.0,
-    started_from: Path | None = None,
-) -> tuple[float, dict[str, Tensor], dict[str, float]]:
-    """Loss, gradients and metrics of one optimizer step over all groups, in float32."""
-    model = load_tiny_model(model_dir)
-    model.config._name_or_path = str(started_from or model_dir)
-    use_packed_attention(model)
-    arguments = grpo_arguments(tmp_path, settings, 0, temperature) | {"bf16": False, "fp16": False}
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
-    trainer = LoggedGroupsTrainer(model, tokenizer, [make_step(groups, settings)], settings, arguments)
-    trainer.current_gradient_accumulation_steps = 1
-    loss = trainer.training_step(model, {"step": make_step(groups, settings)})
-    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
-    return float(loss), gradients, trainer.step_metrics()
-
-
-def by_hand(
-    model: LlamaForCausalLM,
-    groups: list[TrainingGroup],
-    settings: GrpoSettings,
-    weight_of: Callable[[Tensor, float], Tensor],
-    temperature: float = 1.0,
-) -> tuple[float, dict[str, Tensor]]:
-    """-Σ weight(log ratio, advantage) / tokens, one plain forward pass a member, one token at a time."""
-    model.zero_grad()
-    total = torch.zeros(())
-    tokens = 0
-    for group in groups:
-        for member, advantages in zip(group.members, token_advantages(group, settings), strict=True):
-            if advantages is None:
-                continue
-            sequence = [*member.prompt_ids, *member.completion_ids]
-            table = model(torch.tensor([sequence])).logits[0].div(temperature).log_softmax(-1)
-            for i, kept in enumerate(member.in_loss):
-                if kept:
-                    place = len(member.prompt_ids) + i
-                    log_ratio = table[place - 1, sequence[place]] - member.logprobs[i]
-                    total = total - weight_of(log_ratio, advantages[i])
-                    tokens += 1
-    loss = total / tokens
-    loss.backward()
-    return loss.item(), {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
-
-
-def ppo(settings: GrpoSettings) -> Callable[[Tensor, float], Tensor]:
-    """min(r A, clip(r) A), truncated at the cap by a factor that carries no gradient."""
-
-    def weight_of(log_ratio: Tensor, advantage: float) -> Tensor:
-        ratio = log_ratio.exp()
-        clipped = ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
-        truncation = min(float(ratio.detach()), settings.importance_cap) / float(ratio.detach())
-        return torch.min(ratio * advantage, clipped * advantage) * truncation
-
-    return weight_of
-
-
-def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
-    for name, gradient in expected.items():
-        assert torch.allclose(found[name], gradient, atol=2e-6, rtol=2e-3), name
+    return write_moved_model(model_dir, tmp_path_factory.mktemp("models") / "older")
 
 
 def test_a_group_sampled_by_an_older_version_gets_the_corrected_gradient(
@@ -182,8 +105,9 @@ def test_correction_by_numbers() -> None:
     behaviour = torch.log(torch.tensor([[0.5, 0.1, 0.5], [0.9, 0.9, 0.9]]))
     logprobs = torch.log(torch.tensor([[0.5, 0.4, 0.5], [0.9, 0.9e-5, 0.9]]))
     mask = torch.tensor([[True, True, False], [True, True, True]])
-    factor = correction(logprobs, behaviour, mask, SETTINGS)
-    assert torch.allclose(factor, torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.0, 0.0]]))
+    found = correct(logprobs, behaviour, mask, SETTINGS)
+    assert found.vetoed.tolist() == [False, True]
+    assert torch.allclose(found.factor, torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.0, 0.0]]))
 
 
 def test_excluded_members_touch_neither_baseline_nor_loss(model_dir: Path, tmp_path: Path) -> None:
@@ -236,11 +160,11 @@ def test_advantages_of_turns_reach_their_own_tokens(model_dir: Path, tmp_path: P
     assert_same(gradients, expected)
 
 
-def test_kl_is_held_against_the_version_the_run_started_from(model_dir: Path, older_dir: Path, tmp_path: Path) -> None:
+def test_kl_is_held_against_the_reference(model_dir: Path, older_dir: Path, tmp_path: Path) -> None:
     """k3 of the tokens in the loss, times their ratio (TRL's unbiased form), on top of the policy's loss."""
     settings = SETTINGS.model_copy(update={"kl": 0.5})
     groups = sampled_by(load_tiny_model(model_dir), some_groups(2))
-    loss, gradients, _ = one_step(model_dir, tmp_path, groups, settings, started_from=older_dir)
+    loss, gradients, _ = one_step(model_dir, tmp_path, groups, settings, reference=older_dir)
     without, _, _ = one_step(model_dir, tmp_path, groups, SETTINGS)
 
     model, reference = load_tiny_model(model_dir), load_tiny_model(older_dir)
@@ -355,6 +279,23 @@ def test_order_is_seeded_and_steps_are_even() -> None:
     assert sorted(g.group_id for step in steps for g in step) == list(range(22))
     assert steps == order_groups(groups[::-1], 4, seed=1)
     assert steps != order_groups(groups, 4, seed=2)
+
+
+def test_every_epoch_has_all_groups_in_another_order_and_the_logged_logprobs(model_dir: Path, tmp_path: Path) -> None:
+    """The second time the policy has moved, and its distance from the logged logprobs says so."""
+    groups = sampled_by(load_tiny_model(model_dir), some_groups(4))
+    settings = SETTINGS.model_copy(update={"epochs": 3, "alerts": AlertSettings(mismatch_kl=0)})
+    steps = DrawnSteps(groups, settings, 7)
+    assert len(steps) == 6
+    rewards = [[steps[2 * epoch + i].rewards for i in range(2)] for epoch in range(3)]
+    assert len({tuple(of_epoch) for of_epoch in rewards}) > 1
+    assert all(sorted(a + b) == sorted(rewards[0][0] + rewards[0][1]) for a, b in rewards)
+    seen: list[dict[str, float]] = []
+    result = train_grpo(model_dir, tmp_path / "v2", groups, settings, 7, lambda a, b, m: seen.append(m))
+    assert (result.steps, len(seen)) == (6, 6)
+    assert result.tokens == 3 * sum(len(m.prompt_ids) + len(m.completion_ids) for g in groups for m in g.members)
+    assert seen[0]["mismatch_kl_k3"] < 0.05, "nothing was learned yet: only rounding lies between"
+    assert seen[4]["mismatch_kl_k3"] > 10 * seen[0]["mismatch_kl_k3"]
 
 
 def test_nothing_to_train_on_is_said(model_dir: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A random two-layer Llama with a word tokenizer: everything real but the size."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -37,3 +38,15 @@ def write_tiny_model(directory: Path, seed: int = 0) -> Path:
 
 def load_tiny_model(directory: Path) -> LlamaForCausalLM:
     return LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32)
+
+
+def write_moved_model(model_dir: Path, place: Path, seed: int = 5, scale: float = 0.03) -> Path:
+    """Another version of the model: every weight a little elsewhere."""
+    moved = load_tiny_model(model_dir)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for weight in moved.parameters():
+            weight += scale * torch.randn_like(weight)
+    shutil.copytree(model_dir, place)
+    moved.save_pretrained(place)
+    return place

@@ -7,6 +7,7 @@ micro-batch (train/packed.py).
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -61,13 +62,50 @@ class StepBatch:
     """The mean advantage of each member's tokens in the loss."""
 
 
-def order_groups(groups: Sequence[TrainingGroup], per_step: int, seed: int) -> list[list[TrainingGroup]]:
-    """The groups of each step: shuffled by the seed, cut into steps whose sizes differ by at most one."""
+def order_groups(
+    groups: Sequence[TrainingGroup], per_step: int, seed: int, epoch: int = 0
+) -> list[list[TrainingGroup]]:
+    """The groups of each step: shuffled by seed and epoch, cut into steps whose sizes differ by at most one."""
     shuffled = sorted(groups, key=lambda group: group.group_id)
-    random.Random(seed).shuffle(shuffled)
+    random.Random(f"{seed}/{epoch}" if epoch else seed).shuffle(shuffled)
     steps = -(-len(shuffled) // per_step)
     bounds = [round(i * len(shuffled) / steps) for i in range(steps + 1)] if steps else [0]
     return [shuffled[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
+
+
+class DrawnSteps(Sequence[StepBatch]):
+    """The steps of a run, all epochs in order; each is made when it is asked for, so that one is in memory at a time.
+
+    Groups without a token in the loss are in none.
+    """
+
+    def __init__(self, groups: Sequence[TrainingGroup], settings: GrpoSettings, seed: int) -> None:
+        self._settings = settings
+        self._groups = [group for group in groups if _samples(group, settings)]
+        self._drawn = [
+            chosen
+            for epoch in range(settings.epochs)
+            for chosen in order_groups(self._groups, settings.scenarios_per_step, seed, epoch)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._drawn)
+
+    @overload
+    def __getitem__(self, index: int) -> StepBatch: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[StepBatch]: ...
+    def __getitem__(self, index: int | slice) -> StepBatch | list[StepBatch]:
+        if isinstance(index, slice):
+            return [make_step(chosen, self._settings) for chosen in self._drawn[index]]
+        return make_step(self._drawn[index], self._settings)
+
+    @property
+    def tokens(self) -> int:
+        """Of all members trained on, each epoch; a prompt counts once for each."""
+        samples = [sample for group in self._groups for sample in _samples(group, self._settings)]
+        sizes = [len(sample.member.prompt_ids) + len(sample.member.completion_ids) for sample in samples]
+        return self._settings.epochs * sum(sizes)
 
 
 def make_step(groups: Sequence[TrainingGroup], settings: GrpoSettings) -> StepBatch:

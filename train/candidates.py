@@ -9,16 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.proof import mean_change, read_probe
+from agent.weight_files import damaged_files
 from store.database import Log
 from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
-from store.settings import Settings
+from store.settings import GateSettings, Settings
 from store.versions import get_version, list_gate_decisions, set_version_state
 from store.vocabulary import JobStatus, RunKind, VersionState
-from train.gate import GateDecision, decide, record
+from train.gate import GateDecision, decide, record, surely_worse
+from train.gate_items import Looked, trained_reward
 from train.groups import TrainingGroup, select_groups
 from train.grpo import train_grpo
 from train.progress import Stage
-from train.registry import probe_prompts, register_version, version_of_run
+from train.registry import code_version, probe_prompts, register_version, version_of_run
+from train.training_run import TrainingError
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ def train_candidate(
 
     parent = Path(get_version(log, base).path)
     try:
+        reference = parent if settings.grpo.reference == "parent" else _weights_of(log, settings.grpo.reference)
         result = train_grpo(
             parent,
             files.made,
@@ -81,45 +86,95 @@ def train_candidate(
             checkpoint_every=files.checkpoint_every,
             temperature=temperature,
             probe_ids=probe_prompts(parent),
+            reference_dir=reference,
         )
     except BaseException as error:
         finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
         raise
-    version = register_version(log, settings, files.made, parent=base, run_id=run_id)
+    made_by = code_version() | {"steps": result.steps, "tokens": result.tokens, "seconds": result.seconds}
+    version = register_version(log, settings, files.made, parent=base, run_id=run_id, figures=made_by)
     finish_run(log, run_id, JobStatus.DONE)
     left_out = f", {len(selection.left_out)} left out" if selection.left_out else ""
     stage.advance(1.0, f"{version}: {result.steps} steps on {len(selection.taken)} groups{left_out}")
     return version
 
 
+def _weights_of(log: Log, version: str) -> Path:
+    """Raises LogError for an unknown version, TrainingError for one whose weights are gone."""
+    directory = Path(get_version(log, version).path)
+    if not directory.is_dir():
+        raise TrainingError(f"grpo.reference = {version!r}: its weights in {directory} are gone; name another version")
+    return directory
+
+
 def hold_against_live(
     log: Log,
     serve: Callable[[str], dict[str, Any]],
     play: Callable[[str], Mapping[str, float | None]],
+    look: Callable[[str], Mapping[str, Looked]],
     *,
     candidate: str,
     live: str,
+    rules: GateSettings,
     min_effect: float,
     seed: int,
 ) -> GateDecision:
     """Both versions on the same scenarios, decided and recorded.
 
     `serve` brings a version to the server and returns the swap's figures; `play` returns the rewards of a version by
-    scenario. Where it passes, the candidate is left on the server for its promotion; else it is refused and the live
-    version brought back. A decision that was recorded before a kill stands. Raises ServerError.
+    scenario, `look` what it did there. A candidate whose files are damaged, or whose own logprobs are further from
+    the live version than training comes, is refused before it is loaded. Where it passes, it is left on the server for
+    its promotion; else it is refused and the live version brought back. A decision that was recorded before a kill
+    stands. Raises ServerError.
     """
     made = next((d for d in list_gate_decisions(log) if d.candidate == candidate), None)
     if made is not None:
         return GateDecision(made.passed, made.reason, made.figures)
-    before = play(live)
-    staged = serve(candidate)
-    if staged["accepted"]:
-        decision = decide(before, play(candidate), min_effect=min_effect, seed=seed)
-    else:
-        decision = GateDecision(False, f"proof failed: {staged['proof']['reason']}", staged)
+    decision = _refused_unseen(log, candidate, live, rules)
+    staging = decision is None
+    if decision is None:
+        before = play(live)
+        staged = serve(candidate)
+        if staged["accepted"]:
+            after = play(candidate)
+            looked = look(live), look(candidate)
+            decision = decide(before, after, min_effect=min_effect, seed=seed, rules=rules, looked=looked)
+            decision = _with_alert(log, decision, candidate, live)
+        else:
+            decision = GateDecision(False, f"proof failed: {staged['proof']['reason']}", staged)
     if not decision.passed and get_version(log, candidate).state is VersionState.CANDIDATE:
         set_version_state(log, candidate, VersionState.REFUSED, decision.reason)
     record(log, candidate, live, decision)
-    if not decision.passed:
+    if not decision.passed and staging:
         serve(live)
     return decision
+
+
+def _refused_unseen(log: Log, candidate: str, live: str, rules: GateSettings) -> GateDecision | None:
+    """What the files alone say against a candidate; None: nothing."""
+    made, served = get_version(log, candidate), get_version(log, live)
+    if damage := damaged_files(Path(made.path), made.files):
+        return GateDecision(False, f"its files are damaged: {', '.join(damage)}", {"damaged": damage})
+    probe, before = read_probe(Path(made.path)), read_probe(Path(served.path))
+    if probe is None or before is None or probe.ids != before.ids:
+        return None
+    change = mean_change(probe, before)
+    if change <= rules.max_change:
+        return None
+    reason = (
+        f"its logprobs of the probe are {change:.1f} nats a token away from the live version's, more than "
+        f"gate.max_change = {rules.max_change:g}: no training does that"
+    )
+    return GateDecision(False, reason, {"change": change})
+
+
+def _with_alert(log: Log, decision: GateDecision, candidate: str, live: str) -> GateDecision:
+    """Says so where the reward of what is trained on rises while that of held-out scenarios falls."""
+    before, after = trained_reward(log, live), trained_reward(log, candidate)
+    if not surely_worse(decision) or before is None or after is None or after <= before:
+        return decision
+    reason = (
+        f"{decision.reason}; alert: the reward of what it trained on rose from {100 * before:.1f} to {100 * after:.1f} "
+        "points while that of held-out scenarios fell"
+    )
+    return GateDecision(decision.passed, reason, decision.figures | {"trained_before": before, "trained_after": after})

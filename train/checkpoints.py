@@ -4,7 +4,6 @@ A version directory is what vLLM and the trainers load: safetensors, configurati
 written beside its place, hashed, flushed to the disk and renamed; a full disk or a kill leaves nothing under its name.
 """
 
-import hashlib
 import json
 import os
 import pickle
@@ -19,6 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from agent.proof import PROBE_FILE
+from agent.weight_files import damaged_files, file_hashes
 from train.errors import TrainingFailed
 from train.packed import Family, pack, token_logprobs
 from train.training_run import load_policy
@@ -49,21 +49,11 @@ def save_version(model: PreTrainedModel, source_dir: Path, out_dir: Path) -> dic
         return file_hashes(part)
 
 
-def file_hashes(directory: Path) -> dict[str, str]:
-    """Name -> SHA-256 of the files of a version directory."""
-    hashes = {}
-    for file in sorted(directory.iterdir()):
-        with file.open("rb") as opened:
-            hashes[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return hashes
-
-
 def check_files(directory: Path, files: dict[str, str]) -> None:
     """Raises CheckpointError that names the files of a version which are missing or differ from their SHA-256."""
     if not directory.is_dir():
         raise CheckpointError(f"the version's directory {directory} does not exist")
-    found = file_hashes(directory)
-    if wrong := sorted(name for name, digest in files.items() if found.get(name) != digest):
+    if wrong := damaged_files(directory, files):
         raise CheckpointError(f"{directory} is damaged: {', '.join(wrong)} missing or changed since it was written")
 
 

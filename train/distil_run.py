@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.weight_files import file_hashes
 from reward.small_judge import PROMPT_HASH
 from store.database import Log
 from store.records import canonical_json
 from store.runs import add_metrics, finish_run, list_runs, start_run
 from store.settings import DistilSettings, ModelSettings, Settings
 from store.vocabulary import JobStatus, Outcome, RunKind
-from train.checkpoints import file_hashes, move_into_place
+from train.checkpoints import move_into_place
 from train.distil import DistilResult, train_judge
 from train.errors import TrainingFailed
 from train.judge_examples import JudgeData, JudgeExample, Sources, base_rate, gather_examples

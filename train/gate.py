@@ -1,14 +1,20 @@
-"""The gate: may a candidate go live? Paired rewards on the same validation scenarios, decided once and recorded."""
+"""The gate: may a candidate go live? Paired rewards on the same validation scenarios, decided once and recorded.
+
+Pure but for `record`. What stands against a candidate is collected, so that the decision names all of it.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from reward.intervals import paired_bootstrap
+from reward.intervals import paired_bootstrap, sign_flips
 from store.database import Log
+from store.settings import GateSettings
 from store.versions import add_gate_decision
+from train.gate_items import Looked, broken_safety, what_is_worse
 
 MIN_PAIRS = 4
+_DEFAULT = GateSettings()
 
 
 @dataclass(frozen=True)
@@ -19,31 +25,66 @@ class GateDecision:
 
 
 def decide(
-    live: Mapping[str, float | None], candidate: Mapping[str, float | None], *, min_effect: float, seed: int
+    live: Mapping[str, float | None],
+    candidate: Mapping[str, float | None],
+    *,
+    min_effect: float,
+    seed: int,
+    rules: GateSettings = _DEFAULT,
+    looked: tuple[Mapping[str, Looked], Mapping[str, Looked]] = ({}, {}),
 ) -> GateDecision:
-    """Passes if the candidate's mean reward exceeds the live one's by more than `min_effect`, pair by pair.
+    """Passes if the candidate's mean reward exceeds the live one's by more than `min_effect`, pair by pair and as
+    surely as `rules.test` asks, no domain or strict item is significantly worse, and no safety item is broken.
 
     `live` and `candidate` map scenario hashes to rewards in [0, 1]; None is excluded with its pair (invariant 3).
-    Refuses when fewer than MIN_PAIRS pairs are left.
+    `looked`: what the live version and the candidate did in these dialogues, by scenario hash. Refuses when fewer than
+    MIN_PAIRS pairs are left.
     """
-    pairs = [(live[s], candidate[s]) for s in sorted(live.keys() & candidate.keys())]
-    kept = [(a, b) for a, b in pairs if a is not None and b is not None]
-    figures: dict[str, Any] = {"pairs": len(kept), "excluded": len(pairs) - len(kept), "min_effect": min_effect}
+    shared = sorted(live.keys() & candidate.keys())
+    kept = {s: (a, b) for s in shared if (a := live[s]) is not None and (b := candidate[s]) is not None}
+    figures: dict[str, Any] = {"pairs": len(kept), "excluded": len(shared) - len(kept), "min_effect": min_effect}
     if len(kept) < MIN_PAIRS:
         return GateDecision(False, f"only {len(kept)} scenarios could be judged for both versions", figures)
-    before, after = [a for a, _ in kept], [b for _, b in kept]
-    paired = paired_bootstrap(before, after, seed)
+    before, after = [a for a, _ in kept.values()], [b for _, b in kept.values()]
+    paired = paired_bootstrap(before, after, seed, confidence=rules.confidence)
+    p = sign_flips([b - a - min_effect for a, b in kept.values()], seed)
     figures |= {
         "live": sum(before) / len(before),
         "candidate": sum(after) / len(after),
         "difference": paired.mean_difference,
         "low": paired.low,
         "high": paired.high,
+        "p": p,
+        "test": rules.test,
     }
     said = f"{100 * paired.mean_difference:+.1f} points [{100 * paired.low:+.1f}, {100 * paired.high:+.1f}]"
-    if paired.mean_difference > min_effect:
-        return GateDecision(True, f"better by {said}", figures)
-    return GateDecision(False, f"not better than the live version: {said}", figures)
+    against = []
+    if not paired.mean_difference > min_effect:
+        against.append(f"not better than the live version: {said}")
+    elif rules.test == "bootstrap" and not paired.low > min_effect:
+        against.append(f"better by {said}, which is not surely more than {100 * min_effect:g}")
+    elif rules.test == "permutation" and p >= 1 - rules.confidence:
+        against.append(f"better by {said}, which chance explains too (p = {p:.2g})")
+    if rules.parts:
+        worse, figures["compared_parts"] = what_is_worse(*looked, kept, confidence=rules.confidence, seed=seed)
+        if worse:
+            figures["worse_parts"] = [asdict(one) for one in worse]
+        against += [
+            f"{one.name} is worse: {100 * one.live:.0f} % before, {100 * one.candidate:.0f} % now "
+            f"(p = {one.p:.2g}, {one.pairs} pairs)"
+            for one in worse
+        ]
+    if broken := broken_safety(*looked):
+        figures["broken_safety"] = broken
+        against.append(f"breaks safety items that the live version keeps: {', '.join(broken[:3])}")
+    if against:
+        return GateDecision(False, "; ".join(against), figures)
+    return GateDecision(True, f"better by {said}", figures)
+
+
+def surely_worse(decision: GateDecision) -> bool:
+    """Whether even the upper end of the interval of the difference is a loss."""
+    return float(decision.figures.get("high", 0.0)) < 0
 
 
 def record(log: Log, candidate: str, live: str, decision: GateDecision) -> None:

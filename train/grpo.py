@@ -4,10 +4,10 @@ Reads a model directory and groups of the log, writes a new model directory.
 
 The ratio of the PPO loss is taken against the *behaviour* policy: `old_per_token_logps` are the logprobs that the
 server returned when it sampled, so a group that an older version sampled gets the corrected gradient, and so does
-the difference between the server's arithmetic and the trainer's. On top of TRL's clipping, a token's weight is
-truncated at `importance_cap` and a trajectory with a token ratio below `importance_veto` has no gradient (CM2's
-truncated importance sampling). The loss is summed over the tokens in the loss and divided by their number in the
-whole optimizer step (loss_type "dapo"), however the step is cut into micro-batches.
+the difference between the server's arithmetic and the trainer's, in every epoch. On top of TRL's clipping the weights
+are bounded (train/corrections.py; by default CM2's: truncated at `importance_cap`, and a trajectory with a token ratio
+below `importance_veto` has no gradient). The loss is summed over the tokens in the loss and divided by their number in
+the whole optimizer step (loss_type "dapo"), however the step is cut into micro-batches.
 
 What is TRL's: the loss, the optimizer, the schedule, the loop, checkpoints. What is ours: the batches come from the
 log instead of a generation, and the forward pass is the packed one (train/packed.py).
@@ -33,8 +33,10 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 
 from store.settings import GrpoSettings
-from train.batches import MicroBatch, StepBatch, make_step, order_groups
+from train.alerts import Alerts, AlertWatch
+from train.batches import DrawnSteps, MicroBatch, StepBatch
 from train.checkpoints import attempt, load_state, save_state, save_version, write_probe
+from train.corrections import Correction, correct
 from train.groups import TrainingGroup
 from train.half_precision import Bfloat16Twin
 from train.packed import token_logprobs
@@ -68,24 +70,25 @@ def train_grpo(
     checkpoint_every: int = 0,
     temperature: float = 1.0,
     probe_ids: Sequence[Sequence[int]] = (),
+    reference_dir: Path | None = None,
 ) -> GrpoResult:
-    """One pass over `groups` (as `select_groups` took them), starting from `model_dir`; the result is `out_dir`.
+    """`settings.epochs` passes over `groups` (as `select_groups` took them), from `model_dir`; the result is `out_dir`.
 
     `optimizer_in` / `optimizer_out`: Adam's moments from the run before, and where to leave them for the next one.
     With `checkpoint_every` k, every k steps are saved in `run_dir`, and a killed run that is called again with the same
     groups, settings and seed goes on there, with the same result; `run_dir` is removed at the end. `temperature` is
     the one that the groups were sampled at. With `probe_ids`, what the trained model makes of these prompts is written
-    into `out_dir` too (agent/proof.py).
+    into `out_dir` too (agent/proof.py). `reference_dir`: what `settings.kl` is held against; None: `model_dir`.
 
-    Raises TrainingError if there is nothing to train on or `run_dir` belongs to another run, CheckpointError if
-    something cannot be written; then `out_dir` does not exist.
+    Raises TrainingError if there is nothing to train on or `run_dir` belongs to another run, RunStopped if an alert
+    stops it (its checkpoints from before stay in `run_dir`), CheckpointError if something cannot be written; then
+    `out_dir` does not exist.
     """
     began = time.monotonic()
     model_dir, out_dir = Path(model_dir), Path(out_dir)
     if checkpoint_every and run_dir is None:
         raise TrainingError("checkpoint_every needs a run_dir to keep the checkpoints in")
-    steps = [make_step(chosen, settings) for chosen in order_groups(groups, settings.scenarios_per_step, seed)]
-    steps = [step for step in steps if step.tokens_in_loss]
+    steps = DrawnSteps(groups, settings, seed)
     if not steps:
         raise TrainingError("there is nothing to train on: no group has a member with an advantage")
     model, tokenizer = load_policy(model_dir)
@@ -93,11 +96,12 @@ def train_grpo(
     work_dir = Path(run_dir) if run_dir is not None else out_dir.parent
     checkpoint = None
     if run_dir is not None:
-        checkpoint = open_run_dir(work_dir, _fingerprint(model_dir, groups, settings, seed, temperature))
+        start = [str(model_dir.resolve()), str((reference_dir or model_dir).resolve())]
+        checkpoint = open_run_dir(work_dir, _fingerprint(start, groups, settings, seed, temperature))
     arguments = grpo_arguments(work_dir, settings, seed, temperature)
     if checkpoint_every:
         arguments |= {"save_strategy": "steps", "save_steps": checkpoint_every, "save_total_limit": 1}
-    trainer = LoggedGroupsTrainer(model, tokenizer, steps, settings, arguments)
+    trainer = LoggedGroupsTrainer(model, tokenizer, steps, settings, arguments, reference_dir or model_dir)
     last: dict[str, float] = {}
 
     def report(step: int, count: int, metrics: dict[str, float]) -> None:
@@ -105,6 +109,7 @@ def train_grpo(
         on_step(step, count, metrics)
 
     trainer.add_callback(StepReport(report, trainer.step_metrics))
+    trainer.add_callback(AlertWatch(Alerts.read(settings.alerts, checkpoint), trainer.step_metrics))
     trainer.add_callback(MarkComplete())
     if optimizer_in is not None:
         trainer.take_moments(optimizer_in)
@@ -117,12 +122,11 @@ def train_grpo(
         write_probe(out_dir, probe_ids, model)
     if run_dir is not None:
         shutil.rmtree(work_dir, ignore_errors=True)
-    tokens = sum(step.tokens for step in steps)
-    return GrpoResult(len(steps), tokens, last.get("loss", 0.0), time.monotonic() - began, files)
+    return GrpoResult(len(steps), steps.tokens, last.get("loss", 0.0), time.monotonic() - began, files)
 
 
 def grpo_arguments(work_dir: Path, settings: GrpoSettings, seed: int, temperature: float = 1.0) -> dict[str, Any]:
-    """Arguments of GRPOConfig: constant learning rate, one pass over the data, no generation."""
+    """Arguments of GRPOConfig: constant learning rate, no generation. The epochs are in the steps."""
     return shared_arguments(work_dir, seed, settings.learning_rate) | {
         "lr_scheduler_type": "constant",
         "adam_beta2": 0.99,
@@ -152,11 +156,14 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         steps: Sequence[StepBatch],
         settings: GrpoSettings,
         arguments: dict[str, Any],
+        reference_dir: Path,
     ) -> None:
-        self._steps = list(steps)
+        self._steps = steps
         self._settings = settings
         self._sums: dict[str, float] = {}
         self._ready: tuple[Tensor, Tensor] | None = None
+        # TRL loads the model of the KL penalty from there.
+        loaded_from, model.config._name_or_path = model.config._name_or_path, str(reference_dir)
         super().__init__(
             model=model,
             reward_funcs=_reward_is_logged,
@@ -164,6 +171,12 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
             train_dataset=Dataset.from_dict({"prompt": [""] * len(self._steps)}),
             processing_class=tokenizer,
         )
+        model.config._name_or_path = loaded_from
+        if self.ref_model is not None and self.ref_model.config.vocab_size != model.config.vocab_size:
+            raise TrainingError(
+                f"the reference in {reference_dir} has {self.ref_model.config.vocab_size} tokens, the trained model "
+                f"{model.config.vocab_size}: grpo.reference must name a version of the same model"
+            )
         quiet(self)
         self._twin = Bfloat16Twin(self.accelerator.unwrap_model(self.model), wanted=self.args.bf16)
 
@@ -226,13 +239,18 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         logprobs, entropies = self._forward(self._twin.model, micro)
         mask = inputs["tool_mask"].bool()
         behaviour, advantages = inputs["old_per_token_logps"], inputs["advantages"]
-        weights = correction(logprobs.detach(), behaviour, mask, self._settings)
-        self._count(logprobs.detach(), entropies, behaviour, advantages, mask, weights)
+        correction = correct(logprobs.detach(), behaviour, mask, self._settings)
+        self._count(logprobs.detach(), entropies, behaviour, advantages, mask, correction)
+        if self._settings.correction.startswith("sequence_"):
+            # TRL takes exp(logprobs - old) for the ratio: its value is the sequence's, its gradient the token's.
+            inputs["old_per_token_logps"] = logprobs.detach() - correction.log_ratio
         # A factor on the advantage is a factor on the token's loss: both sides of TRL's minimum are linear in it.
-        inputs["advantages"] = advantages * weights
+        inputs["advantages"] = advantages * correction.factor
         if self.beta:
             with torch.no_grad(), self.accelerator.autocast():
                 inputs["ref_per_token_logps"], _ = self._forward(self.ref_model, micro)
+            apart = (inputs["ref_per_token_logps"] - logprobs.detach())[mask]
+            self._sums["kl"] = self._sums.get("kl", 0.0) + float((apart.exp() - apart - 1).sum())
         self._ready = (logprobs, entropies)
         return super()._compute_loss(model, inputs)
 
@@ -256,9 +274,10 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         behaviour: Tensor,
         advantages: Tensor,
         mask: Tensor,
-        weights: Tensor,
+        correction: Correction,
     ) -> None:
-        ratio = (logprobs - behaviour).exp()[mask]
+        ratio = correction.log_ratio.exp()[mask]
+        apart = (logprobs - behaviour)[mask]
         clipped = ((ratio > 1 + self.epsilon_high) & (advantages[mask] > 0)) | (
             (ratio < 1 - self.epsilon_low) & (advantages[mask] < 0)
         )
@@ -267,8 +286,10 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
             "ratio_squared": ratio.square().sum(),
             "clipped": clipped.sum(),
             "truncated": (ratio > self._settings.importance_cap).sum(),
-            "vetoed": (mask & (weights == 0)).any(dim=1).sum(),
-            "mismatch": (behaviour - logprobs)[mask].sum(),
+            "vetoed": correction.vetoed.sum(),
+            "masked": correction.masked.sum(),
+            "mismatch": -apart.sum(),
+            "mismatch_k3": (apart.exp() - apart - 1).sum(),
             "entropy": entropies[mask].sum(),
             "tokens": mask.sum(),
             "members": torch.tensor(len(mask)),
@@ -282,17 +303,22 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         step, sums = self._last_step, self._sums
         tokens = max(sums["tokens"], 1.0)
         advantages = torch.tensor(step.advantages)
-        return {
+        kl = {"kl": sums["kl"] / tokens} if "kl" in sums else {}
+        return kl | {
             "reward_mean": sum(step.rewards) / len(step.rewards),
             "advantage_std": float(advantages.std(correction=0)),
             "ratio_mean": sums["ratio"] / tokens,
             "ratio_max": sums["ratio_max"],
             "clipped_share": sums["clipped"] / tokens,
             "truncated_share": sums["truncated"] / tokens,
+            "masked_share": sums["masked"] / tokens,
             "vetoed": sums["vetoed"],
+            "vetoed_share": sums["vetoed"] / max(sums["members"], 1.0),
             # (Σ w)² / (n Σ w²): 1 if all tokens weigh the same.
             "effective_sample_share": sums["ratio"] ** 2 / max(tokens * sums["ratio_squared"], 1e-12),
+            # Two estimates of KL(behaviour || policy): the plain mean, and k3, which is never negative.
             "mismatch_kl": sums["mismatch"] / tokens,
+            "mismatch_kl_k3": sums["mismatch_k3"] / tokens,
             "entropy": sums["entropy"] / tokens,
             "members": sums["members"],
             "tokens": float(step.tokens),
@@ -306,25 +332,13 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         attempt(lambda: save(model, trial), Path(self.args.output_dir or "."))
 
 
-def correction(logprobs: Tensor, behaviour: Tensor, mask: Tensor, settings: GrpoSettings) -> Tensor:
-    """Factor (B, T) on each token's PPO loss, whose gradient already carries the ratio: min(ratio, cap) / ratio.
-
-    0 on all tokens of a trajectory in which some token in the loss has a ratio below `importance_veto`. All inputs are
-    (B, T) and carry no gradient.
-    """
-    ratio = (logprobs - behaviour).exp()
-    truncated = ratio.clamp(max=settings.importance_cap) / ratio.clamp(min=1e-30)
-    vetoed = ((ratio < settings.importance_veto) & mask).any(dim=1, keepdim=True)
-    return torch.where(mask & ~vetoed, truncated, torch.zeros_like(truncated))
-
-
 def _reward_is_logged(**_: Any) -> list[float]:
     raise TrainingError("rewards come from the log; TRL must not ask for one")
 
 
 def _fingerprint(
-    model_dir: Path, groups: Sequence[TrainingGroup], settings: GrpoSettings, seed: int, temperature: float
+    start: list[str], groups: Sequence[TrainingGroup], settings: GrpoSettings, seed: int, temperature: float
 ) -> str:
-    content = [str(model_dir.resolve()), settings.model_dump(mode="json"), seed, temperature]
+    content: list[Any] = [start, settings.model_dump(mode="json"), seed, temperature]
     content += [asdict(group) for group in sorted(groups, key=lambda group: group.group_id)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

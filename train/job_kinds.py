@@ -8,7 +8,7 @@ import asyncio
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.vllm_client import ServerError
@@ -183,18 +183,24 @@ def gate_candidate(work: Work) -> dict[str, Any]:
         )
     from train.candidates import hold_against_live
     from train.evaluation import one_each
+    from train.gate_items import look_at_batch
+
+    def batch_of(version: str) -> str:
+        return f"{work.job.name}/{version}"
 
     def play(version: str) -> dict[str, float | None]:
-        batch = f"{work.job.name}/{version}"
-        return one_each(_play(work, notes["scenarios"], version, batch=batch, seed=payload.seed))
+        at_the_gate = replace(work, settings=work.settings.at_the_gate)
+        return one_each(_play(at_the_gate, notes["scenarios"], version, batch=batch_of(version), seed=payload.seed))
 
     least = work.settings.loop.gate_min_effect if payload.min_effect is None else payload.min_effect
     decision = hold_against_live(
         work.log,
         lambda version: work.gateway.open().stage(version),
         play,
+        lambda version: look_at_batch(work.log, batch_of(version), work.settings.gate.safety_items),
         candidate=candidate,
         live=notes["live"],
+        rules=work.settings.gate,
         min_effect=least,
         seed=payload.seed,
     )

@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from train.checkpoints import CheckpointError, check_files, file_hashes
+from agent.weight_files import file_hashes
+from train.checkpoints import CheckpointError, check_files
 from train.errors import TrainingFailed
 
 CARD = "judge.json"

@@ -26,6 +26,7 @@ from store.vocabulary import JobStatus, Origin, RunKind, VersionState
 from train.candidates import RunFiles, hold_against_live, train_candidate
 from train.errors import TrainingFailed
 from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_batch
+from train.gate_items import look_at_batch
 from train.groups import load_groups
 from train.progress import Stage, StageProgress
 from train.references import sft_examples
@@ -245,16 +246,23 @@ class TrainingLoop:
         loop = self._settings.loop
         validation = _of_round(self._sets.validation, -(-n // loop.gate_every), loop.validation_scenarios)
 
+        def batch_of(version: str) -> str:
+            return f"{self._name}/round-{n}/validation/{version}"
+
         def rewards_of(version: str) -> dict[str, float | None]:
-            batch = f"{self._name}/round-{n}/validation/{version}"
-            return one_each(self._play(stage, validation, batch, version, 1, Origin.EVALUATION, 0.0))
+            gate = self._settings.at_the_gate
+            return one_each(
+                self._play(stage, validation, batch_of(version), version, 1, Origin.EVALUATION, 0.0, settings=gate)
+            )
 
         decision = hold_against_live(
             self._log,
             self._serve,
             rewards_of,
+            lambda version: look_at_batch(self._log, batch_of(version), self._settings.gate.safety_items),
             candidate=candidate,
             live=current,
+            rules=self._settings.gate,
             min_effect=self._settings.loop.gate_min_effect,
             seed=self._seed,
         )
@@ -279,6 +287,7 @@ class TrainingLoop:
         group_size: int,
         origin: Origin,
         temperature: float,
+        settings: Settings | None = None,
     ) -> dict[str, list[Outcome]]:
         return play_batch(
             self._log,
@@ -289,7 +298,7 @@ class TrainingLoop:
             group_size=group_size,
             origin=origin,
             temperature=temperature,
-            settings=self._settings,
+            settings=settings or self._settings,
             stage=stage,
             before_playing=lambda: self._serve_or_fail(version),
         )
@@ -339,5 +348,5 @@ def _of_round(scenarios: Sequence[Scenario], n: int, count: int) -> Sequence[Sce
     return scenarios[(n - 1) * count : n * count]
 
 
-_FIXED = ("model", "rollout", "sft", "grpo", "loop")
+_FIXED = ("model", "rollout", "sft", "grpo", "loop", "gate")
 """Settings that make a loop what it is: it cannot go on with others. (How much runs at once does not matter.)"""

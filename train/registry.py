@@ -1,23 +1,47 @@
 """Versions on disk and in the log: a trained folder becomes `versions/v0007`, with hashes and its probe."""
 
-from collections.abc import Sequence
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from agent.bundled_model import check_model_dir, prepare_bundled_model
 from agent.proof import read_probe
+from agent.weight_files import file_hashes
+from reward.scoring import SOFTWARE
 from store.database import Log, LogError
 from store.settings import Settings
 from store.versions import add_version, list_versions, live_version, next_version_name, set_version_state
 from store.vocabulary import VersionState
-from train.checkpoints import file_hashes, move_into_place
+from train.checkpoints import CheckpointError, move_into_place
+
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+"""Endings of files that run code when they are loaded."""
 
 
-def register_version(log: Log, settings: Settings, made: Path, *, parent: str | None, run_id: int | None) -> str:
-    """Moves the trained model directory `made` to its place and adds it as a candidate; the new version's name."""
+def register_version(
+    log: Log,
+    settings: Settings,
+    made: Path,
+    *,
+    parent: str | None,
+    run_id: int | None,
+    figures: Mapping[str, Any] | None = None,
+) -> str:
+    """Moves the trained model directory `made` to its place and adds it as a candidate; the new version's name.
+
+    What it was made from is in the log: settings, seed and base are its run's, the data are the run's trajectories;
+    `figures`: what else is to be known of it; None: the code's version. Raises CheckpointError for a file that holds
+    pickled objects: what is served is safetensors.
+    """
+    if pickled := sorted(f.name for f in made.iterdir() if f.suffix in PICKLED):
+        raise CheckpointError(f"{made} holds {', '.join(pickled)}: a version is safetensors only, convert it first")
     name = next_version_name(log)
     target = (settings.home / "versions" / name).resolve()
     move_into_place(made, target)
-    add_version(log, name, parent=parent, path=str(target), files=file_hashes(target), run_id=run_id)
+    known = dict(code_version() if figures is None else figures)
+    add_version(log, name, parent=parent, path=str(target), files=file_hashes(target), run_id=run_id, figures=known)
     return name
 
 
@@ -25,6 +49,16 @@ def probe_prompts(version_dir: Path) -> Sequence[Sequence[int]]:
     """The prompts of a version's probe: its children answer the same ones."""
     probe = read_probe(version_dir)
     return probe.ids if probe else ()
+
+
+def code_version() -> dict[str, str]:
+    """The checkloop that makes a version: its release, and the git commit where it runs from a checkout."""
+    commit = ""
+    root = Path(__file__).resolve().parent.parent
+    if (root / ".git").exists() and (git := shutil.which("git")) is not None:
+        said = subprocess.run([git, "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        commit = said.stdout.strip()
+    return {"software": SOFTWARE} | ({"commit": commit} if commit else {})
 
 
 def version_of_run(log: Log, run_id: int) -> str | None:

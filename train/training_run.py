@@ -173,6 +173,8 @@ class StepReport(TrainerCallback):  # type: ignore[misc]
         metrics |= self._extra()
         metrics |= {"seconds": seconds, "tokens_per_s": metrics.get("tokens", 0.0) / max(seconds, 1e-9)}
         metrics["peak_rss_gib"] = peak_rss_gib()
+        if torch.cuda.is_available():
+            metrics["peak_gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
         if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics.get("grad_norm", 0.0))):
             raise TrainingError(
                 f"step {state.global_step}: loss {metrics['loss']}, gradient norm {metrics.get('grad_norm')}: "
