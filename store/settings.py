@@ -17,7 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from store.vocabulary import Combination, JudgeMode, TurnBaseline
+from store.vocabulary import Combination, JudgeMode, Split, TurnBaseline
 
 
 class SettingsError(ValueError):
@@ -194,6 +194,35 @@ class GrpoSettings(Section):
         return self
 
 
+class SelectionSettings(Section):
+    """Which groups of the log a GRPO run takes (docs/data.md)."""
+
+    split: Split = Split.TRAIN
+    """Of the scenarios."""
+    domains: tuple[str, ...] = ()
+    """Empty: all of them; so with sources and tools."""
+    sources: tuple[str, ...] = ()
+    """"bundled", "chat" (promoted chats), or what a scenario file says."""
+    tools: tuple[str, ...] = ()
+    """Scenarios that offer at least one of these."""
+    max_age: int = Field(default=0, ge=0)
+    """How many versions the one that played a group may lie before the one that training starts from."""
+    max_uses: int = Field(default=1, ge=1)
+    """Runs that may train on the same group; failed runs do not count."""
+    min_judged: float = Field(default=1.0, ge=0, le=1)
+    """Share of a group's trajectories that must have been judged, with whatever result."""
+    max_excluded: float = Field(default=0.5, ge=0, le=1)
+    """Share of a group's trajectories that may be excluded: failed, or not to be scored."""
+    min_spread: float = Field(default=0.0, ge=0)
+    """The standard deviation of a group's rewards must be greater."""
+
+    @model_validator(mode="after")
+    def _test_is_not_trained_on(self) -> "SelectionSettings":
+        if self.split is Split.TEST:
+            raise ValueError('selection.split = "test" would train on what versions are measured on')
+        return self
+
+
 class SftSettings(Section):
     learning_rate: float = Field(default=5e-4, gt=0)
     epochs: int = Field(default=3, ge=1)
@@ -276,6 +305,7 @@ class Settings(BaseSettings):
     rollout: RolloutSettings = RolloutSettings()
     sft: SftSettings = SftSettings()
     grpo: GrpoSettings = GrpoSettings()
+    selection: SelectionSettings = SelectionSettings()
     loop: LoopSettings = LoopSettings()
     worker: WorkerSettings = WorkerSettings()
     distil: DistilSettings = DistilSettings()

@@ -4,13 +4,14 @@ Writes run, metric, version and gate rows. Each step is done once: a candidate t
 a decision that is recorded, stand.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from store.database import Log
-from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
+from store.runs import add_metrics, finish_run, set_run_trajectories, start_run
 from store.settings import Settings
 from store.versions import get_version, list_gate_decisions, set_version_state
 from store.vocabulary import JobStatus, RunKind, VersionState
@@ -55,12 +56,13 @@ def train_candidate(
     if version := version_of_run(log, run_id):
         finish_run(log, run_id, JobStatus.DONE)
         return version
-    selection = select_groups(load(), settings.grpo)
+    selection = select_groups(load(), settings.grpo, settings.selection)
     if not selection.taken:
         finish_run(log, run_id, JobStatus.DONE)
-        stage.advance(1.0, "no group has anything to learn from")
+        why = Counter(reason for _, reason in selection.left_out).most_common(1)
+        stage.advance(1.0, "no group has anything to learn from" + "".join(f": {reason}" for reason, _ in why))
         return None
-    add_run_trajectories(log, run_id, selection.advantages)
+    set_run_trajectories(log, run_id, selection.advantages)
 
     def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
         add_metrics(log, run_id, step, dict(metrics))
