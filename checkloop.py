@@ -24,6 +24,7 @@ from train.distil_commands import distil
 from train.distil_commands import serve as serve_judge
 from train.job_commands import app as job_commands
 from train.schedule_commands import app as schedule_commands
+from train.train_commands import app as train_commands
 from train.worker_commands import worker
 
 UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -41,6 +42,7 @@ app.command(name="reward")(reward)
 judge_app.add_typer(people_commands)
 app.add_typer(judge_app, name="judge")
 app.command()(annotate)
+app.add_typer(train_commands, name="train")
 app.add_typer(schedule_commands, name="schedule")
 app.add_typer(job_commands, name="job")
 app.command()(worker)

@@ -93,18 +93,8 @@ def metrics_of(log: Log, run_id: int) -> dict[str, list[tuple[int, float]]]:
 
 
 def add_run_trajectories(log: Log, run_id: int, advantages: dict[str, float]) -> None:
-    """Trajectory id to its advantage (equation 5). Saying it again for the same run replaces what was said."""
-    table = RunTrajectoryRow.__table__
-    rows = [{"run_id": run_id, "trajectory_id": name, "advantage": value} for name, value in advantages.items()]
-    if not rows:
-        return
-    with log.writing() as connection:
-        connection.execute(delete(table).where(table.c.run_id == run_id, table.c.trajectory_id.in_(list(advantages))))
-        connection.execute(insert(table), rows)
-
-
-def set_run_trajectories(log: Log, run_id: int, advantages: dict[str, float]) -> None:
-    """Says exactly which trajectories a run trains on; what was said before of this run (a killed try) is gone."""
+    """Trajectory id to its advantage (equation 5): exactly those that the run trains on. What was said before of this
+    run, by a try that was killed, is gone."""
     table = RunTrajectoryRow.__table__
     rows = [{"run_id": run_id, "trajectory_id": name, "advantage": value} for name, value in advantages.items()]
     with log.writing() as connection:

@@ -178,7 +178,7 @@ def list_trajectories(
     limit: int | None = 100,
     offset: int = 0,
 ) -> list[TrajectorySummary]:
-    """Those that meet every condition given, newest first; `limit=None` for all. `groups`: ids, not too many at once."""
+    """Those that meet every condition given, newest first; `limit=None` for all. `groups`: their ids."""
     query = _SUMMARIES
     if batch is not None:
         query = query.where(TrajectoryRow.batch == batch)

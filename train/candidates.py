@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from store.database import Log
-from store.runs import add_metrics, finish_run, set_run_trajectories, start_run
+from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
 from store.settings import Settings
 from store.versions import get_version, list_gate_decisions, set_version_state
 from store.vocabulary import JobStatus, RunKind, VersionState
@@ -34,6 +34,12 @@ class RunFiles:
     checkpoint_every: int = 0
 
 
+def run_settings(settings: Settings) -> dict[str, Any]:
+    """What a GRPO run's row says about how it was made."""
+    chosen = {f"selection.{name}": value for name, value in settings.selection.model_dump(mode="json").items()}
+    return settings.grpo.model_dump(mode="json") | chosen
+
+
 def train_candidate(
     log: Log,
     settings: Settings,
@@ -52,7 +58,7 @@ def train_candidate(
     that the run made before it was killed is returned as it is.
     Raises RunRefused, TrainingError and CheckpointError, with the run recorded as failed.
     """
-    run_id = start_run(log, name, RunKind.GRPO, base, seed, settings.grpo.model_dump(mode="json"))
+    run_id = start_run(log, name, RunKind.GRPO, base, seed, run_settings(settings))
     if version := version_of_run(log, run_id):
         finish_run(log, run_id, JobStatus.DONE)
         return version
@@ -62,7 +68,7 @@ def train_candidate(
         why = Counter(reason for _, reason in selection.left_out).most_common(1)
         stage.advance(1.0, "no group has anything to learn from" + "".join(f": {reason}" for reason, _ in why))
         return None
-    set_run_trajectories(log, run_id, selection.advantages)
+    add_run_trajectories(log, run_id, selection.advantages)
 
     def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
         add_metrics(log, run_id, step, dict(metrics))

@@ -29,7 +29,6 @@ from store.verdicts import Reward, rewards_of
 from store.vocabulary import StopReason
 from train.errors import TrainingFailed
 
-
 NOT_JUDGED = "it was not judged"
 
 
@@ -173,7 +172,8 @@ def _why_unwanted(group: TrainingGroup, wanted: SelectionSettings) -> str | None
     rewards = [member.reward for member in group.members if member.reward is not None]
     excluded = len(group.members) - len(rewards)
     if excluded > wanted.max_excluded * len(group.members):
-        return f"{excluded} of {len(group.members)} members are excluded (selection.max_excluded = {wanted.max_excluded:g})"
+        said = f"{excluded} of {len(group.members)} members are excluded"
+        return f"{said} (selection.max_excluded = {wanted.max_excluded:g})"
     if wanted.min_spread and (spread := statistics.pstdev(rewards)) <= wanted.min_spread:
         return f"the standard deviation of its rewards is {spread:.3g} (selection.min_spread = {wanted.min_spread:g})"
     return None
