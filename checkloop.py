@@ -20,6 +20,7 @@ from reward.reward_commands import reward
 from store.commands import app as log_commands
 from store.configured import ConfigOption, open_configured
 from store.vocabulary import ChatTools
+from train.data_commands import data
 from train.distil_commands import distil
 from train.distil_commands import serve as serve_judge
 from train.job_commands import app as job_commands
@@ -42,6 +43,7 @@ app.command(name="reward")(reward)
 judge_app.add_typer(people_commands)
 app.add_typer(judge_app, name="judge")
 app.command()(annotate)
+app.command()(data)
 app.add_typer(train_commands, name="train")
 app.add_typer(schedule_commands, name="schedule")
 app.add_typer(job_commands, name="job")

@@ -57,3 +57,39 @@ def grpo(
     with progress.shown():
         version = run_grpo(log, settings, plan, seed=seed, checkpoint_every=checkpoint_every, progress=progress)
     typer.echo(f"{version} is a candidate: `checkloop job submit gate version={version}` holds it against the live one")
+
+
+@app.command()
+def sft(
+    config: ConfigOption = None,
+    data: Annotated[str, typer.Option(help="The SFT set. Default: the newest (`checkloop data --list`).")] = "",
+    base: Annotated[str, typer.Option(help="The version to start from. Default: the model of the settings.")] = "",
+    name: Annotated[str, typer.Option(help="Of the run. Default: the unfinished one, or the next.")] = "",
+    seed: Annotated[int, typer.Option(help="Of the order of the dialogues.")] = 1,
+    rollouts: Annotated[
+        int, typer.Option(min=0, help="At each evaluation play so many validation scenarios, on a server of its own.")
+    ] = 0,
+) -> None:
+    """A cold start: supervised fine-tuning on an SFT set; makes a candidate, or the first live version."""
+    from store.database import open_log
+    from store.settings import load_settings
+    from train.progress import StageProgress
+    from train.sft_rollouts import rollouts_of
+    from train.sft_run import run_sft
+
+    settings = load_settings(config)
+    log = open_log(settings.url)
+    progress = StageProgress({"train": 75.0})
+    play = rollouts_of(log, settings, count=rollouts, seed=seed) if rollouts else None
+    with progress.shown():
+        made = run_sft(log, settings, data=data, base=base, name=name, seed=seed, play=play, progress=progress)
+    for reason, count in made.left_out.most_common():
+        typer.echo(f"left out: {count}: {reason}")
+    if (best := made.result.best if made.result is not None else None) is not None:
+        loss = f"validation loss {best.loss:.4f}" if best.loss is not None else ""
+        reward = f"reward {best.reward:.3f}" if best.reward is not None else ""
+        typer.echo(f"the best weights are those of step {best.step}: {', '.join(filter(None, (reward, loss)))}")
+    if made.is_live:
+        typer.echo(f"{made.version} is live: `checkloop up` serves it")
+    else:
+        typer.echo(f"{made.version} is a candidate: `checkloop job submit gate version={made.version}`")
