@@ -37,7 +37,7 @@ def data(
     if listed:
         for one in list_sft_sets(log):
             typer.echo(f"{one.name}  {one.created_at:%Y-%m-%d %H:%M}  {one.dialogues} dialogues  {one.path}")
-        return None
+        return
     given = {"domains": domain, "sources": source}
     changes = {key: tuple(value) for key, value in given.items() if value}
     wanted = settings.data.model_copy(update=changes)
@@ -50,7 +50,8 @@ def data(
     elif compress:
         typer.echo("thinking stays as it is: there is no compressor (name one in checkloop.toml, section [compressor])")
     if dry_run:
-        return _estimate(filtered, compressor, again, settings)
+        _estimate(filtered, compressor, again, settings)
+        return
     report = _ask(compressor, filtered, again) if compressor is not None else None
     if report is not None and report.stopped is not None:
         typer.echo(f"stopped with {report.left} left, no set was written; the same command goes on: {report.stopped}")

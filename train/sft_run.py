@@ -66,10 +66,7 @@ def run_sft(
     """
     made_from = get_sft_set(log, data)
     dialogues = read_dialogues(made_from)
-    if base:
-        start = Path(get_version(log, base).path)
-    else:
-        start = with_special_tokens(settings, model_directory(settings))
+    start = Path(get_version(log, base).path) if base else with_special_tokens(settings, model_directory(settings))
     run_settings = settings.sft.model_dump(mode="json") | {
         "data": made_from.name,
         "data_sha256": made_from.sha256,
@@ -156,10 +153,10 @@ def _on_step(log: Log, run_id: int, stage: Stage) -> Callable[[int, int, Mapping
 
 def _unfinished(log: Log, base: str, settings: dict[str, Any], seed: int) -> str | None:
     for run in reversed(list_runs(log)):
-        same = (run.base_version, run.seed) == (base or None, seed) and run.name.startswith("sft-")
-        if run.kind is RunKind.SFT and run.status is not JobStatus.DONE and same:
-            if canonical_json(run.settings) == canonical_json(settings):
-                return run.name
+        ours = run.kind is RunKind.SFT and run.status is not JobStatus.DONE and run.name.startswith("sft-")
+        same = (run.base_version, run.seed) == (base or None, seed)
+        if ours and same and canonical_json(run.settings) == canonical_json(settings):
+            return run.name
     return None
 
 
