@@ -25,7 +25,7 @@ from train.distil_commands import distil
 from train.distil_commands import serve as serve_judge
 from train.job_commands import app as job_commands
 from train.schedule_commands import app as schedule_commands
-from train.train_commands import app as train_commands
+from train.train_commands import grpo, sft
 from train.worker_commands import worker
 
 UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -43,8 +43,6 @@ app.command(name="reward")(reward)
 judge_app.add_typer(people_commands)
 app.add_typer(judge_app, name="judge")
 app.command()(annotate)
-app.command()(data)
-app.add_typer(train_commands, name="train")
 app.add_typer(schedule_commands, name="schedule")
 app.add_typer(job_commands, name="job")
 app.command()(worker)
@@ -238,6 +236,11 @@ def _end_with_stdin() -> None:
 
 judge_app.command(name="distil")(_in_order(distil, trains=True))
 judge_app.command(name="serve")(_in_order(serve_judge))
+app.command()(_in_order(data))
+train_app = typer.Typer(help="Training runs in this process: cold start, GRPO from the log.", no_args_is_help=True)
+train_app.command()(_in_order(grpo, trains=True))
+train_app.command()(_in_order(sft, trains=True))
+app.add_typer(train_app, name="train")
 
 
 def main() -> None:

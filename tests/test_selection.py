@@ -155,6 +155,7 @@ def test_the_command_says_what_it_would_take_trains_and_takes_no_group_twice(
     a_group(sqlite_log, "b", (0.5, 0.5), version="v0001")
     for name, value in (("HOME", tmp_path / "home"), ("DATABASE_URL", sqlite_log.url), ("GRPO__TRAINED_LAYERS", 0)):
         monkeypatch.setenv(f"CHECKLOOP_{name}", str(value))
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # else the command would start this process again
     runner = CliRunner()
 
     shown = runner.invoke(app, ["train", "grpo", "--dry-run"], catch_exceptions=False)

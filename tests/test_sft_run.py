@@ -214,6 +214,7 @@ def test_the_commands_from_scenarios_to_a_version(
              "SFT__BATCH_SIZE": 4}  # fmt: skip
     for name, value in named.items():
         monkeypatch.setenv(f"CHECKLOOP_{name}", str(value))
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # else the command would start this process again
     runner = CliRunner()
 
     dry = runner.invoke(app, ["data", "--dry-run"], catch_exceptions=False)

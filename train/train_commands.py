@@ -1,4 +1,7 @@
-"""`checkloop train`: a cold start from an SFT set, and GRPO from the log's groups (docs/data.md)."""
+"""`checkloop train grpo` and `checkloop train sft`: GRPO from the log's groups, a cold start (docs/data.md).
+
+Attached to the command in checkloop.py.
+"""
 
 from typing import Annotated
 
@@ -6,10 +9,7 @@ import typer
 
 from store.configured import ConfigOption
 
-app = typer.Typer(help="Training runs in this process: cold start, GRPO from the log.", no_args_is_help=True)
 
-
-@app.command()
 def grpo(
     config: ConfigOption = None,
     batch: Annotated[list[str] | None, typer.Option(help="Only groups of this batch; may be repeated.")] = None,
@@ -59,7 +59,6 @@ def grpo(
     typer.echo(f"{version} is a candidate: `checkloop job submit gate version={version}` holds it against the live one")
 
 
-@app.command()
 def sft(
     config: ConfigOption = None,
     data: Annotated[str, typer.Option(help="The SFT set. Default: the newest (`checkloop data --list`).")] = "",
