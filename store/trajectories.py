@@ -174,10 +174,11 @@ def list_trajectories(
     origin: Origin | str | None = None,
     version: str | None = None,
     domain: str | None = None,
+    groups: Sequence[int] | None = None,
     limit: int | None = 100,
     offset: int = 0,
 ) -> list[TrajectorySummary]:
-    """Those that meet every condition given, newest first; `limit=None` for all."""
+    """Those that meet every condition given, newest first; `limit=None` for all. `groups`: their ids."""
     query = _SUMMARIES
     if batch is not None:
         query = query.where(TrajectoryRow.batch == batch)
@@ -187,6 +188,8 @@ def list_trajectories(
         query = query.where(TrajectoryRow.version == version)
     if domain is not None:
         query = query.where(ScenarioRow.domain == domain)
+    if groups is not None:
+        query = query.where(TrajectoryRow.group_id.in_(list(groups)))
     query = query.order_by(TrajectoryRow.created_at.desc(), TrajectoryRow.id.desc()).limit(limit).offset(offset)
     with log.lookup() as connection:
         return [_summary(row) for row in connection.execute(query)]

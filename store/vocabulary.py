@@ -84,6 +84,8 @@ class ModelRole(StrEnum):
     ANNOTATOR = "annotator"
     SIMULATOR = "simulator"
     USER = "user"
+    COMPRESSOR = "compressor"
+    """Shortens the thinking of reference dialogues (docs/data.md)."""
 
 
 class AnnotationStatus(StrEnum):

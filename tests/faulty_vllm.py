@@ -4,7 +4,7 @@ import asyncio
 import json
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +33,8 @@ class FaultyVllm:
     pause_s: float = 0.0
     script: list[list[int]] = field(default_factory=list)
     """What it samples, answer by answer; afterwards `tokens` tokens."""
+    spell: Callable[[list[int]], str] | None = None
+    """From sampled ids to their text; None: `WORDS`."""
     weights: str = ""
     """What was loaded last."""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -119,7 +121,7 @@ class FaultyVllm:
         texts = ["<|im_end|>" if i == END else WORDS[i % len(WORDS)] for i in ids]
         return {
             "index": 0,
-            "text": "".join(texts),
+            "text": self.spell(ids) if self.spell is not None else "".join(texts),
             "token_ids": ids,
             "prompt_token_ids": body["prompt"],
             "logprobs": {"tokens": texts, "token_logprobs": [-0.5] * len(ids), "top_logprobs": None},

@@ -68,12 +68,14 @@ def test_metrics_read_as_last_measured(log: Log) -> None:
     assert metrics_of(log, run) == {"loss": [(1, 0.75), (2, 0.5)], "reward": [(1, 0.25)]}
 
 
-def test_what_a_run_trained_on_is_kept(log: Log) -> None:
+def test_a_run_holds_exactly_the_trajectories_that_it_trained_on(log: Log) -> None:
     start(log, "t1", "t2", "t3")
-    run = start_run(log, "r", RunKind.GRPO, None, 7, {})
+    run, other = (start_run(log, name, RunKind.GRPO, None, 7, {}) for name in ("r", "other"))
+    add_run_trajectories(log, other, {"t1": 1.0})
     add_run_trajectories(log, run, {"t1": 0.5, "t2": -0.5})
     add_run_trajectories(log, run, {"t2": -0.25, "t3": 0.0})
-    assert run_trajectories(log, run) == {"t1": 0.5, "t2": -0.25, "t3": 0.0}
+    assert run_trajectories(log, run) == {"t2": -0.25, "t3": 0.0}, "what a killed try said is gone"
     with pytest.raises(LogError, match=r"(?i)foreign key"):
         add_run_trajectories(log, run, {"t1": 1.0, "nobody": 1.0})
-    assert run_trajectories(log, run)["t1"] == 0.5
+    assert run_trajectories(log, run) == {"t2": -0.25, "t3": 0.0}
+    assert run_trajectories(log, other) == {"t1": 1.0}

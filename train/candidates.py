@@ -4,6 +4,7 @@ Writes run, metric, version and gate rows. Each step is done once: a candidate t
 a decision that is recorded, stand.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,12 @@ class RunFiles:
     checkpoint_every: int = 0
 
 
+def run_settings(settings: Settings) -> dict[str, Any]:
+    """What a GRPO run's row says about how it was made."""
+    chosen = {f"selection.{name}": value for name, value in settings.selection.model_dump(mode="json").items()}
+    return settings.grpo.model_dump(mode="json") | chosen
+
+
 def train_candidate(
     log: Log,
     settings: Settings,
@@ -55,14 +62,15 @@ def train_candidate(
     that the run made before it was killed is returned as it is.
     Raises RunRefused, TrainingError and CheckpointError, with the run recorded as failed.
     """
-    run_id = start_run(log, name, RunKind.GRPO, base, seed, settings.grpo.model_dump(mode="json"))
+    run_id = start_run(log, name, RunKind.GRPO, base, seed, run_settings(settings))
     if version := version_of_run(log, run_id):
         finish_run(log, run_id, JobStatus.DONE)
         return version
-    selection = select_groups(load(), settings.grpo)
+    selection = select_groups(load(), settings.grpo, settings.selection)
     if not selection.taken:
         finish_run(log, run_id, JobStatus.DONE)
-        stage.advance(1.0, "no group has anything to learn from")
+        why = Counter(reason for _, reason in selection.left_out).most_common(1)
+        stage.advance(1.0, "no group has anything to learn from" + "".join(f": {reason}" for reason, _ in why))
         return None
     add_run_trajectories(log, run_id, selection.advantages)
 

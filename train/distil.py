@@ -16,14 +16,12 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
-from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from store.settings import DistilSettings
-from train.checkpoints import attempt, new_directory
+from train.adapters import adapted
+from train.checkpoints import new_directory
 from train.judge_batches import TurnFamily, collate, make_families, order_steps
 from train.judge_examples import JudgeExample, class_weights
 from train.run_directory import MarkComplete, open_run_dir
@@ -68,11 +66,11 @@ def train_judge(
         raise TrainingError(f"none of {len(examples)} examples has at most {room} tokens: raise distil.max_tokens")
     checkpoint = open_run_dir(run_dir, _fingerprint(model_dir, families, settings, seed))
     torch.manual_seed(seed)
-    adapted = get_peft_model(model, lora_config(settings, model))
+    with_adapter = adapted(model, settings, "distil", layers=settings.lora_layers)
     steps = order_steps(families, settings.batch_turns, settings.epochs, seed)
     trainer = JudgeTrainer(
         steps,
-        model=adapted,
+        model=with_adapter,
         args=SFTConfig(
             **shared_arguments(run_dir, seed, settings.learning_rate)
             | {"save_strategy": "steps", "save_steps": settings.checkpoint_every, "save_total_limit": 1},
@@ -97,7 +95,7 @@ def train_judge(
     trainer.add_callback(MarkComplete())
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     with new_directory(out_dir) as part:
-        adapted.save_pretrained(str(part), save_embedding_layers=False)
+        with_adapter.save_pretrained(str(part), save_embedding_layers=False)
         # peft's own card is an empty form.
         (part / "README.md").unlink(missing_ok=True)
     shutil.rmtree(run_dir, ignore_errors=True)
@@ -106,31 +104,6 @@ def train_judge(
     count = sum(len(family.examples) for family in families)
     loss = sum(last) / len(last) if last else 0.0
     return DistilResult(len(steps), count, too_long, tokens, loss, time.monotonic() - began)
-
-
-def lora_config(settings: DistilSettings, model: PreTrainedModel) -> LoraConfig:
-    """Raises TrainingError for layers that the model does not have."""
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if missing := [name for name in settings.lora_modules if name not in names]:
-        linear = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
-        raise TrainingError(
-            f"distil.lora_modules names {', '.join(missing)}, which {type(model).__name__} does not have: it has "
-            f"{', '.join(linear)}"
-        )
-    layers = model.config.get_text_config().num_hidden_layers
-    if settings.lora_layers > layers:
-        raise TrainingError(
-            f"distil.lora_layers = {settings.lora_layers}, but {type(model).__name__} has {layers} layers: set it to 0 "
-            "for all of them"
-        )
-    return LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        target_modules=list(settings.lora_modules),
-        layers_to_transform=list(range(layers - settings.lora_layers, layers)) if settings.lora_layers else None,
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-    )
 
 
 class JudgeTrainer(PackedSftTrainer):
@@ -146,11 +119,6 @@ class JudgeTrainer(PackedSftTrainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 6 * int(inputs["input_ids"].numel()) * int(self.model.num_parameters(exclude_embeddings=True))
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        # TRL's own writes a model card first, which a checkpoint has no use for.
-        save = super(SFTTrainer, self)._save_checkpoint
-        attempt(lambda: save(model, trial), Path(self.args.output_dir or "."))
 
 
 def _fingerprint(model_dir: Path, families: Sequence[TurnFamily], settings: DistilSettings, seed: int) -> str:

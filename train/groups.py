@@ -6,6 +6,7 @@ did not sample stays out of the loss.
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,13 +21,15 @@ from reward.advantages import (
 )
 from reward.outcomes import mean_turn_reward
 from reward.scoring import states_of
-from store.database import Log
-from store.settings import GrpoSettings
+from store.database import Log, in_chunks
+from store.settings import GrpoSettings, SelectionSettings
 from store.tokens import TokenSequence, token_sequences
 from store.trajectories import TrajectorySummary, list_trajectories
 from store.verdicts import Reward, rewards_of
 from store.vocabulary import StopReason
 from train.errors import TrainingFailed
+
+NOT_JUDGED = "it was not judged"
 
 
 class RunRefused(TrainingFailed):
@@ -89,7 +92,17 @@ def load_groups(log: Log, batch: str, *, step_level: bool = False) -> list[Train
     also loads what `grpo.advantage = "step"` needs: which item first held at which step, by the verdicts and checklists
     that count now. A member whose reward does not follow from these any more is excluded.
     """
-    summaries = [s for s in list_trajectories(log, batch=batch, limit=None) if s.group_id is not None]
+    return _groups_of(log, list_trajectories(log, batch=batch, limit=None), step_level)
+
+
+def load_groups_by_id(log: Log, group_ids: Sequence[int], *, step_level: bool = False) -> list[TrainingGroup]:
+    """These groups in order of id, as `load_groups` gives them."""
+    summaries = [s for chunk in in_chunks(list(group_ids)) for s in list_trajectories(log, groups=chunk, limit=None)]
+    return _groups_of(log, summaries, step_level)
+
+
+def _groups_of(log: Log, found: Sequence[TrajectorySummary], step_level: bool) -> list[TrainingGroup]:
+    summaries = [summary for summary in found if summary.group_id is not None]
     names = [summary.id for summary in summaries]
     sequences, rewards = token_sequences(log, names), rewards_of(log, names)
     states = states_of(log, names) if step_level else {}
@@ -109,14 +122,18 @@ def load_groups(log: Log, batch: str, *, step_level: bool = False) -> list[Train
     ]
 
 
-def select_groups(groups: Sequence[TrainingGroup], settings: GrpoSettings) -> Selection:
-    """The groups that carry a gradient.
+def select_groups(
+    groups: Sequence[TrainingGroup], settings: GrpoSettings, wanted: SelectionSettings | None = None
+) -> Selection:
+    """The groups that carry a gradient and, with `wanted`, meet its conditions on verdicts and rewards.
 
     Left out: groups whose rewards are all equal (every advantage is 0) or of which fewer than two members could be
     judged. Raises RunRefused if a greater share of the trajectories than `settings.max_excluded` is excluded, with the
-    commonest reason, or if step-level advantages are asked of groups that were loaded without what these need.
+    commonest reason (groups that wait for the judge, by `wanted`, are not counted), or if step-level advantages are
+    asked of groups that were loaded without what these need.
     """
-    members = [member for group in groups for member in group.members]
+    waiting = {group.group_id: reason for group in groups if wanted and (reason := _why_waiting(group, wanted))}
+    members = [member for group in groups if group.group_id not in waiting for member in group.members]
     excluded = [member for member in members if member.excluded_reason is not None]
     share = len(excluded) / len(members) if members else 0.0
     if share > settings.max_excluded:
@@ -130,7 +147,8 @@ def select_groups(groups: Sequence[TrainingGroup], settings: GrpoSettings) -> Se
     left_out: list[tuple[int, str]] = []
     advantages: dict[str, float] = {}
     for group in groups:
-        if reason := _no_gradient(group, settings):
+        reason = waiting.get(group.group_id) or _no_gradient(group, settings)
+        if reason := reason or (_why_unwanted(group, wanted) if wanted else None):
             left_out.append((group.group_id, reason))
             continue
         taken.append(group)
@@ -141,6 +159,24 @@ def select_groups(groups: Sequence[TrainingGroup], settings: GrpoSettings) -> Se
             if advantage is not None
         }
     return Selection(tuple(taken), tuple(left_out), share, advantages)
+
+
+def _why_waiting(group: TrainingGroup, wanted: SelectionSettings) -> str | None:
+    judged = sum(member.excluded_reason != NOT_JUDGED for member in group.members)
+    if judged >= wanted.min_judged * len(group.members):
+        return None
+    return f"{judged} of {len(group.members)} members were judged (selection.min_judged = {wanted.min_judged:g})"
+
+
+def _why_unwanted(group: TrainingGroup, wanted: SelectionSettings) -> str | None:
+    rewards = [member.reward for member in group.members if member.reward is not None]
+    excluded = len(group.members) - len(rewards)
+    if excluded > wanted.max_excluded * len(group.members):
+        said = f"{excluded} of {len(group.members)} members are excluded"
+        return f"{said} (selection.max_excluded = {wanted.max_excluded:g})"
+    if wanted.min_spread and (spread := statistics.pstdev(rewards)) <= wanted.min_spread:
+        return f"the standard deviation of its rewards is {spread:.3g} (selection.min_spread = {wanted.min_spread:g})"
+    return None
 
 
 def token_advantages(group: TrainingGroup, settings: GrpoSettings) -> list[list[float] | None]:
@@ -273,7 +309,7 @@ def _exclusion(summary: TrajectorySummary, sequence: TokenSequence | None, rewar
     if not all(math.isfinite(logprob) for logprob in sequence.logprobs):
         return "a logprob of the behaviour policy is not a number"
     if reward is None:
-        return "it was not judged"
+        return NOT_JUDGED
     if reward.value is None:
         return reward.excluded_reason or "it has no reward"
     return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.vllm_client import ServerError
-from store.backlog import least_played, unjudged, unused_groups
+from store.backlog import least_played, unjudged
 from store.database import Log
 from store.jobs import JobRecord, earlier_jobs
 from store.leases import note_on_job
@@ -125,22 +125,16 @@ def train_run(work: Work) -> dict[str, Any]:
     """A GRPO run from the live version; the candidate that it makes, None if there was nothing to learn."""
     from env_sim.rollout_plans import derive_seed
     from train.candidates import RunFiles, train_candidate
-    from train.groups import TrainingGroup, load_groups
+    from train.groups import load_groups_by_id
     from train.registry import version_of_run
 
     payload = TrainPayload.model_validate(work.job.payload)
     done = next((r for r in list_runs(work.log) if r.name == work.job.name and r.status is JobStatus.DONE), None)
     if done is not None:  # its process was killed between the run's end and its own
         return {"version": version_of_run(work.log, done.id)}
-    notes = work.noted(lambda: {"base": _live(work.log), "groups": _groups_to_train_on(work, payload)})
-
-    step_level = work.settings.grpo.advantage == "step"
-
-    def load() -> list[TrainingGroup]:
-        groups = [g for batch in notes["groups"] for g in load_groups(work.log, batch, step_level=step_level)]
-        chosen = {group_id for ids in notes["groups"].values() for group_id in ids or ()}
-        return [g for g in groups if not chosen or g.group_id in chosen][: payload.max_groups]
-
+    settings = _selecting(work.settings, payload)
+    notes = work.noted(lambda: _groups_to_train_on(work, settings, payload))
+    step_level = settings.grpo.advantage == "step"
     folder = work.settings.home / "jobs" / work.job.name.replace("/", "-")
     folder.mkdir(parents=True, exist_ok=True)
     made = folder / "made"
@@ -148,8 +142,8 @@ def train_run(work: Work) -> dict[str, Any]:
     files = RunFiles(made, run_dir=folder / "checkpoints", checkpoint_every=payload.checkpoint_every)
     version = train_candidate(
         work.log,
-        work.settings,
-        load,
+        settings,
+        lambda: load_groups_by_id(work.log, notes["groups"], step_level=step_level),
         files,
         work.stage,
         name=work.job.name,
@@ -295,13 +289,26 @@ def _scenarios(log: Log, split: Split, domain: str | None, origin: Origin | None
     return found
 
 
-def _groups_to_train_on(work: Work, payload: TrainPayload) -> dict[str, list[int] | None]:
-    """By batch, which groups; None: all of the batch."""
-    if payload.batch is not None:
-        return {payload.batch: None}
-    if played := work.before(JobKind.ROLLOUT):
-        return {job.name: None for job in played}
-    return dict(unused_groups(work.log, _live(work.log), payload.max_groups))
+def _groups_to_train_on(work: Work, settings: Settings, payload: TrainPayload) -> dict[str, Any]:
+    """What the run starts from, the ids of its groups and why others are left out."""
+    from train.selection import choose_groups
+
+    base = _live(work.log)
+    batches = [payload.batch] if payload.batch is not None else [job.name for job in work.before(JobKind.ROLLOUT)]
+    choice = choose_groups(work.log, settings, base=base, max_groups=payload.max_groups, batches=batches or None)
+    return {"base": base, "groups": list(choice.looked_at), "left_out": dict(choice.reasons())}
+
+
+def _selecting(settings: Settings, payload: TrainPayload) -> Settings:
+    """The settings with the payload's conditions."""
+    given: dict[str, Any] = {
+        "domains": payload.domain and (payload.domain,),
+        "sources": payload.source and (payload.source,),
+        "max_age": payload.max_age,
+        "max_uses": payload.max_uses,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    return settings.model_copy(update={"selection": settings.selection.model_copy(update=changes)})
 
 
 def _live(log: Log) -> str:

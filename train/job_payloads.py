@@ -40,8 +40,13 @@ class JudgePayload(Payload):
 
 class TrainPayload(Payload):
     batch: str | None = None
-    """The rollouts before it in the pipeline, else groups of the live version that no run has used."""
+    """The rollouts before it in the pipeline, else the whole log; `[selection]` says what is taken of it."""
     max_groups: int = Field(default=96, ge=1)
+    domain: str | None = None
+    """Instead of `selection.domains`, and so on."""
+    source: str | None = None
+    max_age: int | None = Field(default=None, ge=0)
+    max_uses: int | None = Field(default=None, ge=1)
     seed: int = 1
     checkpoint_every: int = Field(default=4, ge=1)
     """Steps; a run that is taken over goes on there."""

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from store.database import Log
+from store.runs import list_runs
 from train.checkpoints import mark_complete, newest_checkpoint
 from train.training_run import TrainingError
 
@@ -15,6 +17,12 @@ class MarkComplete(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         mark_complete(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
+
+
+def next_run_name(log: Log, kind: str) -> str:
+    """grpo-0001, grpo-0002 …: one more than the greatest there is."""
+    numbers = [run.name.removeprefix(f"{kind}-") for run in list_runs(log) if run.name.startswith(f"{kind}-")]
+    return f"{kind}-{max((int(n) for n in numbers if n.isdigit()), default=0) + 1:04d}"
 
 
 def open_run_dir(run_dir: Path, fingerprint: str) -> Path | None:

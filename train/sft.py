@@ -4,6 +4,9 @@ Reads a model directory and rendered dialogues, writes a new model directory. Th
 assistant says, averaged over all of them in a batch; dialogues are packed into rows without padding (train/packed.py).
 """
 
+import hashlib
+import json
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +20,12 @@ from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
 from store.settings import SftSettings
-from train.checkpoints import save_version, write_probe
+from train.adapters import adapted, merged
+from train.best_weights import Best, BestWeights, Play, forget_if_moved
+from train.checkpoints import attempt, save_version, write_probe
 from train.half_precision import Bfloat16Twin
 from train.packed import Family, PackedRow, pack, token_logprobs
+from train.run_directory import MarkComplete, open_run_dir
 from train.training_run import OnStep, StepReport, TrainingError, load_policy, quiet, shared_arguments
 
 MICRO_BATCH_TOKENS = 4096
@@ -44,6 +50,8 @@ class SftResult:
     seconds: float
     files: dict[str, str]
     """File name -> SHA-256 of the written version."""
+    best: Best | None = None
+    """Whose weights these are, where they were measured; None: the last ones."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +74,40 @@ def train_sft(
     on_step: OnStep = lambda step, steps, metrics: None,
     *,
     probe_ids: Sequence[Sequence[int]] = (),
+    validation: Sequence[SftExample] = (),
+    play: Play | None = None,
+    run_dir: Path | None = None,
 ) -> SftResult:
     """Train `model_dir` on `examples` and write `out_dir`: AdamW, cosine decay after 10 % warm-up, seeded order.
 
+    With `validation` or `play` the weights are measured every `settings.evaluate_every` steps and at the end, and the
+    best ones are written, by `play`'s reward where it is given, else by the loss on `validation`. With `run_dir` a
+    killed run that is called again with the same arguments goes on from its last checkpoint; it is removed at the end.
     With `probe_ids`, what the trained model makes of these prompts is written there too (agent/proof.py).
 
     Raises TrainingError for examples that cannot be trained on, CheckpointError if `out_dir` cannot be written.
     """
     began = time.monotonic()
+    model_dir, out_dir = Path(model_dir), Path(out_dir)
     _check(examples)
-    model, tokenizer = load_policy(Path(model_dir))
-    if (top := max(max(e.ids) for e in examples)) >= model.get_input_embeddings().num_embeddings:
+    _check(validation or examples)
+    if (validation or play is not None) and run_dir is None:
+        raise TrainingError("weights that are measured need a run_dir to keep the best ones in")
+    model, tokenizer = load_policy(model_dir)
+    top = max(max(e.ids) for e in (*examples, *validation))
+    if top >= model.get_input_embeddings().num_embeddings:
         raise TrainingError(f"token id {top} is not in the vocabulary of {model_dir}: render with its tokenizer")
-    rows = [{"input_ids": e.ids, "labels": _labels(e)} for e in examples]
+    checkpoint = None
+    arguments = shared_arguments(run_dir or out_dir.parent, seed, settings.learning_rate)
+    if run_dir is not None:
+        forget_if_moved(run_dir)
+        checkpoint = open_run_dir(run_dir, _fingerprint(model_dir, examples, validation, settings, seed))
+        saving = {"save_strategy": "steps", "save_steps": settings.checkpoint_every, "save_total_limit": 1}
+        arguments |= saving
+    trained = model
+    if settings.method == "lora":
+        torch.manual_seed(seed)
+        trained = adapted(model, settings, "sft")
     losses: list[float] = []
 
     def report(step: int, steps: int, metrics: dict[str, float]) -> None:
@@ -86,9 +115,9 @@ def train_sft(
         on_step(step, steps, metrics)
 
     trainer = PackedSftTrainer(
-        model=model,
+        model=trained,
         args=SFTConfig(
-            **shared_arguments(Path(out_dir).parent, seed, settings.learning_rate),
+            **arguments,
             num_train_epochs=settings.epochs,
             per_device_train_batch_size=settings.batch_size,
             lr_scheduler_type="cosine",
@@ -96,20 +125,41 @@ def train_sft(
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=Dataset.from_list([_row(e) for e in examples]),
         processing_class=tokenizer,
         data_collator=_collate,
     )
     quiet(trainer)
+    keeper = None
+    if run_dir is not None and (validation or play is not None):
+        batches = [_collate([_row(e)])["micro_batches"][0] for e in validation]
+        keeper = BestWeights(
+            run_dir,
+            every=settings.evaluate_every,
+            loss=(lambda: trainer.loss_on(batches)) if batches else None,
+            save=lambda place: save_version(merged(trained), model_dir, place),
+            play=play,
+            metrics=trainer.add_metrics,
+        )
+        trainer.add_callback(keeper)
     trainer.add_callback(StepReport(report, trainer.step_metrics))
-    trainer.train()
-    files = save_version(model, Path(model_dir), Path(out_dir))
+    trainer.add_callback(MarkComplete())
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    if keeper is not None:
+        files = keeper.move_to(out_dir)
+    else:
+        model = merged(trained)
+        files = save_version(model, model_dir, out_dir)
     if probe_ids:
-        write_probe(Path(out_dir), probe_ids, model)
+        write_probe(out_dir, probe_ids, None if keeper is not None else model)
+    if run_dir is not None:
+        shutil.rmtree(run_dir, ignore_errors=True)
     steps = trainer.state.global_step
     last = losses[-max(1, steps // settings.epochs) :]
     tokens = settings.epochs * sum(len(e.ids) for e in examples)
-    return SftResult(steps, tokens, sum(last) / len(last), time.monotonic() - began, files)
+    loss = sum(last) / len(last) if last else 0.0
+    best = keeper.best if keeper is not None else None
+    return SftResult(steps, tokens, loss, time.monotonic() - began, files, best)
 
 
 class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
@@ -139,8 +189,32 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
         self._last = {"tokens": float(inputs["input_ids"].numel()), "tokens_in_loss": float(in_loss)}
         return total
 
+    def loss_on(self, batches: Sequence[MicroBatch]) -> float:
+        """Mean over the tokens in the loss, with the weights as they are now; nothing is learnt."""
+        self._twin.refresh()
+        model = self._twin.model
+        was_training = model.training
+        model.eval()
+        nats = tokens = 0.0
+        with torch.no_grad():
+            for micro in batches:
+                logprobs, _ = token_logprobs(model, micro.row, micro.sources, micro.targets)
+                nats -= float((logprobs * micro.weights.to(logprobs.device)).sum())
+                tokens += float(micro.weights.sum())
+        model.train(was_training)
+        return nats / tokens
+
     def step_metrics(self) -> dict[str, float]:
         return self._last
+
+    def add_metrics(self, metrics: dict[str, float]) -> None:
+        """Metrics that go with those of the last step."""
+        self._last |= metrics
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        # TRL's own writes a model card first, which a checkpoint has no use for.
+        save = super(SFTTrainer, self)._save_checkpoint
+        attempt(lambda: save(model, trial), Path(self.args.output_dir or "."))
 
 
 def _collate(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
@@ -166,6 +240,23 @@ def _micro_batch(rows: list[dict[str, list[int]]]) -> MicroBatch:
         start += len(row["input_ids"])
     packed = pack([Family(row["input_ids"]) for row in rows])
     return MicroBatch(packed, torch.tensor(sources), torch.tensor(targets), torch.ones(len(targets)))
+
+
+def _row(example: SftExample) -> dict[str, list[int]]:
+    return {"input_ids": example.ids, "labels": _labels(example)}
+
+
+def _fingerprint(
+    model_dir: Path,
+    examples: Sequence[SftExample],
+    validation: Sequence[SftExample],
+    settings: SftSettings,
+    seed: int,
+) -> str:
+    found = hashlib.sha256(json.dumps([str(model_dir.resolve()), settings.model_dump(mode="json"), seed]).encode())
+    for example in (*examples, None, *validation):
+        found.update(json.dumps(example and [example.ids, example.loss_mask]).encode())
+    return found.hexdigest()
 
 
 def _labels(example: SftExample) -> list[int]:

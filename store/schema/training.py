@@ -1,4 +1,4 @@
-"""Policy versions, the runs that make them, the gate, and loops with their stages."""
+"""Policy versions, the runs that make them and their data, the gate, and loops with their stages."""
 
 from datetime import datetime
 from typing import Any
@@ -94,6 +94,34 @@ class RunTrajectoryRow(Base):
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id"), primary_key=True)
     trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"), primary_key=True, index=True)
     advantage: Mapped[float]
+
+
+class ThinkingCompressionRow(Base):
+    """Shorter thinking for a scenario's reference; the newest row of (scenario, compressor, prompt) counts."""
+
+    __tablename__ = "thinking_compression"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scenario_hash: Mapped[str] = mapped_column(String(64), ForeignKey("scenario.hash"), index=True)
+    compressor: Mapped[str] = mapped_column(String(128))
+    prompt_hash: Mapped[str] = mapped_column(String(64))
+    passages: Mapped[list[Any]]
+    """[[turn, step, thinking], …] of those that were taken."""
+    problems: Mapped[list[Any]]
+    """[[turn, step, reason], …] of those of which the original stays."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class SftSetRow(Base):
+    """A file of dialogues to start from, made of the log's scenarios."""
+
+    __tablename__ = "sft_set"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    path: Mapped[str]
+    sha256: Mapped[str] = mapped_column(String(64))
+    dialogues: Mapped[int]
+    settings: Mapped[dict[str, Any]]
+    figures: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class MetricRow(Base):
