@@ -16,9 +16,9 @@ from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJ
 from pydantic import BaseModel, Field, ValidationError
 
 from store.database import Log
+from store.endpoint_settings import Endpoint, Price
 from store.model_calls import ModelCall, add_model_calls
 from store.schema import storable
-from store.settings import Endpoint, Price
 from store.vocabulary import ModelRole
 
 CHARACTERS_PER_TOKEN = 2.5

@@ -16,7 +16,8 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from benchmarks.line import Line
-from store.settings import GrpoSettings, load_settings
+from store.settings import load_settings
+from store.training_settings import GrpoSettings
 from train.groups import TrainingGroup, TrainingMember
 from train.grpo import train_grpo
 from train.registry import model_directory

@@ -32,9 +32,9 @@ from reward.llm_judge import Dialogue, LlmJudge
 from reward.panel import Panel
 from store.agreement import Pair
 from store.database import Log
+from store.endpoint_settings import Endpoint
 from store.records import ReferenceStep, Scenario, ScenarioTurn
 from store.scenarios import add_scenarios
-from store.settings import Endpoint
 from store.trajectories import (
     NewTrajectory,
     StepToRecord,

@@ -23,7 +23,7 @@ from env_sim.rollout_plans import RolloutPlan, derive_seed, make_plans
 from env_sim.simulator import Simulator, SimulatorLlm
 from store.database import Log
 from store.records import Scenario, TurnRecord
-from store.settings import RolloutSettings
+from store.training_settings import RolloutSettings
 from store.trajectories import (
     NewTrajectory,
     ToolAnswer,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reward.judging_plan import JudgingOptions
     from reward.judging_report import JudgingReport
     from store.database import Log
-    from store.settings import Price
+    from store.endpoint_settings import Price
 
 judge_app = typer.Typer(help="Judges logged turns by their checklists.")
 

@@ -15,8 +15,8 @@ from reward.llm_judge import Dialogue, LlmJudge
 from reward.paper_question import paper_prompt
 from reward.small_judge import small_question
 from store.database import Log
+from store.endpoint_settings import Price
 from store.records import Item
-from store.settings import Price
 from store.vocabulary import JudgeMode
 
 CHARACTERS_PER_TOKEN = 3.5

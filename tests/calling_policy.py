@@ -17,7 +17,7 @@ from agent.bundled_model import prepare_bundled_model
 from agent.gateway_process import GatewayProcess
 from agent.renderer_choice import load_renderer
 from store.database import open_log
-from store.settings import SftSettings
+from store.training_settings import SftSettings
 from store.versions import add_version, set_version_state
 from store.vocabulary import VersionState
 from tests.serving import MODEL, Serving, serving_settings

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from store.settings import GrpoSettings
+from store.training_settings import GrpoSettings
 from tests.tiny_model import load_tiny_model
 from train.batches import make_step
 from train.groups import TrainingGroup, token_advantages

@@ -12,9 +12,9 @@ from agent.role_endpoint import RoleEndpoint
 from reward.llm_judge import LlmJudge
 from reward.panel import Panel
 from store.database import Log
+from store.endpoint_settings import Endpoint, Price
 from store.records import Called, CallRecord, Item, ReplyMentions, Scenario, ScenarioTurn, TurnRecord
 from store.scenarios import add_scenarios
-from store.settings import Endpoint, Price
 from store.trajectories import (
     NewTrajectory,
     StepToRecord,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from store.settings import GrpoSettings
+from store.training_settings import GrpoSettings
 from train.groups import TrainingGroup
 from train.grpo import train_grpo
 

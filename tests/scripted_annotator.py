@@ -10,8 +10,8 @@ import openai
 
 from agent.role_endpoint import RoleEndpoint
 from store.database import Log
+from store.endpoint_settings import Endpoint, Price
 from store.records import Called, Item, Scenario
-from store.settings import Endpoint, Price
 from store.vocabulary import ModelRole
 
 Answer = Callable[[dict[str, Any]], Any]

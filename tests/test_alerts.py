@@ -8,7 +8,8 @@ import torch
 
 from store.database import Log
 from store.runs import get_run, metrics_of
-from store.settings import AlertSettings, Settings
+from store.settings import Settings
+from store.training_settings import AlertSettings
 from store.trajectories import NewTrajectory, create_trajectories
 from store.versions import add_version, list_versions, set_version_state
 from store.vocabulary import JobStatus, Origin, VersionState

@@ -16,10 +16,11 @@ from reward.dialogue_annotator import PROMPT_FILE
 from store.annotations import latest_annotations, waiting_for_person
 from store.checklists import Checklist, add_checklists, current_checklists
 from store.database import Log
+from store.endpoint_settings import Endpoint
 from store.model_calls import CallTotals, call_totals
 from store.records import Item, Scenario, TurnRecord
 from store.scenarios import add_scenarios
-from store.settings import AnnotationSettings, Endpoint, SettingsError, load_settings
+from store.settings import AnnotationSettings, SettingsError, load_settings
 from store.vocabulary import AnnotationStatus, FocusOn, ModelRole, Outcome, Split
 from tests.annotation_examples import CALL, FIRST_TURN, REPLY, RESPONSE, SECOND_TURN, TURNS, item, trip
 from tests.scripted_annotator import (

@@ -18,8 +18,8 @@ from reward.code_judge import judge_by_code
 from reward.evidence import evidence_texts, find_evidence, speaks_to_a_judge
 from reward.llm_judge import Dialogue, LlmJudge
 from reward.transcripts import make_boundary, show_turns, strip_tags
+from store.endpoint_settings import Endpoint
 from store.records import TurnRecord
-from store.settings import Endpoint
 from store.vocabulary import FocusOn, ModelRole, Outcome
 from tests.attacks import CHECKED, KNOWN, UNCHECKED, UNSEEN, Attack, attacks, clean_turn
 from tests.judged_log import asked_ids, endpoint_judge, say, verdicts_json

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from store.settings import GrpoSettings
+from store.training_settings import GrpoSettings
 from tests.hand_losses import SETTINGS, assert_same, one_step
 from tests.tiny_model import load_tiny_model, write_moved_model, write_tiny_model
 from tests.training_groups import sampled_by, some_groups

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 import checkloop
 from store.database import Log, LogError
 from store.runs import get_run, list_runs, metrics_of
-from store.settings import DistilSettings, Settings, load_settings
+from store.settings import Settings, load_settings
+from store.training_settings import DistilSettings
 from store.versions import add_version, set_version_state
 from store.vocabulary import JobStatus, Outcome, RunKind, VersionState
 from tests.distil_log import CITIES, city_log, write_small_model

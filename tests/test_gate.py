@@ -2,7 +2,7 @@
 
 from reward.intervals import sign_flips
 from store.database import Log
-from store.settings import GateSettings
+from store.training_settings import GateSettings
 from store.versions import add_version, list_gate_decisions
 from train.gate import MIN_PAIRS, decide, record
 from train.gate_items import Looked

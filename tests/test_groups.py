@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from store.database import Log
-from store.settings import GrpoSettings
+from store.training_settings import GrpoSettings
 from store.trajectories import create_group, end_trajectory, record_step
 from store.verdicts import Reward, add_rewards
 from store.vocabulary import StopReason, Untrainable

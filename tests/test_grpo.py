@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from store.settings import AlertSettings
+from store.training_settings import AlertSettings
 from tests.hand_losses import SETTINGS, assert_same, by_hand, one_step, ppo
 from tests.tiny_model import load_tiny_model, write_moved_model, write_tiny_model
 from tests.training_groups import sampled_by, some_groups

@@ -14,10 +14,10 @@ from reward.judging_plan import NO_JUDGE, JudgingOptions
 from reward.llm_judge import TOKENS_BESIDE, TOKENS_PER_ITEM
 from reward.panel import Panel
 from store.database import Log, LogError
+from store.endpoint_settings import Price
 from store.model_calls import call_totals
 from store.records import Called, NotCalled, ReplyMentions, ResponseReceived, ScenarioTurn
 from store.scenarios import item_ids
-from store.settings import Price
 from store.trajectories import NewTrajectory, create_trajectories
 from store.turns import get_turns
 from store.verdicts import Verdict, add_verdicts, rewards_of, verdicts_of

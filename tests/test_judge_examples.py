@@ -17,9 +17,9 @@ from reward.judge_modes import judge_in_mode
 from reward.llm_judge import Dialogue, LlmJudge, LlmVerdict
 from reward.small_judge import QUOTE_CHARACTERS, read_answer, small_answer, small_question
 from store.database import Log
+from store.endpoint_settings import Endpoint
 from store.objections import retire_item
 from store.records import Item, TurnRecord
-from store.settings import Endpoint
 from store.vocabulary import FocusOn, JudgeMode, ModelRole, Outcome, VerdictSource
 from tests.distil_log import CITIES, city_log, city_scenario, judged_dialogue, say
 from tests.serving import MODEL, Serving

@@ -15,8 +15,10 @@ from agent.vllm_client import ServerError
 from agent.weight_files import damaged_files, file_hashes
 from reward.judge import Judge
 from store.database import Log
+from store.endpoint_settings import Endpoint
 from store.runs import add_run_trajectories, finish_run, start_run
-from store.settings import Endpoint, GateSettings, Settings, load_settings
+from store.settings import Settings, load_settings
+from store.training_settings import GateSettings
 from store.verdicts import Reward, add_rewards
 from store.versions import add_version, get_version, list_gate_decisions, set_version_state
 from store.vocabulary import FocusOn, JobStatus, RunKind, VersionState

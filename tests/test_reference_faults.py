@@ -20,8 +20,8 @@ from store.checklists import Checklist, add_checklists
 from store.database import Log, LogError
 from store.records import Called, Item, NotCalled, ReplyMentions, ScenarioTurn, StepRecord, TurnRecord
 from store.scenarios import ScenarioFileError, add_scenarios, read_scenario_file, write_scenario_file
-from store.settings import GrpoSettings
 from store.tokens import token_sequences
+from store.training_settings import GrpoSettings
 from store.trajectories import create_group, end_trajectory, record_step
 from store.verdicts import Reward, Verdict, add_rewards, rewards_of, verdicts_of
 from store.vocabulary import FocusOn, Outcome, StopReason

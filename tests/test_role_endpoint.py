@@ -10,8 +10,8 @@ import pytest
 
 from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Said, Subject
 from store.database import Log
+from store.endpoint_settings import Price
 from store.model_calls import call_totals
-from store.settings import Price
 from store.vocabulary import ModelRole
 from tests.judged_log import scripted
 

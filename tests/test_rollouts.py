@@ -23,7 +23,7 @@ from store.records import (
     TurnRecord,
 )
 from store.scenarios import add_scenarios
-from store.settings import RolloutSettings
+from store.training_settings import RolloutSettings
 from store.trajectories import get_trajectory, list_trajectories
 from store.turns import get_turns
 from store.vocabulary import FocusOn, Origin, Split, StopReason, ToolSource

@@ -18,10 +18,10 @@ from env_sim.simulator import Simulator
 from reward.judge import Judge
 from reward.llm_judge import LlmJudge
 from reward.panel import Panel
+from store.endpoint_settings import Endpoint
 from store.model_calls import call_totals
 from store.records import Item, Scenario, ScenarioTurn, ToolSpec
 from store.scenarios import add_scenarios
-from store.settings import Endpoint
 from store.tokens import token_sequences
 from store.trajectories import NewTrajectory, ToolAnswer, create_trajectories, get_turns, record_tool_answers
 from store.versions import add_version, get_version

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from agent.proof import read_probe
-from store.settings import SftSettings
+from store.training_settings import SftSettings
 from tests.tiny_model import VOCABULARY, load_tiny_model, write_tiny_model
 from train import checkpoints, sft
 from train.checkpoints import CheckpointError, check_files, write_probe

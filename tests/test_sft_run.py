@@ -19,9 +19,10 @@ from env_sim.scenario_generator import generate_scenarios
 from store.database import Log
 from store.runs import get_run, list_runs, metrics_of
 from store.scenarios import add_scenarios
-from store.settings import DataSettings, SettingsError, SftSettings, load_settings
+from store.settings import DataSettings, SettingsError, load_settings
 from store.sft_sets import get_sft_set
 from store.tokens import token_sequences
+from store.training_settings import SftSettings
 from store.versions import add_version, get_version, live_version, set_version_state
 from store.vocabulary import JobStatus, Split, VersionState
 from tests.faulty_vllm import faulty_servers, gateway_over

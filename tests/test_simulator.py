@@ -17,6 +17,7 @@ from agent.role_endpoint import RoleEndpoint
 from env_sim.llm_simulator import LlmSimulator
 from env_sim.simulator import Simulator, SimulatorError, canonical_arguments
 from env_sim.worlds import build_world
+from store.endpoint_settings import Endpoint
 from store.records import (
     Item,
     RecordedCall,
@@ -27,7 +28,6 @@ from store.records import (
     WorldRef,
     canonical_json,
 )
-from store.settings import Endpoint
 from store.trajectories import ToolAnswer
 from store.vocabulary import FocusOn, ModelRole, Split, ToolSource
 

@@ -9,7 +9,7 @@ from store.checklists import Checklist, add_checklists
 from store.database import Log
 from store.records import Item
 from store.scenarios import item_ids
-from store.settings import GrpoSettings
+from store.training_settings import GrpoSettings
 from store.trajectories import create_group, end_trajectory, record_step
 from store.verdicts import Verdict, add_verdicts
 from store.vocabulary import FocusOn, Outcome, StopReason, TurnBaseline, VerdictSource

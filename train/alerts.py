@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from store.settings import AlertSettings
+from store.training_settings import AlertSettings
 from train.training_run import TrainingError
 
 ALERTS_FILE = "alerts.json"

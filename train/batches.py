@@ -12,7 +12,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from store.settings import GrpoSettings
+from store.training_settings import GrpoSettings
 from train.groups import TrainingGroup, TrainingMember, token_advantages
 from train.packed import Family, PackedRow, pack
 

@@ -14,7 +14,8 @@ from agent.proof import mean_change, read_probe
 from agent.weight_files import damaged_files
 from store.database import Log
 from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
-from store.settings import GateSettings, Settings
+from store.settings import Settings
+from store.training_settings import GateSettings
 from store.versions import get_version, list_gate_decisions, set_version_state
 from store.vocabulary import JobStatus, RunKind, VersionState
 from train.gate import GateDecision, decide, record, surely_worse

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from store.settings import GrpoSettings
+from store.training_settings import GrpoSettings
 
 LOG_LIMIT = 30.0
 """Of a sequence's log ratio, either way: beyond it float32 has no number for the ratio."""

@@ -9,7 +9,8 @@ from env_sim.scenario_generator import SEEN_DOMAINS, UNSEEN_DOMAINS, generate_sc
 from reward.intervals import paired_bootstrap
 from store.database import Log
 from store.records import Scenario
-from store.settings import LoopSettings, Settings
+from store.settings import Settings
+from store.training_settings import LoopSettings
 from store.vocabulary import Split
 from train.evaluation import Outcome
 from train.loop import LoopOutcome, ScenarioSets, TrainingLoop

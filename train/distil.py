@@ -19,7 +19,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from trl import SFTConfig
 
-from store.settings import DistilSettings
+from store.training_settings import DistilSettings
 from train.adapters import adapted
 from train.checkpoints import new_directory
 from train.judge_batches import TurnFamily, collate, make_families, order_steps

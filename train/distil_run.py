@@ -18,7 +18,8 @@ from reward.small_judge import PROMPT_HASH
 from store.database import Log
 from store.records import canonical_json
 from store.runs import add_metrics, finish_run, list_runs, start_run
-from store.settings import DistilSettings, ModelSettings, Settings
+from store.settings import ModelSettings, Settings
+from store.training_settings import DistilSettings
 from store.vocabulary import JobStatus, Outcome, RunKind
 from train.checkpoints import move_into_place
 from train.distil import DistilResult, train_judge

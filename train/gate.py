@@ -9,7 +9,7 @@ from typing import Any
 
 from reward.intervals import paired_bootstrap, sign_flips
 from store.database import Log
-from store.settings import GateSettings
+from store.training_settings import GateSettings
 from store.versions import add_gate_decision
 from train.gate_items import Looked, broken_safety, what_is_worse
 

@@ -22,8 +22,8 @@ from reward.advantages import (
 from reward.outcomes import mean_turn_reward
 from reward.scoring import states_of
 from store.database import Log, in_chunks
-from store.settings import GrpoSettings, SelectionSettings
 from store.tokens import TokenSequence, token_sequences
+from store.training_settings import GrpoSettings, SelectionSettings
 from store.trajectories import TrajectorySummary, list_trajectories
 from store.verdicts import Reward, rewards_of
 from store.vocabulary import StopReason

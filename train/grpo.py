@@ -32,7 +32,7 @@ from transformers import (
 )
 from trl import GRPOConfig, GRPOTrainer
 
-from store.settings import GrpoSettings
+from store.training_settings import GrpoSettings
 from train.alerts import Alerts, AlertWatch
 from train.batches import DrawnSteps, MicroBatch, StepBatch
 from train.checkpoints import attempt, load_state, save_state, save_version, write_probe

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from store.database import Log
 from store.groups import GroupSummary, list_groups
 from store.scenarios import get_scenarios
-from store.settings import SelectionSettings, Settings
+from store.settings import Settings
+from store.training_settings import SelectionSettings
 from store.versions import list_versions
 from train.groups import Selection, TrainingGroup, load_groups_by_id, select_groups
 

@@ -19,7 +19,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
-from store.settings import SftSettings
+from store.training_settings import SftSettings
 from train.adapters import adapted, merged
 from train.best_weights import Best, BestWeights, Play, forget_if_moved
 from train.checkpoints import attempt, save_version, write_probe

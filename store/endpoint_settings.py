@@ -1,0 +1,41 @@
+"""What every section of the settings is, and how a model behind an OpenAI-compatible endpoint is named and priced."""
+
+import os
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Endpoint(Section):
+    """An OpenAI-compatible endpoint for the roles judge, annotator, simulator, compressor and user."""
+
+    base_url: str
+    model: str
+    key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key; unset means no key."""
+    timeout_s: float = Field(default=60.0, gt=0)
+    """Deadline of one question, tries again included."""
+    max_concurrency: int = Field(default=16, ge=1)
+    retries: int = Field(default=3, ge=0)
+    """After a timeout, a lost connection, 408, 409, 429 or 5xx; never after any other refusal."""
+    max_requests_per_minute: int = Field(default=0, ge=0)
+    """0: no limit."""
+    max_usd: float = Field(default=0.0, ge=0)
+    """What one command may spend at this endpoint; then it stops cleanly. 0: no limit. Needs the model's price."""
+    temperature: float = Field(default=0.0, ge=0)
+
+    @property
+    def api_key(self) -> str:
+        return os.environ.get(self.key_env, "none")
+
+
+class Price(Section):
+    """US dollars for a million tokens."""
+
+    prompt: float = Field(ge=0)
+    cached: float | None = Field(default=None, ge=0)
+    """Of a prompt, tokens served from the endpoint's cache; None: as `prompt`."""
+    completion: float = Field(ge=0)
