@@ -124,8 +124,8 @@ def chained(dialogue: Dialogue) -> None:
     turn = dialogue.open(dialogue.request(intent, dialogue.domain.things.by_name), slots)
     find = dialogue.domain.find
     turn.call(fill(f"no id, {find.thinking}", slots), (find.tool, dialogue.arguments(find, slots)))
-    turn.require_call(find.tool, dialogue.arguments(find, slots), 2, strict=False)
-    _serve(dialogue, turn, intent, slots, fill(f"now {intent.thinking}", slots), weights=(4, 0, 4))
+    turn.require_call(find.tool, dialogue.arguments(find, slots), 4, strict=False)
+    _serve(dialogue, turn, intent, slots, fill(f"now {intent.thinking}", slots), weights=(3, 0, 3))
 
 
 def chained_turns(dialogue: Dialogue) -> None:

@@ -13,6 +13,9 @@ class RolloutSettings(Section):
     """G of CM2, there 24. Small for the demo: twice as many scenarios teach more than twice as many tries at one."""
     concurrency: int = Field(default=96, ge=1)
     temperature: float = Field(default=1.0, ge=0)
+    evaluation_temperature: float = Field(default=1.0, ge=0)
+    """Of evaluations and gates. 1: the policy as it is trained and as the gateway serves whoever asks for nothing else;
+    0: its likeliest tokens alone."""
     seeded: bool = False
     """Send each step's seed to the server. Off: vLLM's CPU sampler draws twice for seeded requests, which halves its
     speed, and batches of other sizes round differently anyway. Worlds and scenarios are seeded either way."""
@@ -204,7 +207,7 @@ class DistilSettings(Section):
 class LoopSettings(Section):
     rounds: int = Field(default=7, ge=1)
     scenarios_per_round: int = Field(default=64, ge=1)
-    test_scenarios: int = Field(default=64, ge=4)
+    test_scenarios: int = Field(default=128, ge=4)
     gate_every: int = Field(default=4, ge=1)
     """A gate after so many rounds, and after the last. In between, rounds go on from the newest candidate, which only
     rollouts are sampled from: a gate costs as much as half a round, and one round's gain is less than its error."""

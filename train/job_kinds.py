@@ -211,7 +211,7 @@ def gate_candidate(work: Work) -> dict[str, Any]:
 
 
 def evaluate_version(work: Work) -> dict[str, Any]:
-    """Greedy, one dialogue a scenario, the same scenarios and seeds whatever the version."""
+    """One dialogue a scenario, the same scenarios and seeds whatever the version."""
     payload = EvaluatePayload.model_validate(work.job.payload)
     count = payload.scenarios or work.settings.loop.test_scenarios
     notes = work.noted(
@@ -257,8 +257,9 @@ def _play(
     seed: int,
     origin: Origin = Origin.EVALUATION,
     group_size: int = 1,
-    temperature: float = 0.0,
+    temperature: float | None = None,
 ) -> "dict[str, list[Outcome]]":
+    """Without a temperature, that of evaluations."""
     from train.evaluation import play_batch
 
     outcomes = play_batch(
@@ -269,7 +270,7 @@ def _play(
         seed=seed,
         group_size=group_size,
         origin=origin,
-        temperature=temperature,
+        temperature=work.settings.rollout.evaluation_temperature if temperature is None else temperature,
         settings=work.settings,
         stage=work.stage,
         before_playing=work.gateway.open,

@@ -184,13 +184,15 @@ class TrainingLoop:
     def _evaluation(
         self, key: str, title: str, scenarios: Sequence[Scenario], version: str
     ) -> dict[str, list[Outcome]]:
-        """Greedy, one dialogue a scenario, same seeds whatever the version."""
+        """One dialogue a scenario, same seeds whatever the version."""
         batch = f"{self._name}/{key}"
         self._stage(key, title, lambda s: self._evaluate(s, scenarios, batch, version))
         return read_batch(self._log, batch)
 
     def _evaluate(self, stage: Stage, scenarios: Sequence[Scenario], batch: str, version: str) -> dict[str, Any]:
-        outcomes = self._play(stage, scenarios, batch, version, 1, Origin.EVALUATION, 0.0)
+        outcomes = self._play(
+            stage, scenarios, batch, version, 1, Origin.EVALUATION, self._settings.rollout.evaluation_temperature
+        )
         stage.advance(1.0, f"{version}: mean reward {100 * mean_reward(outcomes):.1f} points")
         return {"reward": mean_reward(outcomes), "version": version}
 
@@ -242,7 +244,7 @@ class TrainingLoop:
         return {"accepted": figures["accepted"]}
 
     def _gate(self, stage: Stage, n: int, current: str, candidate: str) -> dict[str, Any]:
-        """Both versions on validation scenarios that no gate saw before, greedy, same seeds."""
+        """Both versions on validation scenarios that no gate saw before, same seeds."""
         loop = self._settings.loop
         validation = _of_round(self._sets.validation, -(-n // loop.gate_every), loop.validation_scenarios)
 
@@ -250,9 +252,11 @@ class TrainingLoop:
             return f"{self._name}/round-{n}/validation/{version}"
 
         def rewards_of(version: str) -> dict[str, float | None]:
-            gate = self._settings.at_the_gate
+            gate, temperature = self._settings.at_the_gate, self._settings.rollout.evaluation_temperature
             return one_each(
-                self._play(stage, validation, batch_of(version), version, 1, Origin.EVALUATION, 0.0, settings=gate)
+                self._play(
+                    stage, validation, batch_of(version), version, 1, Origin.EVALUATION, temperature, settings=gate
+                )
             )
 
         decision = hold_against_live(

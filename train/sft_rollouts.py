@@ -65,7 +65,7 @@ def _play(settings: Settings, scenarios: list[Scenario], weights: Path, step: in
                 seed=seed,
                 group_size=1,
                 origin=Origin.EVALUATION,
-                temperature=0.0,
+                temperature=settings.rollout.evaluation_temperature,
                 settings=beside,
                 stage=Stage(StageProgress({}), "rollouts", "rollouts"),
                 before_playing=lambda: None,
