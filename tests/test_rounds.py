@@ -8,6 +8,10 @@ from rich.console import Console
 
 from store.database import Log
 from store.settings import Settings, load_settings
+from store.stages import finish_stage, open_loop, start_stage
+from store.traffic import pin_version
+from store.versions import add_version, get_version, set_version_state
+from store.vocabulary import VersionState
 from train.evaluation import Outcome
 from train.loop import ScenarioSets, TrainingLoop
 from train.progress import Stage, StageProgress
@@ -56,6 +60,9 @@ class Rehearsal(TrainingLoop):
     def _swap(self, stage: Stage, candidate: str, reason: str) -> dict[str, Any]:
         return {"accepted": True}
 
+    def _prune(self, stage: Stage) -> dict[str, Any]:
+        return {}
+
 
 @pytest.mark.parametrize(
     "verdicts, barren, last, did",
@@ -98,3 +105,33 @@ def test_a_last_round_that_is_not_the_gate_s_turn_has_one_all_the_same(sqlite_lo
     assert loop.run().last_version == "v4"
     assert settings.loop.gates == 2
     assert loop.did[-1] == "gate v4 against v3"
+
+
+def test_what_did_not_go_live_leaves_no_weights(sqlite_log: Log, tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path, loop={"rounds": 3, "gate_every": 2}, grpo={"trained_layers": 0})
+    loop = TrainingLoop(
+        sqlite_log,
+        settings,
+        ScenarioSets([], [], [], []),
+        name="small",
+        seed=1,
+        progress=StageProgress({}, Console(quiet=True)),
+    )
+    open_loop(sqlite_log, "small", 1, {})
+    places = {name: tmp_path / "versions" / name for name in ("v0001", "v0002", "v0003", "v0004")}
+    for name, place in places.items():
+        place.mkdir(parents=True)
+        (place / "model.safetensors").write_bytes(b"weights")
+        add_version(sqlite_log, name, parent=None, path=str(place), files={})
+    for n in (1, 2, 3):
+        start_stage(sqlite_log, "small", f"round-{n}/train")
+        finish_stage(sqlite_log, "small", f"round-{n}/train", {"version": f"v000{n + 1}"}, 1.0)
+    set_version_state(sqlite_log, "v0003", VersionState.LIVE, "its gate")
+    moments = tmp_path / "loops" / "small" / "optimizer-3.pt"
+    moments.parent.mkdir(parents=True)
+    moments.write_bytes(b"moments")
+
+    pin_version(sqlite_log, "v0004", "ann")
+    assert loop._prune(Stage(StageProgress({}, Console(quiet=True)), "prune", ""))["versions"] == ["v0002"]
+    assert [name for name, place in places.items() if place.is_dir()] == ["v0001", "v0003", "v0004"]
+    assert get_version(sqlite_log, "v0002").state is VersionState.REFUSED and not moments.exists()

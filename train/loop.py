@@ -21,6 +21,7 @@ from store.runs import add_metrics, finish_run, start_run
 from store.scenarios import add_scenarios
 from store.settings import Settings
 from store.stages import fail_stage, finish_stage, open_loop, stage_result, start_stage
+from store.traffic import pinned_versions
 from store.versions import get_version, live_version, set_version_state
 from store.vocabulary import JobStatus, Origin, RunKind, VersionState
 from train.candidates import RunFiles, hold_against_live, train_candidate
@@ -29,6 +30,7 @@ from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_ba
 from train.gate_items import look_at_batch
 from train.groups import load_groups
 from train.progress import Stage, StageProgress
+from train.pruning import remove_weights
 from train.references import sft_examples
 from train.registry import model_directory, register_version, version_of_run
 from train.sft import train_sft
@@ -94,6 +96,7 @@ class TrainingLoop:
             for n in range(1, self._settings.loop.rounds + 1):
                 current, tip = self._round(n, current, tip)
             after = self._evaluation("after", "play the test scenarios after", self._sets.test, current)
+            self._stage("prune", "remove the weights of what did not go live", self._prune)
             return LoopOutcome(before, after, first, current, dict(self._seconds))
         finally:
             if self._gateway is not None:
@@ -281,6 +284,23 @@ class TrainingLoop:
         else:
             stage.advance(1.0, f"{candidate} refused: {figures['proof']['reason']}")
         return figures
+
+    def _prune(self, stage: Stage) -> dict[str, Any]:
+        """What rounds made and no gate let through has done its work: rows stay, weights and Adam's moments go."""
+        rounds = range(1, self._settings.loop.rounds + 1)
+        made = [(stage_result(self._log, self._name, f"round-{n}/train") or {}).get("version") for n in rounds]
+        versions = [get_version(self._log, name) for name in made if name is not None]
+        pinned = pinned_versions(self._log)
+        never = (VersionState.CANDIDATE, VersionState.REFUSED)
+        gone = [v for v in versions if v.state in never and v.name not in pinned and Path(v.path).is_dir()]
+        for version in gone:
+            if version.state is VersionState.CANDIDATE:
+                reason = f"made between two gates of the loop {self._name!r}: nobody was to be answered by it"
+                set_version_state(self._log, version.name, VersionState.REFUSED, reason)
+        pruned = remove_weights(self._log, gone)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        stage.advance(1.0, f"{len(pruned.versions)} versions, {pruned.freed_bytes / 2**20:.0f} MiB")
+        return {"versions": list(pruned.versions)}
 
     def _play(
         self,

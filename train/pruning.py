@@ -49,9 +49,14 @@ def prune_versions(log: Log, settings: Settings, keep: int) -> Pruned:
     protected |= {run.base_version for run in list_runs(log) if run.status is JobStatus.RUNNING and run.base_version}
     with contextlib.suppress(LogError):  # no other version has been live: there is nothing to roll back to
         protected.add(previous_live(log).name)
-    versions = list_versions(log)
+    folder = settings.home / "versions"
+    return remove_weights(log, prunable(list_versions(log), keep=keep, protected=protected, folder=folder))
+
+
+def remove_weights(log: Log, versions: Iterable[PolicyVersion]) -> Pruned:
+    """Removes the directories of `versions` and says so in their rows."""
     gone, freed = [], 0
-    for version in prunable(versions, keep=keep, protected=protected, folder=settings.home / "versions"):
+    for version in versions:
         directory = Path(version.path)
         if not directory.is_dir():
             continue
