@@ -23,7 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from datasets import Dataset
+from peft.helpers import rescale_adapter_scale
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -33,6 +35,7 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 
 from store.training_settings import GrpoSettings
+from train.adapters import adapted, base_of, merged
 from train.alerts import Alerts, AlertWatch
 from train.batches import DrawnSteps, MicroBatch, StepBatch
 from train.checkpoints import attempt, load_state, save_state, save_version, write_probe
@@ -41,7 +44,16 @@ from train.groups import TrainingGroup
 from train.half_precision import Bfloat16Twin
 from train.packed import token_logprobs
 from train.run_directory import MarkComplete, open_run_dir
-from train.training_run import OnStep, StepReport, TrainingError, freeze_all_but, load_policy, quiet, shared_arguments
+from train.training_run import (
+    OnStep,
+    StepReport,
+    TrainingError,
+    checkpoint_layers,
+    freeze_all_but,
+    load_policy,
+    quiet,
+    shared_arguments,
+)
 
 
 @dataclass(frozen=True)
@@ -91,8 +103,15 @@ def train_grpo(
     steps = DrawnSteps(groups, settings, seed)
     if not steps:
         raise TrainingError("there is nothing to train on: no group has a member with an advantage")
+    if settings.method == "lora" and (optimizer_in or optimizer_out):
+        raise TrainingError("a run with an adapter begins with a fresh one: it takes and leaves no optimizer state")
     model, tokenizer = load_policy(model_dir)
-    freeze_all_but(model, settings.trained_layers)
+    trained: Any = model
+    if settings.method == "lora":
+        torch.manual_seed(seed)
+        trained = adapted(model, settings, "grpo")
+    else:
+        freeze_all_but(model, settings.trained_layers)
     work_dir = Path(run_dir) if run_dir is not None else out_dir.parent
     checkpoint = None
     if run_dir is not None:
@@ -101,7 +120,7 @@ def train_grpo(
     arguments = grpo_arguments(work_dir, settings, seed, temperature)
     if checkpoint_every:
         arguments |= {"save_strategy": "steps", "save_steps": checkpoint_every, "save_total_limit": 1}
-    trainer = LoggedGroupsTrainer(model, tokenizer, steps, settings, arguments, reference_dir or model_dir)
+    trainer = LoggedGroupsTrainer(trained, tokenizer, steps, settings, arguments, reference_dir or model_dir)
     last: dict[str, float] = {}
 
     def report(step: int, count: int, metrics: dict[str, float]) -> None:
@@ -117,6 +136,7 @@ def train_grpo(
     trainer.train(resume_from_checkpoint=resume)
     if optimizer_out is not None:
         save_state(trainer.optimizer.state_dict(), optimizer_out)
+    model = merged(trained)
     files = save_version(model, model_dir, out_dir)
     if probe_ids:
         write_probe(out_dir, probe_ids, model)
@@ -151,7 +171,7 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: Any,
         tokenizer: PreTrainedTokenizerBase,
         steps: Sequence[StepBatch],
         settings: GrpoSettings,
@@ -162,8 +182,11 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         self._settings = settings
         self._sums: dict[str, float] = {}
         self._ready: tuple[Tensor, Tensor] | None = None
-        # TRL loads the model of the KL penalty from there.
+        # TRL loads the model of the KL penalty from there; of a model with an adapter it would copy the adapter, where
+        # the frozen weights are all that is needed.
         loaded_from, model.config._name_or_path = model.config._name_or_path, str(reference_dir)
+        if is_peft_model(model):
+            arguments = arguments | {"beta": 0.0}
         super().__init__(
             model=model,
             reward_funcs=_reward_is_logged,
@@ -171,6 +194,7 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
             train_dataset=Dataset.from_dict({"prompt": [""] * len(self._steps)}),
             processing_class=tokenizer,
         )
+        self.beta = settings.kl
         model.config._name_or_path = loaded_from
         if self.ref_model is not None and self.ref_model.config.vocab_size != model.config.vocab_size:
             raise TrainingError(
@@ -178,7 +202,9 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
                 f"{model.config.vocab_size}: grpo.reference must name a version of the same model"
             )
         quiet(self)
-        self._twin = Bfloat16Twin(self.accelerator.unwrap_model(self.model), wanted=self.args.bf16)
+        self._twin = Bfloat16Twin(base_of(self.accelerator.unwrap_model(self.model)), wanted=self.args.bf16)
+        if settings.gradient_checkpointing:
+            checkpoint_layers(self._twin.model)
 
     def get_train_dataloader(self) -> DataLoader[StepBatch]:
         steps: Any = self._steps
@@ -247,8 +273,7 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         # A factor on the advantage is a factor on the token's loss: both sides of TRL's minimum are linear in it.
         inputs["advantages"] = advantages * correction.factor
         if self.beta:
-            with torch.no_grad(), self.accelerator.autocast():
-                inputs["ref_per_token_logps"], _ = self._forward(self.ref_model, micro)
+            inputs["ref_per_token_logps"] = self._reference(micro)
             apart = (inputs["ref_per_token_logps"] - logprobs.detach())[mask]
             self._sums["kl"] = self._sums.get("kl", 0.0) + float((apart.exp() - apart - 1).sum())
         self._ready = (logprobs, entropies)
@@ -259,6 +284,15 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         assert self._ready is not None
         (logprobs, entropies), self._ready = self._ready, None
         return logprobs, entropies, None
+
+    def _reference(self, micro: MicroBatch) -> Tensor:
+        """Logprobs (B, T) under the reference; with an adapter these are the frozen weights' own."""
+        with torch.no_grad():
+            if self.ref_model is None:
+                with rescale_adapter_scale(self._twin.model, 0.0):
+                    return self._forward(self._twin.model, micro)[0]
+            with self.accelerator.autocast():
+                return self._forward(self.ref_model, micro)[0]
 
     def _forward(self, model: PreTrainedModel, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         """Logprobs and entropies (B, T) of the tokens in the loss, 0 elsewhere."""

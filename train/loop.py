@@ -210,11 +210,12 @@ class TrainingLoop:
 
     def _train(self, stage: Stage, n: int, current: str) -> dict[str, Any]:
         name = f"{self._name}/round-{n}"
-        earlier = self._folder / f"optimizer-{n - 1}.pt"
+        earlier, later = (self._folder / f"optimizer-{number}.pt" for number in (n - 1, n))
         files = RunFiles(
             self._fresh_folder(f"round-{n}"),
             optimizer_in=earlier if earlier.is_file() else None,
-            optimizer_out=self._folder / f"optimizer-{n}.pt",
+            # An adapter begins anew in every round, so its moments would fit nothing.
+            optimizer_out=later if self._settings.grpo.method == "full" else None,
         )
         version = train_candidate(
             self._log,

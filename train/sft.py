@@ -14,19 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
 from datasets import Dataset
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
 from store.training_settings import SftSettings
-from train.adapters import adapted, merged
+from train.adapters import adapted, base_of, merged
 from train.best_weights import Best, BestWeights, Play, forget_if_moved
 from train.checkpoints import attempt, save_version, write_probe
 from train.half_precision import Bfloat16Twin
 from train.packed import Family, PackedRow, pack, token_logprobs
 from train.run_directory import MarkComplete, open_run_dir
-from train.training_run import OnStep, StepReport, TrainingError, load_policy, quiet, shared_arguments
+from train.training_run import (
+    OnStep,
+    StepReport,
+    TrainingError,
+    checkpoint_layers,
+    load_policy,
+    quiet,
+    shared_arguments,
+)
 
 MICRO_BATCH_TOKENS = 4096
 """Tokens of a forward pass; a batch of longer dialogues is taken in several, with the same gradient."""
@@ -130,6 +137,8 @@ def train_sft(
         data_collator=_collate,
     )
     quiet(trainer)
+    if settings.gradient_checkpointing:
+        trainer.checkpoint_layers()
     keeper = None
     if run_dir is not None and (validation or play is not None):
         batches = [_collate([_row(e)])["micro_batches"][0] for e in validation]
@@ -167,10 +176,7 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        trained = self.accelerator.unwrap_model(self.model)
-        # The layers of an adapter stand in its base model, which computes without peft's own forward pass.
-        trained = trained.get_base_model() if is_peft_model(trained) else trained
-        self._twin = Bfloat16Twin(trained, wanted=self.args.bf16)
+        self._twin = Bfloat16Twin(base_of(self.accelerator.unwrap_model(self.model)), wanted=self.args.bf16)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
@@ -203,6 +209,9 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
                 tokens += float(micro.weights.sum())
         model.train(was_training)
         return nats / tokens
+
+    def checkpoint_layers(self) -> None:
+        checkpoint_layers(self._twin.model)
 
     def step_metrics(self) -> dict[str, float]:
         return self._last
