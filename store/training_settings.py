@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from store.endpoint_settings import Endpoint, Section
 from store.vocabulary import Split, TurnBaseline
 
-
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 

@@ -14,7 +14,6 @@ from tests.hand_losses import SETTINGS, assert_same, one_step
 from tests.test_sft import dialogues
 from tests.tiny_model import load_tiny_model, write_moved_model, write_tiny_model
 from tests.training_groups import sampled_by, some_groups
-from train.adapters import adapted
 from train.grpo import train_grpo
 from train.packed import Family, pack, token_logprobs, use_packed_attention
 from train.sft import train_sft
@@ -149,7 +148,7 @@ def test_checkpointed_layers_keep_less_and_compute_again(model_dir: Path) -> Non
             nonlocal ran
             ran += 1
 
-        model.model.layers[1].mlp.register_forward_hook(count)
+        model.model.layers[1].mlp.register_forward_pre_hook(count)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             row = pack([Family(ids)])
             logprobs, _ = token_logprobs(model, row, torch.arange(59), torch.tensor(ids[1:]))

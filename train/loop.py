@@ -28,10 +28,12 @@ from train.errors import TrainingFailed
 from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_batch
 from train.gate_items import look_at_batch
 from train.groups import load_groups
+from train.processes import refuse_several
 from train.progress import Stage, StageProgress
 from train.references import sft_examples
 from train.registry import model_directory, register_version, version_of_run
 from train.sft import train_sft
+from train.tracking import check_trackers, tracking_arguments
 from train.training_run import check_trained_layers, give_back_memory
 
 
@@ -80,6 +82,8 @@ class TrainingLoop:
 
     def run(self) -> LoopOutcome:
         """Raises what the first failing stage raised; the stage is recorded as failed and starts anew next time."""
+        refuse_several("a loop")
+        check_trackers(self._settings.tracking)
         fixed = self._settings.model_dump(mode="json", include=set(_FIXED), exclude={"rollout": {"concurrency"}})
         open_loop(self._log, self._name, self._seed, fixed)
         try:
@@ -170,7 +174,10 @@ class TrainingLoop:
         examples = sft_examples(self._sets.cold_start, renderer)
         made = self._fresh_folder("cold-start")
         probe = [example.ids for example in sft_examples(self._sets.validation[:8], renderer)]
-        result = train_sft(model, made, examples, self._settings.sft, self._seed, on_step, probe_ids=probe)
+        tracking = tracking_arguments(self._settings.tracking, self._settings.home, f"{self._name}/cold-start")
+        result = train_sft(
+            model, made, examples, self._settings.sft, self._seed, on_step, probe_ids=probe, tracking=tracking
+        )
         version = register_version(self._log, self._settings, made, parent=None, run_id=run_id)
         finish_run(self._log, run_id, JobStatus.DONE)
         stage.advance(1.0, f"{version}, {len(examples)} dialogues, {result.tokens} tokens")

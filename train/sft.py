@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ from train.best_weights import Best, BestWeights, Play, forget_if_moved
 from train.checkpoints import attempt, save_version, write_probe
 from train.half_precision import Bfloat16Twin
 from train.packed import Family, PackedRow, pack, token_logprobs
+from train.processes import refuse_several
 from train.run_directory import MarkComplete, open_run_dir
+from train.tracking import end_tracking
 from train.training_run import (
     OnStep,
     StepReport,
@@ -84,17 +86,20 @@ def train_sft(
     validation: Sequence[SftExample] = (),
     play: Play | None = None,
     run_dir: Path | None = None,
+    tracking: Mapping[str, Any] | None = None,
 ) -> SftResult:
     """Train `model_dir` on `examples` and write `out_dir`: AdamW, cosine decay after 10 % warm-up, seeded order.
 
     With `validation` or `play` the weights are measured every `settings.evaluate_every` steps and at the end, and the
     best ones are written, by `play`'s reward where it is given, else by the loss on `validation`. With `run_dir` a
     killed run that is called again with the same arguments goes on from its last checkpoint; it is removed at the end.
-    With `probe_ids`, what the trained model makes of these prompts is written there too (agent/proof.py).
+    With `probe_ids`, what the trained model makes of these prompts is written there too (agent/proof.py). `tracking`:
+    what `tracking_arguments` gives.
 
     Raises TrainingError for examples that cannot be trained on, CheckpointError if `out_dir` cannot be written.
     """
     began = time.monotonic()
+    refuse_several("a cold start")
     model_dir, out_dir = Path(model_dir), Path(out_dir)
     _check(examples)
     _check(validation or examples)
@@ -111,6 +116,7 @@ def train_sft(
         checkpoint = open_run_dir(run_dir, _fingerprint(model_dir, examples, validation, settings, seed))
         saving = {"save_strategy": "steps", "save_steps": settings.checkpoint_every, "save_total_limit": 1}
         arguments |= saving
+    arguments |= tracking or {}
     trained = model
     if settings.method == "lora":
         torch.manual_seed(seed)
@@ -154,6 +160,7 @@ def train_sft(
     trainer.add_callback(StepReport(report, trainer.step_metrics))
     trainer.add_callback(MarkComplete())
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    end_tracking(arguments)
     if keeper is not None:
         files = keeper.move_to(out_dir)
     else:
@@ -209,6 +216,11 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
                 tokens += float(micro.weights.sum())
         model.train(was_training)
         return nats / tokens
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """To the trackers goes what goes into the log's metric table."""
+        tracked = self.step_metrics() if self.args.report_to and "loss" in logs else {}
+        super().log(logs | tracked, start_time)
 
     def checkpoint_layers(self) -> None:
         checkpoint_layers(self._twin.model)

@@ -31,6 +31,7 @@ from train.registry import model_directory, probe_prompts, register_version, ver
 from train.run_directory import next_run_name
 from train.sft import SftExample, SftResult, train_sft
 from train.sft_dialogues import read_dialogues, render_dialogues
+from train.tracking import check_trackers, tracking_arguments
 from train.training_run import load_policy
 
 PROBES = 8
@@ -64,6 +65,7 @@ def run_sft(
     Without a name, the newest unfinished run of the same data, start, settings and seed is gone on with. Raises
     LogError for an unknown set or version, TrainingFailed for a set that was changed or has nothing to train on.
     """
+    check_trackers(settings.tracking)
     made_from = get_sft_set(log, data)
     dialogues = read_dialogues(made_from)
     start = Path(get_version(log, base).path) if base else with_special_tokens(settings, model_directory(settings))
@@ -102,6 +104,7 @@ def run_sft(
                 validation=held_out,
                 play=play,
                 run_dir=folder / "checkpoints",
+                tracking=tracking_arguments(settings.tracking, settings.home, name),
             )
             stage.advance(1.0, f"{result.steps} steps, loss {result.loss:.3f}")
     except BaseException as error:

@@ -152,7 +152,9 @@ def checkpoint_layers(model: PreTrainedModel) -> None:
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not (model.supports_gradient_checkpointing and layers):
-        raise TrainingError(f"{type(model).__name__} has no gradient checkpointing: set gradient_checkpointing to false")
+        raise TrainingError(
+            f"{type(model).__name__} has no gradient checkpointing: set gradient_checkpointing to false"
+        )
     model.gradient_checkpointing_enable({"use_reentrant": False})
     # Only reentrant checkpoints need gradients below the first layer that learns.
     model.disable_input_require_grads()
