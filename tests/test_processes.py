@@ -3,24 +3,45 @@
 import json
 import multiprocessing
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from store.training_settings import GrpoSettings
-from tests.launched_training import run
+from tests.launched_training import run, run_sharded
 from tests.tiny_model import load_tiny_model, write_moved_model, write_tiny_model
 from tests.training_groups import sampled_by, some_groups
 from train import processes
 from train.batches import make_step
 from train.grpo import train_grpo
-from train.processes import refuse_several, share_of
+from train.processes import fill, refuse_several, share_of
 from train.training_run import TrainingError
 
 torch.set_num_threads(1)
 SETTINGS = GrpoSettings(learning_rate=1e-3, scenarios_per_step=4, micro_batch_tokens=256, kl=0.1, trained_layers=0)
+
+
+def in_two_processes(function: Callable[..., None], *arguments: Any) -> None:
+    """`function(rank, 2, port, *arguments)` in both; each must end well."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # The libraries are imported once, by the server that the processes are forked from.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.launched_training"])
+    started = [context.Process(target=function, args=(rank, 2, port, *arguments)) for rank in (0, 1)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+    codes = [process.exitcode for process in started]
+    for process in started:
+        process.kill()
+    assert codes == [0, 0]
 
 
 def test_two_processes_make_the_version_that_one_makes(tmp_path: Path) -> None:
@@ -31,19 +52,7 @@ def test_two_processes_make_the_version_that_one_makes(tmp_path: Path) -> None:
     groups = sampled_by(older, [*some_groups(5, size=24), *some_groups(4, seed=3)])
     alone: list[dict[str, float]] = []
     train_grpo(model_dir, tmp_path / "alone", groups, SETTINGS, 1, lambda step, steps, metrics: alone.append(metrics))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.launched_training"])
-    started = [
-        context.Process(target=run, args=(rank, 2, port, tmp_path, model_dir, groups, SETTINGS)) for rank in (0, 1)
-    ]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(120)
-    assert [process.exitcode for process in started] == [0, 0]
+    in_two_processes(run, tmp_path, model_dir, groups, SETTINGS)
     assert not (tmp_path / "run").exists()
     together = json.loads((tmp_path / "metrics.json").read_text())
     assert len(together) == len(alone) == 3
@@ -57,6 +66,26 @@ def test_two_processes_make_the_version_that_one_makes(tmp_path: Path) -> None:
     for name, weight in start.items():
         learnt, apart = (one[name] - weight).abs().mean(), (two[name] - one[name]).abs().mean()
         assert apart < 0.1 * learnt, f"{name}: bfloat16 rounds sums of another order otherwise, no more"
+
+
+def test_sharded_weights_give_the_same_gradients_and_come_back_whole(tmp_path: Path) -> None:
+    """FSDP2 itself, on the CPU; accelerate takes it on GPUs only. The gradients are compared in the processes."""
+    model_dir = write_tiny_model(tmp_path / "tiny")
+    in_two_processes(run_sharded, tmp_path, model_dir)
+    before, after = (load_file(d / "model.safetensors") for d in (model_dir, tmp_path / "whole"))
+    assert before.keys() == after.keys()
+    for name, weight in before.items():
+        assert torch.allclose(after[name], weight + 1), name
+
+
+def test_weights_of_another_model_do_not_fill_it(tmp_path: Path) -> None:
+    model = load_tiny_model(write_tiny_model(tmp_path / "tiny"))
+    weights = model.state_dict()
+    tied = {name: weight for name, weight in weights.items() if name != "lm_head.weight"}
+    fill(model, tied)
+    del tied["model.norm.weight"]
+    with pytest.raises(TrainingError, match=r"model\.norm\.weight"):
+        fill(model, tied)
 
 
 def test_shares_are_even_and_hold_every_token_once(monkeypatch: pytest.MonkeyPatch) -> None:

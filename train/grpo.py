@@ -44,7 +44,18 @@ from train.corrections import Correction, correct
 from train.groups import TrainingGroup
 from train.half_precision import Bfloat16Twin
 from train.packed import token_logprobs
-from train.processes import Alone, average_gradients, from_first, is_first, share_of, through_root, total, wait_for_all
+from train.processes import (
+    Alone,
+    average_gradients,
+    fill,
+    from_first,
+    is_first,
+    share_of,
+    through_root,
+    total,
+    wait_for_all,
+    whole_weights,
+)
 from train.run_directory import MarkComplete, open_run_dir
 from train.tracking import end_tracking
 from train.training_run import (
@@ -138,11 +149,11 @@ def train_grpo(
     trainer.train(resume_from_checkpoint=resume)
     end_tracking(arguments)
     files: dict[str, str] = {}
-    whole = trainer.accelerator.get_state_dict(trainer.model) if trainer.is_sharded else None
+    whole = whole_weights(trainer.model) if trainer.is_sharded else None
     if is_first():
         if whole is not None:
             trained, _ = _what_learns(model_dir, settings, seed)
-            trained.load_state_dict(whole)
+            fill(trained, whole)
         if optimizer_out is not None:
             save_state(trainer.optimizer.state_dict(), optimizer_out)
         model = merged(trained)
@@ -383,27 +394,32 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         tokens = max(sums["tokens"], 1.0)
         advantages = torch.tensor(step.advantages)
         kl = {"kl": sums["kl"] / tokens} if "kl" in sums else {}
-        return kl | {
-            "reward_mean": sum(step.rewards) / len(step.rewards),
-            "advantage_std": float(advantages.std(correction=0)),
-            "ratio_mean": sums["ratio"] / tokens,
-            "ratio_max": sums["ratio_max"],
-            "clipped_share": sums["clipped"] / tokens,
-            "truncated_share": sums["truncated"] / tokens,
-            "masked_share": sums["masked"] / tokens,
-            "vetoed": sums["vetoed"],
-            "vetoed_share": sums["vetoed"] / max(sums["members"], 1.0),
-            # (Σ w)² / (n Σ w²): 1 if all tokens weigh the same.
-            "effective_sample_share": sums["ratio"] ** 2 / max(tokens * sums["ratio_squared"], 1e-12),
-            # Two estimates of KL(behaviour || policy): the plain mean, and k3, which is never negative.
-            "mismatch_kl": sums["mismatch"] / tokens,
-            "mismatch_kl_k3": sums["mismatch_k3"] / tokens,
-            "entropy": sums["entropy"] / tokens,
-            "members": sums["members"],
-            "tokens": float(step.tokens),
-            "tokens_computed": float(step.tokens_computed),
-            "tokens_in_loss": float(step.tokens_in_loss),
-        }
+        by_kind = {f"pass_rate/{kind}": rate for kind, rate in step.pass_rates.items()}
+        return (
+            kl
+            | by_kind
+            | {
+                "reward_mean": sum(step.rewards) / len(step.rewards),
+                "advantage_std": float(advantages.std(correction=0)),
+                "ratio_mean": sums["ratio"] / tokens,
+                "ratio_max": sums["ratio_max"],
+                "clipped_share": sums["clipped"] / tokens,
+                "truncated_share": sums["truncated"] / tokens,
+                "masked_share": sums["masked"] / tokens,
+                "vetoed": sums["vetoed"],
+                "vetoed_share": sums["vetoed"] / max(sums["members"], 1.0),
+                # (Σ w)² / (n Σ w²): 1 if all tokens weigh the same.
+                "effective_sample_share": sums["ratio"] ** 2 / max(tokens * sums["ratio_squared"], 1e-12),
+                # Two estimates of KL(behaviour || policy): the plain mean, and k3, which is never negative.
+                "mismatch_kl": sums["mismatch"] / tokens,
+                "mismatch_kl_k3": sums["mismatch_k3"] / tokens,
+                "entropy": sums["entropy"] / tokens,
+                "members": sums["members"],
+                "tokens": float(step.tokens),
+                "tokens_computed": float(step.tokens_computed),
+                "tokens_in_loss": float(step.tokens_in_loss),
+            }
+        )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # TRL's own writes a model card first, which a checkpoint has no use for.

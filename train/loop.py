@@ -17,12 +17,12 @@ from agent.renderer_choice import load_renderer
 from env_sim.rollouts import derive_seed
 from store.database import Log
 from store.records import Scenario
-from store.runs import add_metrics, finish_run, start_run
+from store.runs import add_metrics, add_run_dialogues, finish_run, start_run
 from store.scenarios import add_scenarios
 from store.settings import Settings
 from store.stages import fail_stage, finish_stage, open_loop, stage_result, start_stage
 from store.versions import get_version, live_version, set_version_state
-from store.vocabulary import JobStatus, Origin, RunKind, VersionState
+from store.vocabulary import JobStatus, Origin, RunKind, Split, VersionState
 from train.candidates import RunFiles, hold_against_live, train_candidate
 from train.errors import TrainingFailed
 from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_batch
@@ -165,6 +165,7 @@ class TrainingLoop:
         )
         if version := version_of_run(self._log, run_id):
             return {"version": version}
+        add_run_dialogues(self._log, run_id, {one.hash: Split.TRAIN for one in self._sets.cold_start})
 
         def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
             add_metrics(self._log, run_id, step, dict(metrics))

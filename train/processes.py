@@ -16,6 +16,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from train.batches import MicroBatch
 from train.training_run import TrainingError
@@ -126,6 +127,20 @@ def through_root(root: nn.Module, compute: Callable[[], T]) -> T:
         del root.forward
         if own is not None:
             root.forward = own
+
+
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """All weights of a model that FSDP has sharded, on the CPU of the first process; every process must call it."""
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Takes over `weights`; of tied ones one name is enough. Raises TrainingError if any weight stays as it is."""
+    missing, unknown = model.load_state_dict(dict(weights), strict=False)
+    named = dict(model.named_parameters(remove_duplicate=False))
+    filled = {named[name].data_ptr() for name in weights if name in named}
+    if left := [name for name in missing if name not in named or named[name].data_ptr() not in filled] + unknown:
+        raise TrainingError(f"the sharded weights are not those of the model: {', '.join(left[:3])}")
 
 
 class Alone:

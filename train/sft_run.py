@@ -18,7 +18,7 @@ from agent.renderer_choice import load_renderer
 from agent.special_tokens import start_from_words
 from store.database import Log
 from store.records import canonical_json
-from store.runs import add_metrics, finish_run, list_runs, start_run
+from store.runs import add_metrics, add_run_dialogues, finish_run, list_runs, start_run
 from store.settings import Settings
 from store.sft_sets import SftSet, get_sft_set
 from store.versions import add_figures, get_version, live_version, set_version_state
@@ -86,9 +86,12 @@ def run_sft(
     try:
         renderer = load_renderer(start, settings.model.renderer)
         room = settings.sft.max_tokens or _context(start)
-        train, left_out = render_dialogues([d for d in dialogues if d.split is Split.TRAIN], renderer, room)
-        held_out, too = render_dialogues([d for d in dialogues if d.split is Split.VALIDATION], renderer, room)
+        train, learnt, left_out = render_dialogues([d for d in dialogues if d.split is Split.TRAIN], renderer, room)
+        of_validation = [d for d in dialogues if d.split is Split.VALIDATION]
+        held_out, measured, too = render_dialogues(of_validation, renderer, room)
         left_out.update(too)
+        used = dict.fromkeys(measured, Split.VALIDATION) | dict.fromkeys(learnt, Split.TRAIN)
+        add_run_dialogues(log, run_id, used)
         if not train:
             why = "; ".join(f"{count}: {reason}" for reason, count in left_out.most_common())
             raise TrainingFailed(f"SFT set {made_from.name} has no dialogue to train on{': ' if why else ''}{why}")
