@@ -10,7 +10,7 @@ from store.vocabulary import Split, TurnBaseline
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-class LoraSettings(Section):
+class LearnerSettings(Section):
     """How a run trains: all weights, or an adapter that is merged into them at the end."""
 
     method: Literal["full", "lora"] = "full"
@@ -24,7 +24,7 @@ class LoraSettings(Section):
     third more time."""
 
     @model_validator(mode="after")
-    def _adapter_is_trained(self) -> "LoraSettings":
+    def _adapter_is_trained(self) -> "LearnerSettings":
         given = [name for name in ("lora_rank", "lora_alpha", "lora_modules") if self._differs(name)]
         if self.method == "full" and given:
             raise ValueError(
@@ -59,7 +59,7 @@ class AlertSettings(Section):
     """So many steps in a row."""
 
 
-class GrpoSettings(LoraSettings):
+class GrpoSettings(LearnerSettings):
     learning_rate: float = Field(default=1.2e-4, gt=0)
     """For the bundled model on small steps; CM2 takes 3e-6 for 8B."""
     scenarios_per_step: int = Field(default=8, ge=1)
@@ -192,7 +192,7 @@ class SelectionSettings(Section):
         return self
 
 
-class SftSettings(LoraSettings):
+class SftSettings(LearnerSettings):
     learning_rate: float = Field(default=5e-4, gt=0)
     epochs: int = Field(default=3, ge=1)
     dialogues: int = Field(default=64, ge=1)

@@ -92,9 +92,18 @@ def test_nothing_is_told_to_anybody_unless_asked(tracker: Any, tmp_path: Path) -
 
 def test_a_tracker_that_is_not_installed_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "find_spec", lambda name: None if name == "wandb" else object())
+    monkeypatch.setattr(tracking, "import_module", half_installed)
     check_trackers(TrackingSettings(report_to=("mlflow",)))
     with pytest.raises(TrainingError, match=r"names wandb, which is not installed: `pip install wandb`"):
         check_trackers(TrackingSettings(report_to=("mlflow", "wandb")))
+
+    with pytest.raises(TrainingError, match="tensorboard, which is installed but cannot be imported: no protobuf"):
+        check_trackers(TrackingSettings(report_to=("tensorboard",)))
+
+
+def half_installed(name: str) -> None:
+    if name == "torch.utils.tensorboard":
+        raise ImportError("no protobuf")
 
 
 def test_unknown_and_repeated_trackers_are_refused(tmp_path: Path) -> None:
@@ -111,6 +120,7 @@ def test_each_run_has_its_own_place_and_projects_are_the_users_to_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tracking, "find_spec", lambda name: object())
+    monkeypatch.setattr(tracking, "import_module", lambda name: None)
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "left by the run before")
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)

@@ -200,6 +200,8 @@ def grpo_arguments(work_dir: Path, settings: GrpoSettings, seed: int, temperatur
 class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer whose batches are StepBatches made from the log; `arguments` as in `grpo_arguments`."""
 
+    accelerator: Any
+
     def __init__(
         self,
         model: Any,

@@ -122,7 +122,8 @@ def through_root(root: nn.Module, compute: Callable[[], T]) -> T:
     own = vars(root).get("forward")
     root.forward = compute
     try:
-        return root()
+        result: T = root()
+        return result
     finally:
         del root.forward
         if own is not None:
@@ -131,7 +132,9 @@ def through_root(root: nn.Module, compute: Callable[[], T]) -> T:
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:
     """All weights of a model that FSDP has sharded, on the CPU of the first process; every process must call it."""
-    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights: dict[str, Tensor] = get_model_state_dict(model, options=options)
+    return weights
 
 
 def fill(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
