@@ -20,8 +20,8 @@ class LearnerSettings(Section):
     lora_modules: tuple[str, ...] = LORA_MODULES
     """Layers that the adapter changes, by the model's names."""
     gradient_checkpointing: bool = False
-    """Keep one activation a layer and compute the rest again in the backward pass: the same gradient, less memory, a
-    third more time."""
+    """Keep one activation a layer and compute the rest again in the backward pass: the same gradient, less memory, one
+    more forward pass."""
 
     @model_validator(mode="after")
     def _adapter_is_trained(self) -> "LearnerSettings":
