@@ -26,6 +26,7 @@ from store.training_settings import (
     RolloutSettings,
     SelectionSettings,
     SftSettings,
+    TrackingSettings,
 )
 from store.vocabulary import Combination, JudgeMode
 
@@ -193,6 +194,7 @@ class Settings(BaseSettings):
     sft: SftSettings = SftSettings()
     grpo: GrpoSettings = GrpoSettings()
     selection: SelectionSettings = SelectionSettings()
+    tracking: TrackingSettings = TrackingSettings()
     loop: LoopSettings = LoopSettings()
     gate: GateSettings = GateSettings()
     worker: WorkerSettings = WorkerSettings()

@@ -1,11 +1,39 @@
 """Settings of rollouts, cold starts, GRPO runs, the selection of groups, the loop and its gate, and small judges."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from store.endpoint_settings import Endpoint, Section
 from store.vocabulary import Split, TurnBaseline
+
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+class LearnerSettings(Section):
+    """How a run trains: all weights, or an adapter that is merged into them at the end."""
+
+    method: Literal["full", "lora"] = "full"
+    """"lora": an adapter is trained and merged into the weights at the end."""
+    lora_rank: int = Field(default=16, ge=1)
+    lora_alpha: int = Field(default=32, ge=1)
+    lora_modules: tuple[str, ...] = LORA_MODULES
+    """Layers that the adapter changes, by the model's names."""
+    gradient_checkpointing: bool = False
+    """Keep one activation a layer and compute the rest again in the backward pass: the same gradient, less memory, one
+    more forward pass."""
+
+    @model_validator(mode="after")
+    def _adapter_is_trained(self) -> "LearnerSettings":
+        given = [name for name in ("lora_rank", "lora_alpha", "lora_modules") if self._differs(name)]
+        if self.method == "full" and given:
+            raise ValueError(
+                f'{given[0]} is for an adapter, but method is "full": set method to "lora", or leave {given[0]} out'
+            )
+        return self
+
+    def _differs(self, name: str) -> bool:
+        return bool(getattr(self, name) != type(self).model_fields[name].default)
 
 
 class RolloutSettings(Section):
@@ -34,7 +62,7 @@ class AlertSettings(Section):
     """So many steps in a row."""
 
 
-class GrpoSettings(Section):
+class GrpoSettings(LearnerSettings):
     learning_rate: float = Field(default=1.2e-4, gt=0)
     """For the bundled model on small steps; CM2 takes 3e-6 for 8B."""
     scenarios_per_step: int = Field(default=8, ge=1)
@@ -70,11 +98,33 @@ class GrpoSettings(Section):
     """F of equation 5: the group's standard deviation, or 1 (CM2's final runs)."""
     trained_layers: int = Field(default=10, ge=0)
     """How many of the last transformer layers learn (0: everything, embeddings too). The rest needs no backward pass
-    and no optimizer state: for the bundled model's 30 layers a step takes 0.4 of the time, and less memory."""
+    and no optimizer state: for the bundled model's 30 layers a step takes 0.4 of the time, and less memory. Not with
+    an adapter, which is in all layers: there it is 0."""
     micro_batch_tokens: int = Field(default=3072, ge=256)
     max_excluded: float = Field(default=0.2, ge=0, le=1)
     """A run refuses to train when a greater share of its trajectories is excluded (invariant 3)."""
     alerts: AlertSettings = AlertSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _adapter_is_in_all_layers(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("method") == "lora":
+            return {"trained_layers": 0} | given
+        return given
+
+    @model_validator(mode="after")
+    def _adapter_fits(self) -> "GrpoSettings":
+        if self.method == "lora" and self.trained_layers:
+            raise ValueError(
+                f'trained_layers = {self.trained_layers} is for method "full", but method is "lora", whose adapter is '
+                "in all layers: leave trained_layers out"
+            )
+        if self.method == "lora" and self.reference != "parent":
+            raise ValueError(
+                f'reference = "{self.reference}" needs other weights beside the trained ones, but with method "lora" '
+                'the frozen weights are the reference: leave reference out, or set method to "full"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _turns_have_a_baseline(self) -> "GrpoSettings":
@@ -145,20 +195,12 @@ class SelectionSettings(Section):
         return self
 
 
-class SftSettings(Section):
+class SftSettings(LearnerSettings):
     learning_rate: float = Field(default=5e-4, gt=0)
     epochs: int = Field(default=3, ge=1)
     dialogues: int = Field(default=72, ge=1)
     """Of the demo's cold start."""
     batch_size: int = Field(default=8, ge=1)
-    method: Literal["full", "lora"] = "full"
-    """"lora": an adapter is trained and merged into the weights at the end."""
-    lora_rank: int = Field(default=16, ge=1)
-    lora_alpha: int = Field(default=32, ge=1)
-    lora_modules: tuple[str, ...] = (
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-    )  # fmt: skip
-    """Layers that the adapter changes, by the model's names."""
     max_tokens: int = Field(default=0, ge=0)
     """Longer dialogues are left out and counted; 0: the model's context."""
     evaluate_every: int = Field(default=0, ge=0)
@@ -183,9 +225,7 @@ class DistilSettings(Section):
     """"bundled" (SmolLM2-135M-Instruct) or a directory with a Hugging Face causal language model."""
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: int = Field(default=32, ge=1)
-    lora_modules: tuple[str, ...] = (
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-    )  # fmt: skip
+    lora_modules: tuple[str, ...] = LORA_MODULES
     """Layers that the adapter changes, by the base model's names."""
     lora_layers: int = Field(default=12, ge=0)
     """In how many of the last transformer layers (0: all). What lies below needs no backward pass."""
@@ -202,6 +242,21 @@ class DistilSettings(Section):
     """Of a question with its answer; longer ones are left out and counted."""
     checkpoint_every: int = Field(default=25, ge=1)
     """Steps between two places where a killed run can go on."""
+
+
+class TrackingSettings(Section):
+    """Where else the metrics of training runs go; to SQL they always do (docs/training.md)."""
+
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()
+    """Trackers that are installed; each finds its server and account by its own environment variables."""
+    project: str = Field(default="checkloop", min_length=1)
+    """Of wandb, mlflow (there the experiment) and trackio."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "TrackingSettings":
+        if len(set(self.report_to)) < len(self.report_to):
+            raise ValueError(f"report_to names a tracker more than once: {', '.join(self.report_to)}")
+        return self
 
 
 class LoopSettings(Section):

@@ -135,6 +135,27 @@ def winning(verdicts: Iterable[Verdict]) -> list[Verdict]:
     return [counts[key] for key in sorted(counts)]
 
 
+def passes_by_kind(log: Log, trajectory_ids: Iterable[str]) -> dict[str, dict[str, tuple[int, int]]]:
+    """By trajectory and kind of item (the check's kind, "llm" without one): items passed, items passed or failed.
+
+    Of the verdicts that win; trajectories without any are left out.
+    """
+    found = verdicts_of(log, trajectory_ids)
+    items = sorted({verdict.item_id for said in found.values() for verdict in said})
+    kinds: dict[int, str] = {}
+    with log.lookup() as connection:
+        for chunk in in_chunks(items):
+            kinds |= dict(connection.execute(select(ItemRow.id, ItemRow.kind).where(ItemRow.id.in_(chunk))).all())
+    passes: dict[str, dict[str, tuple[int, int]]] = {}
+    for name, said in found.items():
+        for verdict in said:
+            if verdict.outcome is not Outcome.UNSCORED:
+                of_trajectory = passes.setdefault(name, {})
+                passed, scored = of_trajectory.get(kinds[verdict.item_id], (0, 0))
+                of_trajectory[kinds[verdict.item_id]] = (passed + (verdict.outcome is Outcome.PASS), scored + 1)
+    return passes
+
+
 def judged_trajectories(log: Log, *, batch: str | None = None) -> list[str]:
     """Ids of the trajectories that have a verdict or a reward; of one batch, or of the whole log.
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
 import checkloop
 from store.settings import Settings, load_settings
@@ -45,6 +46,26 @@ def test_the_systemd_unit_starts_a_worker_and_stops_it_in_order(monkeypatch: pyt
     assert str(settings.home) == service["WorkingDirectory"]
     assert int(service["TimeoutStopSec"]) > settings.worker.kill_after_s, "the job is put back before that"
     assert (service["KillMode"], service["Restart"]) == ("mixed", "always")
+
+
+@pytest.mark.parametrize(("name", "sharded"), [("fsdp2", True), ("gpus", False)])
+def test_accelerate_reads_its_configurations(name: str, sharded: bool) -> None:
+    """What `accelerate launch` makes of them, and that the command it starts is there. (Running it takes GPUs.)"""
+    file = DEPLOY / "accelerate" / f"{name}.yaml"
+    line = next(text for text in file.read_text().splitlines() if text.startswith("#   accelerate launch "))
+    words = shlex.split(line.lstrip("# "))[2:]
+    arguments = launch_command_parser().parse_args(words)
+    assert (DEPLOY.parent / arguments.config_file).samefile(file)
+    arguments.config_file = str(file)
+    found, config, _ = _validate_launch_command(arguments)
+    assert (found.module, found.training_script) == (True, "checkloop")
+    parse(found.training_script_args)
+    assert (found.use_fsdp, found.multi_gpu) == (sharded, not sharded)
+    assert (found.num_processes, found.num_machines) == (8, 1)
+    assert found.mixed_precision == "bf16"
+    if sharded:
+        assert (str(found.fsdp_version), found.fsdp_auto_wrap_policy) == ("2", "TRANSFORMER_BASED_WRAP")
+        assert config.fsdp_config["fsdp_cpu_ram_efficient_loading"] is False, "each process reads the weights itself"
 
 
 def test_the_compose_file_starts_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:

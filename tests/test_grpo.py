@@ -298,6 +298,19 @@ def test_every_epoch_has_all_groups_in_another_order_and_the_logged_logprobs(mod
     assert seen[4]["mismatch_kl_k3"] > 10 * seen[0]["mismatch_kl_k3"]
 
 
+def test_a_step_says_how_often_items_of_each_kind_passed(model_dir: Path, tmp_path: Path) -> None:
+    """Of its own members; a kind that none of them has is no metric."""
+    (group,) = sampled_by(load_tiny_model(model_dir), some_groups(1))
+    passes = [{"called": (1, 2), "llm": (1, 1)}, {"called": (2, 2)}, {}, {"called": (0, 1)}]
+    members = tuple(replace(m, passes=of_member) for m, of_member in zip(group.members, passes, strict=True))
+    seen: list[dict[str, float]] = []
+    train_grpo(
+        model_dir, tmp_path / "v2", [replace(group, members=members)], SETTINGS, 0, lambda a, b, m: seen.append(m)
+    )
+    rates = {name: value for name, value in seen[0].items() if name.startswith("pass_rate/")}
+    assert rates == {"pass_rate/called": 0.6, "pass_rate/llm": 1.0}
+
+
 def test_nothing_to_train_on_is_said(model_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="nothing to train on"):
         train_grpo(model_dir, tmp_path / "v2", [], SETTINGS, 0)

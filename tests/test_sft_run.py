@@ -17,7 +17,7 @@ from agent.special_tokens import start_from_words
 from checkloop import app
 from env_sim.scenario_generator import generate_scenarios
 from store.database import Log
-from store.runs import get_run, list_runs, metrics_of
+from store.runs import get_run, list_runs, metrics_of, run_dialogues
 from store.scenarios import add_scenarios
 from store.settings import DataSettings, SettingsError, load_settings
 from store.sft_sets import get_sft_set
@@ -65,8 +65,8 @@ def test_the_ids_are_those_that_the_gateway_records_for_the_same_dialogue(
     add_scenarios(sqlite_log, [scenario])
     filtered = filter_scenarios(sqlite_log, DataSettings())
     made = make_set(sqlite_log, tmp_path, filtered, {}, DataSettings(), lambda _: 1).set
-    (example,), left_out = render_dialogues(read_dialogues(made), renderer, 10_000)
-    assert not left_out
+    (example,), (used,), left_out = render_dialogues(read_dialogues(made), renderer, 10_000)
+    assert not left_out and used == scenario.hash
 
     dialogue = reference_messages(scenario)
     tools: Any = [tool.as_openai() for tool in scenario.tools]
@@ -232,6 +232,9 @@ def test_the_commands_from_scenarios_to_a_version(
     data = get_sft_set(sqlite_log)
     assert (run.status, run.settings["data"], run.settings["data_sha256"]) == (JobStatus.DONE, "data-0001", data.sha256)
     assert len(metrics_of(sqlite_log, run.id)["validation_loss"]) == 1
+    used = run_dialogues(sqlite_log, run.id)
+    assert {name for name, split in used.items() if split is Split.TRAIN} == {scenario.hash for scenario in train}
+    assert list(used.values()).count(Split.VALIDATION) == 1
     version = get_version(sqlite_log, "v0001")
     assert (version.run_id, version.parent, version.figures["sft_set"]) == (run.id, None, "data-0001")
     check_files(Path(version.path), version.files)

@@ -5,16 +5,19 @@ import pytest
 from store.database import Log, LogError
 from store.runs import (
     add_metrics,
+    add_run_dialogues,
     add_run_trajectories,
     finish_run,
     get_run,
     list_runs,
     metrics_of,
+    run_dialogues,
     run_trajectories,
     start_run,
 )
-from store.vocabulary import JobStatus, RunKind
-from tests.store_examples import start
+from store.scenarios import add_scenarios
+from store.vocabulary import JobStatus, RunKind, Split
+from tests.store_examples import a_scenario, start
 
 SETTINGS = {"learning_rate": 2e-5, "clip": [0.2, 0.28]}
 
@@ -79,3 +82,16 @@ def test_a_run_holds_exactly_the_trajectories_that_it_trained_on(log: Log) -> No
         add_run_trajectories(log, run, {"t1": 1.0, "nobody": 1.0})
     assert run_trajectories(log, run) == {"t2": -0.25, "t3": 0.0}
     assert run_trajectories(log, other) == {"t1": 1.0}
+
+
+def test_a_cold_start_knows_its_dialogues(log: Log) -> None:
+    rain, sun = a_scenario("rain"), a_scenario("sun", split=Split.VALIDATION)
+    add_scenarios(log, [rain, sun])
+    run = start_run(log, "sft", RunKind.SFT, None, 7, SETTINGS)
+    add_run_dialogues(log, run, {sun.hash: Split.TRAIN})
+    used = {rain.hash: Split.TRAIN, sun.hash: Split.VALIDATION}
+    add_run_dialogues(log, run, used)
+    assert run_dialogues(log, run) == used, "what a killed try said is gone"
+    with pytest.raises(LogError, match=r"(?i)foreign key"):
+        add_run_dialogues(log, run, {"nothing of this log": Split.TRAIN})
+    assert run_dialogues(log, run) == used

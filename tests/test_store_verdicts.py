@@ -6,7 +6,7 @@ import pytest
 
 from store.database import Log, LogError
 from store.scenarios import item_ids
-from store.verdicts import Reward, Verdict, add_rewards, add_verdicts, rewards_of, verdicts_of
+from store.verdicts import Reward, Verdict, add_rewards, add_verdicts, passes_by_kind, rewards_of, verdicts_of
 from store.vocabulary import Outcome, VerdictSource
 from tests.store_examples import a_scenario, start
 
@@ -63,6 +63,23 @@ def test_a_person_wins_else_the_newest(
     assert f"{found.source} {found.outcome}" == counts
     every = verdicts_of(log, ["t1"], all_rows=True)["t1"]
     assert [f"{v.source} {v.outcome}" for v in every] == said
+
+
+def test_passes_are_counted_by_kind_of_item_and_what_was_not_scored_is_not(
+    log: Log, items: dict[tuple[int, str], int]
+) -> None:
+    passed = {"outcome": Outcome.PASS, "step_index": 0}
+    add_verdicts(
+        log,
+        [
+            _verdict(items, "asks-weather", **passed),
+            _verdict(items, "umbrella"),
+            _verdict(items, "umbrella", source=VerdictSource.HUMAN, **passed),
+            _verdict(items, "answers-thanks", 1),
+            _verdict(items, "answers-thanks", 1, trajectory_id="t2", outcome=Outcome.UNSCORED),
+        ],
+    )
+    assert passes_by_kind(log, ["t1", "t2", "nobody"]) == {"t1": {"called": (1, 1), "llm": (1, 2)}}
 
 
 def test_each_trajectory_turn_and_item_has_its_own_verdict(log: Log, items: dict[tuple[int, str], int]) -> None:

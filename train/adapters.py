@@ -49,6 +49,11 @@ def adapted(model: PreTrainedModel, settings: LoraSettings, section: str, layers
     return get_peft_model(model, config)
 
 
+def base_of(model: Any) -> PreTrainedModel:
+    """The model itself, or the one that an adapter was put on: its layers hold the adapter's, and compute with them."""
+    return model.get_base_model() if is_peft_model(model) else model
+
+
 def merged(model: Any) -> PreTrainedModel:
     """Full weights: the model itself, or a copy with its adapter merged in, so that the adapter can learn on."""
     if not is_peft_model(model):

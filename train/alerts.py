@@ -87,4 +87,6 @@ class AlertWatch(TrainerCallback):  # type: ignore[misc]
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         self._alerts.write(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")

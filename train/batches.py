@@ -5,8 +5,9 @@ micro-batch (train/packed.py).
 """
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 import torch
@@ -60,6 +61,8 @@ class StepBatch:
     rewards: tuple[float, ...]
     advantages: tuple[float, ...]
     """The mean advantage of each member's tokens in the loss."""
+    pass_rates: Mapping[str, float] = field(default_factory=dict)
+    """By kind of item, over the members."""
 
 
 def order_groups(
@@ -140,7 +143,18 @@ def make_step(groups: Sequence[TrainingGroup], settings: GrpoSettings) -> StepBa
         tokens_in_loss=sum(len(micro.targets) for micro in micro_batches),
         rewards=tuple(s.member.reward for s in samples if s.member.reward is not None),
         advantages=tuple(sum(s.advantages) / max(1, sum(s.member.in_loss)) for s in samples),
+        pass_rates=_pass_rates([s.member for s in samples]),
     )
+
+
+def _pass_rates(members: Sequence[TrainingMember]) -> dict[str, float]:
+    passed: Counter[str] = Counter()
+    scored: Counter[str] = Counter()
+    for member in members:
+        for kind, (good, count) in member.passes.items():
+            passed[kind] += good
+            scored[kind] += count
+    return {kind: passed[kind] / scored[kind] for kind in sorted(scored)}
 
 
 def _samples(group: TrainingGroup, settings: GrpoSettings) -> list[Sample]:

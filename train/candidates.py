@@ -22,8 +22,10 @@ from train.gate import GateDecision, decide, record, surely_worse
 from train.gate_items import Looked, trained_reward
 from train.groups import TrainingGroup, select_groups
 from train.grpo import train_grpo
+from train.processes import in_all_processes
 from train.progress import Stage
 from train.registry import code_version, probe_prompts, register_version, version_of_run
+from train.tracking import check_trackers, tracking_arguments
 from train.training_run import TrainingError
 
 
@@ -63,6 +65,7 @@ def train_candidate(
     that the run made before it was killed is returned as it is.
     Raises RunRefused, TrainingError and CheckpointError, with the run recorded as failed.
     """
+    check_trackers(settings.tracking)
     run_id = start_run(log, name, RunKind.GRPO, base, seed, run_settings(settings))
     if version := version_of_run(log, run_id):
         finish_run(log, run_id, JobStatus.DONE)
@@ -82,13 +85,14 @@ def train_candidate(
     parent = Path(get_version(log, base).path)
     try:
         reference = parent if settings.grpo.reference == "parent" else _weights_of(log, settings.grpo.reference)
-        result = train_grpo(
+        result = in_all_processes(
+            train_grpo,
             parent,
             files.made,
             selection.taken,
             settings.grpo,
             seed,
-            on_step,
+            here={"on_step": on_step},
             optimizer_in=files.optimizer_in,
             optimizer_out=files.optimizer_out,
             run_dir=files.run_dir,
@@ -96,6 +100,7 @@ def train_candidate(
             temperature=temperature,
             probe_ids=probe_prompts(parent),
             reference_dir=reference,
+            tracking=tracking_arguments(settings.tracking, settings.home, name),
         )
     except BaseException as error:
         finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")

@@ -7,8 +7,8 @@ did not sample stays out of the loss.
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from reward.advantages import (
@@ -25,7 +25,7 @@ from store.database import Log, in_chunks
 from store.tokens import TokenSequence, token_sequences
 from store.training_settings import GrpoSettings, SelectionSettings
 from store.trajectories import TrajectorySummary, list_trajectories
-from store.verdicts import Reward, rewards_of
+from store.verdicts import Reward, passes_by_kind, rewards_of
 from store.vocabulary import StopReason
 from train.errors import TrainingFailed
 
@@ -60,6 +60,8 @@ class TrainingMember:
     excluded_reason: str | None = None
     places: tuple[tuple[int, int], ...] = ()
     """For each number in `step_of_token` the step's turn and its index there."""
+    passes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """By kind of item: how many passed, how many passed or failed."""
     states_T_V: tuple[tuple[TurnStates, ...], ...] | None = None
     """For each turn reached the items of each of its checklists, for step-level advantages; None: not loaded."""
 
@@ -106,6 +108,7 @@ def _groups_of(log: Log, found: Sequence[TrajectorySummary], step_level: bool) -
     names = [summary.id for summary in summaries]
     sequences, rewards = token_sequences(log, names), rewards_of(log, names)
     states = states_of(log, names) if step_level else {}
+    passes = passes_by_kind(log, names)
     groups: dict[int, list[TrajectorySummary]] = {}
     for summary in summaries:
         groups.setdefault(summary.group_id or 0, []).append(summary)
@@ -114,7 +117,10 @@ def _groups_of(log: Log, found: Sequence[TrajectorySummary], step_level: bool) -
             group_id,
             members[0].scenario_hash or "",
             tuple(
-                _member(summary, sequences.get(summary.id), rewards.get(summary.id), states.get(summary.id))
+                replace(
+                    _member(summary, sequences.get(summary.id), rewards.get(summary.id), states.get(summary.id)),
+                    passes=passes.get(summary.id, {}),
+                )
                 for summary in sorted(members, key=lambda s: s.member)
             ),
         )

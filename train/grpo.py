@@ -17,14 +17,17 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from datasets import Dataset
+from peft.helpers import rescale_adapter_scale
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
@@ -33,6 +36,7 @@ from transformers import (
 from trl import GRPOConfig, GRPOTrainer
 
 from store.training_settings import GrpoSettings
+from train.adapters import adapted, base_of, merged
 from train.alerts import Alerts, AlertWatch
 from train.batches import DrawnSteps, MicroBatch, StepBatch
 from train.checkpoints import attempt, load_state, save_state, save_version, write_probe
@@ -40,8 +44,30 @@ from train.corrections import Correction, correct
 from train.groups import TrainingGroup
 from train.half_precision import Bfloat16Twin
 from train.packed import token_logprobs
+from train.processes import (
+    Alone,
+    average_gradients,
+    fill,
+    from_first,
+    is_first,
+    share_of,
+    through_root,
+    total,
+    wait_for_all,
+    whole_weights,
+)
 from train.run_directory import MarkComplete, open_run_dir
-from train.training_run import OnStep, StepReport, TrainingError, freeze_all_but, load_policy, quiet, shared_arguments
+from train.tracking import end_tracking
+from train.training_run import (
+    OnStep,
+    StepReport,
+    TrainingError,
+    checkpoint_layers,
+    freeze_all_but,
+    load_policy,
+    quiet,
+    shared_arguments,
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +97,7 @@ def train_grpo(
     temperature: float = 1.0,
     probe_ids: Sequence[Sequence[int]] = (),
     reference_dir: Path | None = None,
+    tracking: Mapping[str, Any] | None = None,
 ) -> GrpoResult:
     """`settings.epochs` passes over `groups` (as `select_groups` took them), from `model_dir`; the result is `out_dir`.
 
@@ -79,6 +106,8 @@ def train_grpo(
     groups, settings and seed goes on there, with the same result; `run_dir` is removed at the end. `temperature` is
     the one that the groups were sampled at. With `probe_ids`, what the trained model makes of these prompts is written
     into `out_dir` too (agent/proof.py). `reference_dir`: what `settings.kl` is held against; None: `model_dir`.
+    `tracking`: what `tracking_arguments` gives. Of several processes (train/processes.py) all must call it alike; the
+    first writes.
 
     Raises TrainingError if there is nothing to train on or `run_dir` belongs to another run, RunStopped if an alert
     stops it (its checkpoints from before stay in `run_dir`), CheckpointError if something cannot be written; then
@@ -91,17 +120,20 @@ def train_grpo(
     steps = DrawnSteps(groups, settings, seed)
     if not steps:
         raise TrainingError("there is nothing to train on: no group has a member with an advantage")
-    model, tokenizer = load_policy(model_dir)
-    freeze_all_but(model, settings.trained_layers)
+    if settings.method == "lora" and (optimizer_in or optimizer_out):
+        raise TrainingError("a run with an adapter begins with a fresh one: it takes and leaves no optimizer state")
+    trained, tokenizer = _what_learns(model_dir, settings, seed)
     work_dir = Path(run_dir) if run_dir is not None else out_dir.parent
     checkpoint = None
     if run_dir is not None:
         start = [str(model_dir.resolve()), str((reference_dir or model_dir).resolve())]
-        checkpoint = open_run_dir(work_dir, _fingerprint(start, groups, settings, seed, temperature))
+        fingerprint = _fingerprint(start, groups, settings, seed, temperature)
+        checkpoint = from_first(open_run_dir(work_dir, fingerprint) if is_first() else None)
     arguments = grpo_arguments(work_dir, settings, seed, temperature)
     if checkpoint_every:
         arguments |= {"save_strategy": "steps", "save_steps": checkpoint_every, "save_total_limit": 1}
-    trainer = LoggedGroupsTrainer(model, tokenizer, steps, settings, arguments, reference_dir or model_dir)
+    arguments |= tracking or {}
+    trainer = LoggedGroupsTrainer(trained, tokenizer, steps, settings, arguments, reference_dir or model_dir)
     last: dict[str, float] = {}
 
     def report(step: int, count: int, metrics: dict[str, float]) -> None:
@@ -115,14 +147,33 @@ def train_grpo(
         trainer.take_moments(optimizer_in)
     resume = str(checkpoint) if checkpoint is not None else None
     trainer.train(resume_from_checkpoint=resume)
-    if optimizer_out is not None:
-        save_state(trainer.optimizer.state_dict(), optimizer_out)
-    files = save_version(model, model_dir, out_dir)
-    if probe_ids:
-        write_probe(out_dir, probe_ids, model)
-    if run_dir is not None:
+    end_tracking(arguments)
+    files: dict[str, str] = {}
+    whole = whole_weights(trainer.model) if trainer.is_sharded else None
+    if is_first():
+        if whole is not None:
+            trained, _ = _what_learns(model_dir, settings, seed)
+            fill(trained, whole)
+        if optimizer_out is not None:
+            save_state(trainer.optimizer.state_dict(), optimizer_out)
+        model = merged(trained)
+        files = save_version(model, model_dir, out_dir)
+        if probe_ids:
+            write_probe(out_dir, probe_ids, model)
+    wait_for_all()
+    if run_dir is not None and is_first():
         shutil.rmtree(work_dir, ignore_errors=True)
     return GrpoResult(len(steps), steps.tokens, last.get("loss", 0.0), time.monotonic() - began, files)
+
+
+def _what_learns(model_dir: Path, settings: GrpoSettings, seed: int) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The policy, with its adapter or with the layers frozen that do not learn, and its tokenizer."""
+    model, tokenizer = load_policy(model_dir)
+    if settings.method == "lora":
+        torch.manual_seed(seed)
+        return adapted(model, settings, "grpo"), tokenizer
+    freeze_all_but(model, settings.trained_layers)
+    return model, tokenizer
 
 
 def grpo_arguments(work_dir: Path, settings: GrpoSettings, seed: int, temperature: float = 1.0) -> dict[str, Any]:
@@ -149,9 +200,11 @@ def grpo_arguments(work_dir: Path, settings: GrpoSettings, seed: int, temperatur
 class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
     """GRPOTrainer whose batches are StepBatches made from the log; `arguments` as in `grpo_arguments`."""
 
+    accelerator: Any
+
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: Any,
         tokenizer: PreTrainedTokenizerBase,
         steps: Sequence[StepBatch],
         settings: GrpoSettings,
@@ -162,8 +215,11 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         self._settings = settings
         self._sums: dict[str, float] = {}
         self._ready: tuple[Tensor, Tensor] | None = None
-        # TRL loads the model of the KL penalty from there.
+        # TRL loads the model of the KL penalty from there; of a model with an adapter it would copy the adapter, where
+        # the frozen weights are all that is needed.
         loaded_from, model.config._name_or_path = model.config._name_or_path, str(reference_dir)
+        if is_peft_model(model):
+            arguments = arguments | {"beta": 0.0}
         super().__init__(
             model=model,
             reward_funcs=_reward_is_logged,
@@ -171,6 +227,7 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
             train_dataset=Dataset.from_dict({"prompt": [""] * len(self._steps)}),
             processing_class=tokenizer,
         )
+        self.beta = settings.kl
         model.config._name_or_path = loaded_from
         if self.ref_model is not None and self.ref_model.config.vocab_size != model.config.vocab_size:
             raise TrainingError(
@@ -178,7 +235,16 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
                 f"{model.config.vocab_size}: grpo.reference must name a version of the same model"
             )
         quiet(self)
-        self._twin = Bfloat16Twin(self.accelerator.unwrap_model(self.model), wanted=self.args.bf16)
+        self.is_sharded = bool(self.is_fsdp_enabled)
+        if self.is_sharded:
+            # Logprobs leave the model in float32; accelerate's own policy would round them, and the gradients' sums.
+            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
+        # What is sharded is computed with in bfloat16 as it is gathered, without a twin.
+        wanted = self.args.bf16 and not self.is_sharded
+        self._twin = Bfloat16Twin(base_of(self.accelerator.unwrap_model(self.model)), wanted=wanted)
+        if settings.gradient_checkpointing:
+            checkpoint_layers(self._twin.model)
 
     def get_train_dataloader(self) -> DataLoader[StepBatch]:
         steps: Any = self._steps
@@ -206,15 +272,24 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         self._twin.refresh()
         step = inputs["step"]
         self._sums = {}
-        total = torch.zeros((), device=self.accelerator.device)
-        for micro in step.micro_batches:
+        loss_of_step = torch.zeros((), device=self.accelerator.device)
+        for micro in share_of(step.micro_batches):
             loss = self._compute_loss(model, self._trl_inputs(micro, step.tokens_in_loss))
             self.accelerator.backward(loss)
-            total += loss.detach()
+            loss_of_step += loss.detach()
+        # TRL multiplies the loss by the number of processes, whose mean is taken of gradients and of losses.
+        if not self.is_sharded:
+            average_gradients(self.accelerator.unwrap_model(model))
+        self._sums = total(self._sums, ("ratio_max",), self.accelerator.device)
         self._step += 1
         self._metrics["train"].clear()
         self._last_step = step
-        return total
+        return loss_of_step
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """To the trackers goes what goes into the log's metric table."""
+        tracked = self.step_metrics() if self.args.report_to and "loss" in logs else {}
+        super().log(logs | tracked, start_time)
 
     def floating_point_ops(self, inputs: dict[str, StepBatch]) -> int:
         return 6 * inputs["step"].tokens_computed * int(self.model.num_parameters(exclude_embeddings=True))
@@ -247,12 +322,15 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         # A factor on the advantage is a factor on the token's loss: both sides of TRL's minimum are linear in it.
         inputs["advantages"] = advantages * correction.factor
         if self.beta:
-            with torch.no_grad(), self.accelerator.autocast():
-                inputs["ref_per_token_logps"], _ = self._forward(self.ref_model, micro)
+            inputs["ref_per_token_logps"] = self._reference(micro)
             apart = (inputs["ref_per_token_logps"] - logprobs.detach())[mask]
             self._sums["kl"] = self._sums.get("kl", 0.0) + float((apart.exp() - apart - 1).sum())
         self._ready = (logprobs, entropies)
-        return super()._compute_loss(model, inputs)
+        together, self.accelerator = self.accelerator, Alone(self.accelerator)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self.accelerator = together
 
     def _get_per_token_logps_and_entropies(self, *_: Any, **__: Any) -> tuple[Tensor, Tensor, None]:
         """TRL asks here for a padded forward pass; the packed one has been made."""
@@ -260,9 +338,23 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         (logprobs, entropies), self._ready = self._ready, None
         return logprobs, entropies, None
 
+    def _reference(self, micro: MicroBatch) -> Tensor:
+        """Logprobs (B, T) under the reference; with an adapter these are the frozen weights' own."""
+        with torch.no_grad():
+            if self.ref_model is None:
+                with rescale_adapter_scale(self._twin.model, 0.0):
+                    return self._forward(self._twin.model, micro)[0]
+            with self.accelerator.autocast():
+                return self._forward(self.ref_model, micro)[0]
+
     def _forward(self, model: PreTrainedModel, micro: MicroBatch) -> tuple[Tensor, Tensor]:
         """Logprobs and entropies (B, T) of the tokens in the loss, 0 elsewhere."""
-        logprobs, entropies = token_logprobs(model, micro.row, micro.sources, micro.targets, self.temperature)
+
+        def compute() -> tuple[Tensor, Tensor]:
+            return token_logprobs(model, micro.row, micro.sources, micro.targets, self.temperature)
+
+        root = self.model if model is self._twin.model else model
+        logprobs, entropies = through_root(root, compute) if self.is_sharded else compute()
         places = tuple(index.to(logprobs.device) for index in micro.places)
         blank = torch.zeros(micro.loss_mask.shape, device=logprobs.device)
         return blank.index_put(places, logprobs), blank.index_put(places, entropies)
@@ -292,11 +384,11 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
             "mismatch_k3": (apart.exp() - apart - 1).sum(),
             "entropy": entropies[mask].sum(),
             "tokens": mask.sum(),
-            "members": torch.tensor(len(mask)),
+            "members": mask.any(dim=1).sum(),
         }
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
-        self._sums["ratio_max"] = max(self._sums.get("ratio_max", 0.0), float(ratio.max()))
+        self._sums["ratio_max"] = max(self._sums.get("ratio_max", 0.0), float(ratio.max()) if len(ratio) else 0.0)
 
     def step_metrics(self) -> dict[str, float]:
         """What `on_step` and the log's metric table get of the last optimizer step (names are stable)."""
@@ -304,27 +396,32 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         tokens = max(sums["tokens"], 1.0)
         advantages = torch.tensor(step.advantages)
         kl = {"kl": sums["kl"] / tokens} if "kl" in sums else {}
-        return kl | {
-            "reward_mean": sum(step.rewards) / len(step.rewards),
-            "advantage_std": float(advantages.std(correction=0)),
-            "ratio_mean": sums["ratio"] / tokens,
-            "ratio_max": sums["ratio_max"],
-            "clipped_share": sums["clipped"] / tokens,
-            "truncated_share": sums["truncated"] / tokens,
-            "masked_share": sums["masked"] / tokens,
-            "vetoed": sums["vetoed"],
-            "vetoed_share": sums["vetoed"] / max(sums["members"], 1.0),
-            # (Σ w)² / (n Σ w²): 1 if all tokens weigh the same.
-            "effective_sample_share": sums["ratio"] ** 2 / max(tokens * sums["ratio_squared"], 1e-12),
-            # Two estimates of KL(behaviour || policy): the plain mean, and k3, which is never negative.
-            "mismatch_kl": sums["mismatch"] / tokens,
-            "mismatch_kl_k3": sums["mismatch_k3"] / tokens,
-            "entropy": sums["entropy"] / tokens,
-            "members": sums["members"],
-            "tokens": float(step.tokens),
-            "tokens_computed": float(step.tokens_computed),
-            "tokens_in_loss": float(step.tokens_in_loss),
-        }
+        by_kind = {f"pass_rate/{kind}": rate for kind, rate in step.pass_rates.items()}
+        return (
+            kl
+            | by_kind
+            | {
+                "reward_mean": sum(step.rewards) / len(step.rewards),
+                "advantage_std": float(advantages.std(correction=0)),
+                "ratio_mean": sums["ratio"] / tokens,
+                "ratio_max": sums["ratio_max"],
+                "clipped_share": sums["clipped"] / tokens,
+                "truncated_share": sums["truncated"] / tokens,
+                "masked_share": sums["masked"] / tokens,
+                "vetoed": sums["vetoed"],
+                "vetoed_share": sums["vetoed"] / max(sums["members"], 1.0),
+                # (Σ w)² / (n Σ w²): 1 if all tokens weigh the same.
+                "effective_sample_share": sums["ratio"] ** 2 / max(tokens * sums["ratio_squared"], 1e-12),
+                # Two estimates of KL(behaviour || policy): the plain mean, and k3, which is never negative.
+                "mismatch_kl": sums["mismatch"] / tokens,
+                "mismatch_kl_k3": sums["mismatch_k3"] / tokens,
+                "entropy": sums["entropy"] / tokens,
+                "members": sums["members"],
+                "tokens": float(step.tokens),
+                "tokens_computed": float(step.tokens_computed),
+                "tokens_in_loss": float(step.tokens_in_loss),
+            }
+        )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         # TRL's own writes a model card first, which a checkpoint has no use for.

@@ -27,12 +27,12 @@ class Bfloat16Twin:
         for wide, narrow in zip(master.parameters(), self.model.parameters(), strict=True):
             # Parameters only: a rotary embedding's frequencies are a buffer and must stay float32.
             narrow.data = narrow.data.to(torch.bfloat16)
-            self._pairs.append((wide, narrow))
             if wide.requires_grad:
+                self._pairs.append((wide, narrow))
                 narrow.register_post_accumulate_grad_hook(_hand_over(wide))
 
     def refresh(self) -> None:
-        """Take over the weights of the master: before every step."""
+        """Take over the weights of the master that learn: before every step."""
         with torch.no_grad():
             for wide, narrow in self._pairs:
                 narrow.copy_(wide)

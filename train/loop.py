@@ -17,23 +17,25 @@ from agent.renderer_choice import load_renderer
 from env_sim.rollouts import derive_seed
 from store.database import Log
 from store.records import Scenario
-from store.runs import add_metrics, finish_run, start_run
+from store.runs import add_metrics, add_run_dialogues, finish_run, start_run
 from store.scenarios import add_scenarios
 from store.settings import Settings
 from store.stages import fail_stage, finish_stage, open_loop, stage_result, start_stage
 from store.traffic import pinned_versions
 from store.versions import get_version, live_version, set_version_state
-from store.vocabulary import JobStatus, Origin, RunKind, VersionState
+from store.vocabulary import JobStatus, Origin, RunKind, Split, VersionState
 from train.candidates import RunFiles, hold_against_live, train_candidate
 from train.errors import TrainingFailed
 from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_batch
 from train.gate_items import look_at_batch
 from train.groups import load_groups
+from train.processes import refuse_several
 from train.progress import Stage, StageProgress
 from train.pruning import remove_weights
 from train.references import sft_examples
 from train.registry import model_directory, register_version, version_of_run
 from train.sft import train_sft
+from train.tracking import check_trackers, tracking_arguments
 from train.training_run import check_trained_layers, give_back_memory
 
 
@@ -82,6 +84,8 @@ class TrainingLoop:
 
     def run(self) -> LoopOutcome:
         """Raises what the first failing stage raised; the stage is recorded as failed and starts anew next time."""
+        refuse_several("a loop")
+        check_trackers(self._settings.tracking)
         fixed = self._settings.model_dump(mode="json", include=set(_FIXED), exclude={"rollout": {"concurrency"}})
         open_loop(self._log, self._name, self._seed, fixed)
         try:
@@ -164,6 +168,7 @@ class TrainingLoop:
         )
         if version := version_of_run(self._log, run_id):
             return {"version": version}
+        add_run_dialogues(self._log, run_id, {one.hash: Split.TRAIN for one in self._sets.cold_start})
 
         def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
             add_metrics(self._log, run_id, step, dict(metrics))
@@ -173,7 +178,10 @@ class TrainingLoop:
         examples = sft_examples(self._sets.cold_start, renderer)
         made = self._fresh_folder("cold-start")
         probe = [example.ids for example in sft_examples(self._sets.validation[:8], renderer)]
-        result = train_sft(model, made, examples, self._settings.sft, self._seed, on_step, probe_ids=probe)
+        tracking = tracking_arguments(self._settings.tracking, self._settings.home, f"{self._name}/cold-start")
+        result = train_sft(
+            model, made, examples, self._settings.sft, self._seed, on_step, probe_ids=probe, tracking=tracking
+        )
         version = register_version(self._log, self._settings, made, parent=None, run_id=run_id)
         finish_run(self._log, run_id, JobStatus.DONE)
         stage.advance(1.0, f"{version}, {len(examples)} dialogues, {result.tokens} tokens")
@@ -215,11 +223,12 @@ class TrainingLoop:
 
     def _train(self, stage: Stage, n: int, current: str) -> dict[str, Any]:
         name = f"{self._name}/round-{n}"
-        earlier = self._folder / f"optimizer-{n - 1}.pt"
+        earlier, later = (self._folder / f"optimizer-{number}.pt" for number in (n - 1, n))
         files = RunFiles(
             self._fresh_folder(f"round-{n}"),
             optimizer_in=earlier if earlier.is_file() else None,
-            optimizer_out=self._folder / f"optimizer-{n}.pt",
+            # An adapter begins anew in every round, so its moments would fit nothing.
+            optimizer_out=later if self._settings.grpo.method == "full" else None,
         )
         version = train_candidate(
             self._log,

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from store.database import Log
 from store.runs import list_runs
 from train.checkpoints import mark_complete, newest_checkpoint
+from train.processes import is_first, wait_for_all
 from train.training_run import TrainingError
 
 
@@ -16,7 +17,9 @@ class MarkComplete(TrainerCallback):  # type: ignore[misc]
     """A checkpoint counts once all its files are on the disk."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        mark_complete(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
+        wait_for_all()  # each process writes its random state
+        if is_first():
+            mark_complete(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
 
 
 def next_run_name(log: Log, kind: str) -> str:

@@ -8,25 +8,34 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
 from datasets import Dataset
 from torch import Tensor, nn
 from trl import SFTConfig, SFTTrainer
 
 from store.training_settings import SftSettings
-from train.adapters import adapted, merged
+from train.adapters import adapted, base_of, merged
 from train.best_weights import Best, BestWeights, Play, forget_if_moved
 from train.checkpoints import attempt, save_version, write_probe
 from train.half_precision import Bfloat16Twin
 from train.packed import Family, PackedRow, pack, token_logprobs
+from train.processes import refuse_several
 from train.run_directory import MarkComplete, open_run_dir
-from train.training_run import OnStep, StepReport, TrainingError, load_policy, quiet, shared_arguments
+from train.tracking import end_tracking
+from train.training_run import (
+    OnStep,
+    StepReport,
+    TrainingError,
+    checkpoint_layers,
+    load_policy,
+    quiet,
+    shared_arguments,
+)
 
 MICRO_BATCH_TOKENS = 4096
 """Tokens of a forward pass; a batch of longer dialogues is taken in several, with the same gradient."""
@@ -77,17 +86,20 @@ def train_sft(
     validation: Sequence[SftExample] = (),
     play: Play | None = None,
     run_dir: Path | None = None,
+    tracking: Mapping[str, Any] | None = None,
 ) -> SftResult:
     """Train `model_dir` on `examples` and write `out_dir`: AdamW, cosine decay after 10 % warm-up, seeded order.
 
     With `validation` or `play` the weights are measured every `settings.evaluate_every` steps and at the end, and the
     best ones are written, by `play`'s reward where it is given, else by the loss on `validation`. With `run_dir` a
     killed run that is called again with the same arguments goes on from its last checkpoint; it is removed at the end.
-    With `probe_ids`, what the trained model makes of these prompts is written there too (agent/proof.py).
+    With `probe_ids`, what the trained model makes of these prompts is written there too (agent/proof.py). `tracking`:
+    what `tracking_arguments` gives.
 
     Raises TrainingError for examples that cannot be trained on, CheckpointError if `out_dir` cannot be written.
     """
     began = time.monotonic()
+    refuse_several("a cold start")
     model_dir, out_dir = Path(model_dir), Path(out_dir)
     _check(examples)
     _check(validation or examples)
@@ -104,6 +116,7 @@ def train_sft(
         checkpoint = open_run_dir(run_dir, _fingerprint(model_dir, examples, validation, settings, seed))
         saving = {"save_strategy": "steps", "save_steps": settings.checkpoint_every, "save_total_limit": 1}
         arguments |= saving
+    arguments |= tracking or {}
     trained = model
     if settings.method == "lora":
         torch.manual_seed(seed)
@@ -130,6 +143,8 @@ def train_sft(
         data_collator=_collate,
     )
     quiet(trainer)
+    if settings.gradient_checkpointing:
+        trainer.checkpoint_layers()
     keeper = None
     if run_dir is not None and (validation or play is not None):
         batches = [_collate([_row(e)])["micro_batches"][0] for e in validation]
@@ -145,6 +160,7 @@ def train_sft(
     trainer.add_callback(StepReport(report, trainer.step_metrics))
     trainer.add_callback(MarkComplete())
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
+    end_tracking(arguments)
     if keeper is not None:
         files = keeper.move_to(out_dir)
     else:
@@ -167,10 +183,7 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        trained = self.accelerator.unwrap_model(self.model)
-        # The layers of an adapter stand in its base model, which computes without peft's own forward pass.
-        trained = trained.get_base_model() if is_peft_model(trained) else trained
-        self._twin = Bfloat16Twin(trained, wanted=self.args.bf16)
+        self._twin = Bfloat16Twin(base_of(self.accelerator.unwrap_model(self.model)), wanted=self.args.bf16)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | None = None
@@ -203,6 +216,14 @@ class PackedSftTrainer(SFTTrainer):  # type: ignore[misc]
                 tokens += float(micro.weights.sum())
         model.train(was_training)
         return nats / tokens
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """To the trackers goes what goes into the log's metric table."""
+        tracked = self.step_metrics() if self.args.report_to and "loss" in logs else {}
+        super().log(logs | tracked, start_time)
+
+    def checkpoint_layers(self) -> None:
+        checkpoint_layers(self._twin.model)
 
     def step_metrics(self) -> dict[str, float]:
         return self._last

@@ -54,9 +54,10 @@ def read_dialogues(made: SftSet) -> list[SftDialogue]:
 
 def render_dialogues(
     dialogues: Sequence[SftDialogue], renderer: Renderer, max_tokens: int
-) -> tuple[list[SftExample], Counter[str]]:
-    """Each as the ids that the gateway would have recorded; why some are left out, and how many."""
+) -> tuple[list[SftExample], list[str], Counter[str]]:
+    """Each as the ids that the gateway would have recorded, and its scenario; why some are left out, and how many."""
     examples: list[SftExample] = []
+    scenarios: list[str] = []
     left_out: Counter[str] = Counter()
     for dialogue in dialogues:
         try:
@@ -68,4 +69,5 @@ def render_dialogues(
             left_out[f"longer than {max_tokens} tokens"] += 1
         else:
             examples.append(SftExample(ids, mask))
-    return examples, left_out
+            scenarios.append(dialogue.scenario)
+    return examples, scenarios, left_out

@@ -18,7 +18,7 @@ from agent.renderer_choice import load_renderer
 from agent.special_tokens import start_from_words
 from store.database import Log
 from store.records import canonical_json
-from store.runs import add_metrics, finish_run, list_runs, start_run
+from store.runs import add_metrics, add_run_dialogues, finish_run, list_runs, start_run
 from store.settings import Settings
 from store.sft_sets import SftSet, get_sft_set
 from store.versions import add_figures, get_version, live_version, set_version_state
@@ -31,6 +31,7 @@ from train.registry import model_directory, probe_prompts, register_version, ver
 from train.run_directory import next_run_name
 from train.sft import SftExample, SftResult, train_sft
 from train.sft_dialogues import read_dialogues, render_dialogues
+from train.tracking import check_trackers, tracking_arguments
 from train.training_run import load_policy
 
 PROBES = 8
@@ -64,6 +65,7 @@ def run_sft(
     Without a name, the newest unfinished run of the same data, start, settings and seed is gone on with. Raises
     LogError for an unknown set or version, TrainingFailed for a set that was changed or has nothing to train on.
     """
+    check_trackers(settings.tracking)
     made_from = get_sft_set(log, data)
     dialogues = read_dialogues(made_from)
     start = Path(get_version(log, base).path) if base else with_special_tokens(settings, model_directory(settings))
@@ -84,9 +86,12 @@ def run_sft(
     try:
         renderer = load_renderer(start, settings.model.renderer)
         room = settings.sft.max_tokens or _context(start)
-        train, left_out = render_dialogues([d for d in dialogues if d.split is Split.TRAIN], renderer, room)
-        held_out, too = render_dialogues([d for d in dialogues if d.split is Split.VALIDATION], renderer, room)
+        train, learnt, left_out = render_dialogues([d for d in dialogues if d.split is Split.TRAIN], renderer, room)
+        of_validation = [d for d in dialogues if d.split is Split.VALIDATION]
+        held_out, measured, too = render_dialogues(of_validation, renderer, room)
         left_out.update(too)
+        used = dict.fromkeys(measured, Split.VALIDATION) | dict.fromkeys(learnt, Split.TRAIN)
+        add_run_dialogues(log, run_id, used)
         if not train:
             why = "; ".join(f"{count}: {reason}" for reason, count in left_out.most_common())
             raise TrainingFailed(f"SFT set {made_from.name} has no dialogue to train on{': ' if why else ''}{why}")
@@ -102,6 +107,7 @@ def run_sft(
                 validation=held_out,
                 play=play,
                 run_dir=folder / "checkpoints",
+                tracking=tracking_arguments(settings.tracking, settings.home, name),
             )
             stage.advance(1.0, f"{result.steps} steps, loss {result.loss:.3f}")
     except BaseException as error:

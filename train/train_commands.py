@@ -27,13 +27,20 @@ def grpo(
         bool, typer.Option("--dry-run", help="Only say what it would take, and why the rest not.")
     ] = False,
 ) -> None:
-    """A GRPO run from the live version on groups of the log; makes a candidate for the gate."""
+    """A GRPO run from the live version on groups of the log; makes a candidate for the gate.
+
+    On several GPUs: `accelerate launch --config_file FILE -m checkloop train grpo` (docs/training.md).
+    """
     from store.database import open_log
     from store.settings import load_settings
     from train.grpo_run import plan_grpo, run_grpo
+    from train.processes import follow, is_first, leading
     from train.progress import StageProgress
     from train.selection import choice_lines
 
+    if not is_first():
+        follow()
+        return
     settings = load_settings(config)
     given = {"domains": domain, "sources": source, "tools": tool}
     changes = {key: tuple(value) for key, value in given.items() if value}
@@ -49,13 +56,17 @@ def grpo(
         for line in choice_lines(plan.choice):
             typer.echo(line)
     if dry_run:
-        typer.echo(f"nothing was trained: run {plan.name} would start from {plan.base}")
+        with leading():
+            typer.echo(f"nothing was trained: run {plan.name} would start from {plan.base}")
         return
     if plan.choice is not None and not plan.choice.taken:
         raise typer.Exit(1)
     progress = StageProgress({"train": 60.0})
-    with progress.shown():
+    with leading(), progress.shown():
         version = run_grpo(log, settings, plan, seed=seed, checkpoint_every=checkpoint_every, progress=progress)
+    if version is None:
+        typer.echo("no version was made: no group has anything to learn from")
+        return
     typer.echo(f"{version} is a candidate: `checkloop job submit gate version={version}` holds it against the live one")
 
 

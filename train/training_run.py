@@ -26,6 +26,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer import Trainer
 
 from train.errors import TrainingFailed
@@ -141,6 +142,24 @@ def freeze_all_but(model: PreTrainedModel, layers: int) -> None:
     found[-layers:].requires_grad_(True)
     if (norm := getattr(model.base_model, "norm", None)) is not None:
         norm.requires_grad_(True)
+
+
+def checkpoint_layers(model: PreTrainedModel) -> None:
+    """Keep one activation a transformer layer and compute the rest again in the backward pass (the same gradient).
+
+    Only the layers' own switch is turned: the model need not be in training mode, whose dropout would move the ratios.
+    Raises TrainingError for a model that cannot.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not (model.supports_gradient_checkpointing and layers):
+        raise TrainingError(
+            f"{type(model).__name__} has no gradient checkpointing: set gradient_checkpointing to false"
+        )
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # Only reentrant checkpoints need gradients below the first layer that learns.
+    model.disable_input_require_grads()
+    for layer in layers:
+        layer.training = True
 
 
 class StepReport(TrainerCallback):  # type: ignore[misc]

@@ -96,6 +96,15 @@ class RunTrajectoryRow(Base):
     advantage: Mapped[float]
 
 
+class RunDialogueRow(Base):
+    """Exactly which scenarios' dialogues a cold start was trained on (split train) and measured on (validation)."""
+
+    __tablename__ = "run_dialogue"
+    run_id: Mapped[int] = mapped_column(ForeignKey("run.id"), primary_key=True)
+    scenario_hash: Mapped[str] = mapped_column(String(64), ForeignKey("scenario.hash"), primary_key=True, index=True)
+    split: Mapped[str] = mapped_column(String(16))
+
+
 class ThinkingCompressionRow(Base):
     """Shorter thinking for a scenario's reference; the newest row of (scenario, compressor, prompt) counts."""
 
