@@ -47,12 +47,12 @@ def test_an_adapter_learns_and_its_version_is_full_weights_of_the_same_shape(mod
 
 
 def test_a_killed_run_with_an_adapter_goes_on_with_the_same_result(model_dir: Path, tmp_path: Path) -> None:
-    groups = sampled_by(load_tiny_model(model_dir), some_groups(8))
-    options: dict[str, Any] = {"run_dir": tmp_path / "run", "checkpoint_every": 2}
+    groups = sampled_by(load_tiny_model(model_dir), some_groups(4))
+    options: dict[str, Any] = {"run_dir": tmp_path / "run", "checkpoint_every": 1}
     train_grpo(model_dir, tmp_path / "whole", groups, LORA, 1)
 
     def kill(step: int, steps: int, metrics: dict[str, float]) -> None:
-        if step == 3:
+        if step == 2:
             raise Killed
 
     with pytest.raises(Killed):
