@@ -55,7 +55,8 @@ def test_deleting_a_chat_takes_everything_that_hangs_on_it(log: Log) -> None:
     full_chat(log, "chat-2")
     all_of_it = rows_of(log, "chat-1")
     # No scenario, so no judge and no review; no training.
-    assert all_of_it == HANGING - {"verdict", "model_call", "review_sample", "run_trajectory"}
+    judged = {"verdict", "withdrawal", "model_call"}
+    assert all_of_it == HANGING - judged - {"review_sample", "review_claim", "review_place", "run_trajectory"}
     delete_chat(log, "chat-1")
     assert rows_of(log, "chat-1") == set()
     assert rows_of(log, "chat-2") == all_of_it
