@@ -1,8 +1,7 @@
 """What the dashboard and the demo's table count: read-only aggregates over the log, few queries each.
 
-Reads every table, writes none. A verdict counts once for each (trajectory, turn, item): a person's newest verdict if
-there is one, otherwise the newest (invariant 2). Rates leave UNSCORED verdicts out and give their number beside
-(invariant 3).
+Reads every table, writes none. Which verdict counts is said in store/standing.py; sums of them are kept with them
+(store/tallies.py). Rates leave UNSCORED verdicts out and give their number beside (invariant 3).
 """
 
 from collections.abc import Sequence
@@ -10,15 +9,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Subquery, case, func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import aliased
 
 from store.database import Log
 from store.schema import (
     GateRow,
     ItemRow,
+    ItemTallyRow,
     MetricRow,
     ModelCallRow,
+    RateTallyRow,
     ReviewSampleRow,
     RewardRow,
     RunRow,
@@ -34,8 +35,7 @@ from store.schema import (
     VersionStateRow,
     WithdrawalRow,
 )
-from store.vocabulary import Origin, Outcome, VerdictSource, VersionState
-from store.withdrawals import stands
+from store.vocabulary import Origin, VersionState
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ class VerdictCell:
     seen: bool
     kind: str
     counts: Counts
+    day: str = ""
+    """On which the dialogues began, in UTC: "2026-05-14"."""
+    channel: str = ""
+    tool: str = ""
+    """Of the item's check; empty where that is no single tool."""
 
 
 @dataclass(frozen=True)
@@ -157,38 +162,6 @@ def as_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def winning_verdicts(*conditions: ColumnElement[bool]) -> Subquery:
-    """Subquery of the verdicts that count: one row for each (trajectory, turn, item)."""
-    by_person = case((VerdictRow.source == VerdictSource.HUMAN.value, 1), else_=0)
-    ranked = (
-        select(
-            VerdictRow.id,
-            VerdictRow.trajectory_id,
-            VerdictRow.item_id,
-            VerdictRow.outcome,
-            func.row_number()
-            .over(
-                partition_by=(VerdictRow.trajectory_id, VerdictRow.turn_index, VerdictRow.item_id),
-                order_by=(by_person.desc(), VerdictRow.id.desc()),
-            )
-            .label("place"),
-        )
-        .where(VerdictRow.counts, stands(), *conditions)
-        .subquery()
-    )
-    return (
-        select(ranked.c.id, ranked.c.trajectory_id, ranked.c.item_id, ranked.c.outcome)
-        .where(ranked.c.place == 1)
-        .subquery("winning")
-    )
-
-
-def outcome_sums(outcome: ColumnElement[str]) -> tuple[ColumnElement[int], ...]:
-    """Columns passed, failed, unscored for a grouped query."""
-    order = (Outcome.PASS, Outcome.FAIL, Outcome.UNSCORED)
-    return tuple(func.sum(case((outcome == o.value, 1), else_=0)) for o in order)
-
-
 def log_state(log: Log) -> tuple[Any, ...]:
     """A cheap fingerprint that changes whenever judged figures can have changed; the key of cached aggregates."""
     judging = (VerdictRow.id, WithdrawalRow.id, RewardRow.id, ItemRow.id, ReviewSampleRow.id, ModelCallRow.id)
@@ -244,36 +217,24 @@ def facets(log: Log) -> Facets:
 
 
 def verdict_cube(log: Log) -> list[VerdictCell]:
-    """Every winning verdict, counted by version, origin, batch, domain and item kind in one query."""
-    winning = winning_verdicts()
-    keys = (
-        TrajectoryRow.version,
-        TrajectoryRow.origin,
-        TrajectoryRow.batch,
-        ScenarioRow.domain,
-        ScenarioRow.seen,
-        ItemRow.kind,
-    )
-    query = (
-        select(*keys, *outcome_sums(winning.c.outcome))
-        .select_from(winning)
-        .join(TrajectoryRow, TrajectoryRow.id == winning.c.trajectory_id)
-        .join(ItemRow, ItemRow.id == winning.c.item_id)
-        .join(ScenarioRow, ScenarioRow.hash == ItemRow.scenario_hash)
-        .group_by(*keys)
-    )
-    with log.reading() as session:
+    """Every verdict that counts, by everything that the overview slices by; read from sums kept with the verdicts."""
+    row = RateTallyRow
+    query = select(row.__table__).where(row.passed + row.failed + row.unscored > 0)
+    with log.lookup() as connection:
         return [
             VerdictCell(
-                version=row[0] or "unknown",
-                origin=row[1],
-                batch=row[2] or "",
-                domain=row[3],
-                seen=row[4],
-                kind=row[5],
-                counts=Counts(*map(int, row[6:])),
+                version=cell.version or "unknown",
+                origin=cell.origin,
+                batch=cell.batch,
+                domain=cell.domain,
+                seen=cell.seen,
+                kind=cell.kind,
+                counts=Counts(cell.passed, cell.failed, cell.unscored),
+                day=cell.day,
+                channel=cell.channel,
+                tool=cell.tool,
             )
-            for row in session.execute(query)
+            for cell in connection.execute(query)
         ]
 
 
@@ -318,8 +279,8 @@ def item_figures(
     limit: int = 200,
 ) -> list[ItemFigures]:
     """Items by pass rate, worst first (ties: the more often judged first); items never judged are left out."""
-    winning = winning_verdicts()
-    passed, failed, unscored = outcome_sums(winning.c.outcome)
+    tally = ItemTallyRow
+    passed, failed, unscored = (func.sum(column) for column in (tally.passed, tally.failed, tally.unscored))
     item = (
         ItemRow.id,
         ScenarioRow.name,
@@ -333,17 +294,16 @@ def item_figures(
         ItemRow.weight,
     )
     chosen = (
-        (TrajectoryRow.origin, origin),
-        (TrajectoryRow.version, version),
-        (TrajectoryRow.batch, batch),
+        (tally.origin, origin),
+        (tally.version, version),
+        (tally.batch, batch),
         (ScenarioRow.domain, domain),
         (ItemRow.kind, kind),
     )
     query = (
         select(*item, passed, failed, unscored)
-        .select_from(winning)
-        .join(TrajectoryRow, TrajectoryRow.id == winning.c.trajectory_id)
-        .join(ItemRow, ItemRow.id == winning.c.item_id)
+        .select_from(tally)
+        .join(ItemRow, ItemRow.id == tally.item_id)
         .join(ScenarioRow, ScenarioRow.hash == ItemRow.scenario_hash)
         .where(*(column == value for column, value in chosen if value is not None))
         .group_by(*item)

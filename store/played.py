@@ -10,7 +10,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import aliased
 
 from store.database import Log, in_chunks
-from store.figures import winning_verdicts
+from store.standing import winning_verdicts
 from store.schema import ItemRow, RewardRow, ScenarioRow, StepRow, TrajectoryRow, VerdictRow
 from store.vocabulary import Origin, Outcome, Split
 

@@ -12,7 +12,7 @@ from store.database import AnyRow, Log
 from store.schema import ModelCallRow, RatingRow, ReviewSampleRow, VerdictRow
 from store.verdicts import verdicts_of
 from store.vocabulary import ModelRole, Outcome, SampleReason, VerdictSource
-from store.withdrawals import is_person_s, stands
+from store.standing import is_person_s, stands
 
 Turn = tuple[str, int]
 """(trajectory id, turn index)."""
