@@ -1,4 +1,4 @@
-"""What went wrong where an item failed: one pattern an item, decided by its kind, the turn's calls and the reason given.
+"""What went wrong where an item failed: one pattern an item, by its kind, the turn's calls and the reason given.
 
 Pure: reads a failed item and the dialogue's turns up to it. What the turn shows goes before what a judge wrote; a
 judge's words decide only where the turn does not (docs/overview.md has the rules as a table).
@@ -123,7 +123,7 @@ def _of_tool(failed: FailedItem, calls: Sequence[CallRecord]) -> FailurePattern:
     if "at most" in failed.reason:
         return FailurePattern.NEEDLESS_CALL
     # Arguments that a tool refuses are mostly wrong ones: the check says whether they were those asked for.
-    if any(map(succeeded, to_tool)) or " with " in failed.reason or "no JSON" in failed.reason:
+    if any(map(succeeded, to_tool)) or failed.reason.startswith("no call to") or "no JSON" in failed.reason:
         return FailurePattern.WRONG_ARGUMENT
     return FailurePattern.FAILED_CALL
 
@@ -190,9 +190,7 @@ def find_patterns(
     for pattern, failed in now.items():
         dialogues, dialogues_before = _dialogues(failed), _dialogues(then.get(pattern, ()))
         share_before = dialogues_before / seen_before if seen_before else None
-        figures.append(
-            PatternFigures(pattern, len(failed), dialogues, dialogues / seen, share_before, tuple(failed))
-        )
+        figures.append(PatternFigures(pattern, len(failed), dialogues, dialogues / seen, share_before, tuple(failed)))
     figures.sort(key=lambda one: (-one.items, one.pattern))
     return Patterns(version, before, seen, seen_before, tuple(figures))
 

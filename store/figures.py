@@ -7,9 +7,10 @@ Reads every table, writes none. Which verdict counts is said in store/standing.p
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, exists, func, select, text
 from sqlalchemy.orm import aliased
 
 from store.database import Log
@@ -35,6 +36,7 @@ from store.schema import (
     VersionStateRow,
     WithdrawalRow,
 )
+from store.schema.dialogues import ELIGIBLE
 from store.vocabulary import Origin, VersionState
 
 
@@ -187,6 +189,18 @@ def log_counts(log: Log) -> LogCounts:
     return LogCounts(trajectories, turns, steps, tool_calls, int(tokens), verdicts, forked)
 
 
+def is_empty(log: Log) -> bool:
+    """Whether nothing was ever played or said."""
+    with log.lookup() as connection:
+        return connection.execute(select(TrajectoryRow.id).limit(1)).first() is None
+
+
+def unseen_domains(log: Log) -> set[str]:
+    """Domains that no training scenario is of."""
+    with log.lookup() as connection:
+        return set(connection.scalars(select(ScenarioRow.domain).where(~ScenarioRow.seen).distinct()))
+
+
 def facets(log: Log) -> Facets:
     """The values that filters offer; batches in the order in which they were first played."""
     with log.reading() as session:
@@ -236,6 +250,76 @@ def verdict_cube(log: Log) -> list[VerdictCell]:
             )
             for cell in connection.execute(query)
         ]
+
+
+class Slice(StrEnum):
+    """What rates are shown by: columns of `rate_tally`."""
+
+    VERSION = "version"
+    DAY = "day"
+    DOMAIN = "domain"
+    TOOL = "tool"
+    KIND = "kind"
+    CHANNEL = "channel"
+    ORIGIN = "origin"
+
+
+def rates_by(
+    log: Log,
+    by: Slice,
+    *,
+    origin: str | None = None,
+    batch: str | None = None,
+    domain: str | None = None,
+    version: str | None = None,
+    since: str | None = None,
+) -> dict[str, Counts]:
+    """Verdicts that count by one thing, in sorted order; of an unknown version "unknown", of no tool "no tool".
+
+    `since` is a day, "2026-05-14": dialogues that began on it or later.
+    """
+    row = RateTallyRow
+    column = getattr(row, by.value)
+    query = (
+        select(column, func.sum(row.passed), func.sum(row.failed), func.sum(row.unscored))
+        .group_by(column)
+        .having(func.sum(row.passed + row.failed + row.unscored) > 0)
+        .order_by(column)
+    )
+    for wanted, value in ((row.origin, origin), (row.batch, batch), (row.domain, domain), (row.version, version)):
+        if value is not None:
+            query = query.where(wanted == value)
+    if since is not None:
+        query = query.where(row.day >= since)
+    unnamed = "no tool" if by is Slice.TOOL else "unknown"
+    with log.lookup() as connection:
+        return {name or unnamed: Counts(*map(int, counts)) for name, *counts in connection.execute(query)}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of the dialogues that can be judged are: those of a scenario that ended, not by a failure of ours."""
+
+    eligible: int
+    judged: int
+
+    @property
+    def share(self) -> float | None:
+        return self.judged / self.eligible if self.eligible else None
+
+
+def coverage_by_version(log: Log, *, origin: str) -> dict[str, Coverage]:
+    """By version, in sorted order. Judged: with a verdict."""
+    row = TrajectoryRow
+    judged = exists().where(VerdictRow.trajectory_id == row.id)
+    query = (
+        select(row.version, func.count(), func.sum(case((judged, 1), else_=0)))
+        .where(row.origin == origin, text(ELIGIBLE))
+        .group_by(row.version)
+        .order_by(row.version)
+    )
+    with log.lookup() as connection:
+        return {version or "unknown": Coverage(n, int(said)) for version, n, said in connection.execute(query)}
 
 
 def evaluation_rewards(log: Log) -> list[EvaluationReward]:

@@ -10,9 +10,9 @@ from sqlalchemy import exists, insert, select
 
 from store.database import AnyRow, Log, LogError, in_chunks
 from store.schema import ItemRow, RewardRow, TrajectoryRow, VerdictRow, now
-from store.vocabulary import Outcome, VerdictSource
 from store.standing import stands
 from store.tallies import kept_tallies
+from store.vocabulary import Outcome, VerdictSource
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,13 @@ def test_the_sums_follow_every_change_of_a_verdict(log: Log) -> None:
     start(log, "t3", scenario=scenario)
     first = verdict(log, "t1", "umbrella", Outcome.FAIL)
     person = {"source": VerdictSource.HUMAN, "judge": "ada"}
-    add_verdicts(log, [first, verdict(log, "t2", "umbrella", Outcome.UNSCORED), verdict(log, "t3", "umbrella", PLACES[0])])
+    add_verdicts(
+        log, [first, verdict(log, "t2", "umbrella", Outcome.UNSCORED), verdict(log, "t3", "umbrella", PLACES[0])]
+    )
     add_verdicts(log, [verdict(log, "t1", "umbrella", Outcome.PASS), replace(first, counts=False, draw=1)])
-    add_verdicts(log, [verdict(log, "t1", "umbrella", Outcome.FAIL, **person), verdict(log, "t1", "umbrella", PLACES[0])])
+    add_verdicts(
+        log, [verdict(log, "t1", "umbrella", Outcome.FAIL, **person), verdict(log, "t1", "umbrella", PLACES[0])]
+    )
     slow, kept = slow_and_kept(log)
     assert kept == slow
     assert sum(count for what, count in kept.items() if what[0] == "item") == 3

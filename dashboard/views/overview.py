@@ -1,58 +1,69 @@
-"""Overview: what is live, how the checklist pass rates and rewards moved by version, and which items fail most.
+"""Overview: what is live, what to look at, how the checklist pass rates moved, what goes wrong, what ran last night.
 
-Reads store.figures; every filter stands in the address.
+Reads store.figures and what reward/ makes of the log; `checkloop overview` prints the same. Every filter stands in the
+address. Each section is counted by itself, so that none waits for another.
 """
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 import streamlit as st
 
 from dashboard import charts
-from dashboard.boundary import counted, run_page
-from dashboard.estimates import BatchFigures, Comparison, compare_batches, default_pair, estimate_batches, rate_points
+from dashboard.boundary import counted, guard, run_page
+from dashboard.estimates import BatchFigures, compare_batches, default_pair, estimate_batches, rate_points
 from dashboard.forest import rate_rows, reward_rows
 from dashboard.format import ago, interval, moment, percent, plural
-from dashboard.links import ITEMS, TRAJECTORIES, address
+from dashboard.job_tables import job_rows
+from dashboard.links import ITEMS, JOBS, TRAJECTORIES, address
+from dashboard.overview_tables import alert_rows, coverage_note, pattern_rows, turns_behind
 from dashboard.text import escape, link, show, show_empty, soft, state_badge, table
+from reward.failure_patterns import FailurePattern, find_patterns
+from reward.rate_alerts import LOOK_BACK, find_alerts, last_two
 from store.database import Log
 from store.figures import (
     Counts,
-    LogCounts,
-    VerdictCell,
+    Slice,
     VersionFigures,
+    coverage_by_version,
     facets,
+    is_empty,
     item_figures,
     log_counts,
-    sum_counts,
-    verdict_cube,
+    rates_by,
+    unseen_domains,
     version_figures,
 )
+from store.job_log import newest_lines
+from store.schedules import list_schedules
 from store.settings import Settings
-from store.vocabulary import VersionState
+from store.trouble import jobs_since
+from store.vocabulary import Origin, VersionState
 
 ALL = "all"
+CHECKED_EVERY = timedelta(minutes=5)
+"""Alerts that come with time alone are looked for so often."""
+SHOWN_TOOLS = 12
 
 
 def show_overview(log: Log, settings: Settings) -> None:
-    counts = counted(log, log_counts)
     versions = version_figures(log)
-    if not counts.trajectories and not versions:
+    if not versions and is_empty(log):
         show_empty("The log is empty", "Play the demo once: it fills the log from start to end.", "make demo")
         return
     show_live(versions)
-    batches = counted(log, estimate_batches)
-    pair = default_pair(batches)
-    comparison = counted(log, compare_batches, before=pair[0], after=pair[1]) if pair else None
-    cells = counted(log, verdict_cube)
-    show_headline(comparison, batches, counts, cells)
-    if not cells:
+    guard("Alerts", lambda: show_alerts(log, settings))
+    guard("Last evaluation", lambda: show_headline(log))
+    rates = counted(log, rates_by, by=Slice.ORIGIN)
+    if not rates:
         show_empty("Nothing is judged yet", "Verdicts appear here as soon as a batch of dialogues is judged.")
-        return
-    show_rates(log, cells)
-    if batches:
-        show_batches(log, batches, pair)
-    show_worst_items(log)
+    else:
+        chosen = show_filters(log, rates)
+        guard("Checklist pass rate", lambda: show_rates(log, rates, chosen))
+        guard("What goes wrong", lambda: show_patterns(log, chosen["origin"]))
+        guard("Evaluations", lambda: show_batches(log))
+        guard("Items that fail most", lambda: show_worst_items(log))
+    guard("What ran last night", lambda: show_night(log))
 
 
 def show_live(versions: Sequence[VersionFigures]) -> None:
@@ -69,13 +80,22 @@ def show_live(versions: Sequence[VersionFigures]) -> None:
     )
 
 
-def show_headline(
-    comparison: Comparison | None,
-    batches: Sequence[BatchFigures],
-    counts: LogCounts,
-    cells: Sequence[VerdictCell],
-) -> None:
-    total = sum((cell.counts for cell in cells), start=Counts())
+def show_alerts(log: Log, settings: Settings) -> None:
+    seconds = CHECKED_EVERY.total_seconds()
+    at = datetime.fromtimestamp(datetime.now(UTC).timestamp() // seconds * seconds, UTC)
+    alerts = counted(log, find_alerts, at=at, missed_after_s=settings.worker.missed_after_s)
+    if alerts:
+        show(alert_rows(alerts))
+    else:
+        show(soft("✓ Nothing to look at: no rate fell, no judge, job or schedule failed in the last 24 hours."))
+
+
+def show_headline(log: Log) -> None:
+    batches = counted(log, estimate_batches)
+    counts = counted(log, log_counts)
+    total = sum(counted(log, rates_by, by=Slice.ORIGIN).values(), start=Counts())
+    pair = default_pair(batches)
+    comparison = counted(log, compare_batches, before=pair[0], after=pair[1]) if pair else None
     with st.grid(columns=4, min_column_width=210, gap="small", key="headline"):
         if comparison:
             difference = comparison.difference
@@ -130,45 +150,99 @@ def show_last_batch(batches: Sequence[BatchFigures]) -> None:
     st.metric("Fully passed dialogues", passed, of, delta_color="off", delta_arrow="off", border=True)
 
 
-def show_rates(log: Log, cells: Sequence[VerdictCell]) -> None:
+def show_filters(log: Log, rates: Mapping[str, Counts]) -> dict[str, str | None]:
     st.subheader("Checklist pass rate", anchor=False, help="PASS ÷ (PASS + FAIL), with 95 % Wilson intervals.")
     known = counted(log, facets)
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        origins = [ALL, *sorted({cell.origin for cell in cells})]
+        origins = [ALL, *rates]
         start = "evaluation" if "evaluation" in origins else ALL
         origin = st.segmented_control(
             "Origin", origins, default=start, required=True, key="o_origin", bind="query-params"
         )
-        present = {cell.batch for cell in cells}
-        batches = [ALL, *(batch for batch in known.batches if batch in present)]
-        batch = st.selectbox("Batch", batches, key="o_batch", bind="query-params", width=230)
-        domains = [ALL, *sorted({cell.domain for cell in cells})]
-        domain = st.selectbox("Domain", domains, key="o_domain", bind="query-params", width=190)
-    kept = [
-        cell
-        for cell in cells
-        if origin in (ALL, cell.origin) and batch in (ALL, cell.batch) and domain in (ALL, cell.domain)
-    ]
-    if not kept:
+        batch = st.selectbox("Batch", [ALL, *known.batches], key="o_batch", bind="query-params", width=230)
+        domain = st.selectbox("Domain", [ALL, *known.domains], key="o_domain", bind="query-params", width=190)
+        version = st.selectbox("Version", [ALL, *known.versions], key="o_version", bind="query-params", width=130)
+    chosen = {"origin": origin, "batch": batch, "domain": domain, "version": version}
+    return {name: None if value in (ALL, None) else str(value) for name, value in chosen.items()}
+
+
+def show_rates(log: Log, rates: Mapping[str, Counts], chosen: dict[str, str | None]) -> None:
+    kept = {by: counted(log, rates_by, by=by, **chosen) for by in Slice if by is not Slice.ORIGIN}
+    if not kept[Slice.VERSION]:
         show_empty("No verdicts match", "Widen the filters above.")
         return
-    any_origin = [cell for cell in cells if batch in (ALL, cell.batch) and domain in (ALL, cell.domain)]
+    any_origin = counted(log, rates_by, by=Slice.ORIGIN, **(chosen | {"origin": None}))
     left, right = st.columns([1, 1], gap="large")
     with left:
-        st.markdown("**By version**")
-        st.altair_chart(charts.rates_over_versions(rate_points(sum_counts(kept, "version"))))
+        over = st.segmented_control(
+            "Over", ["versions", "time"], default="versions", required=True, key="o_over", bind="query-params"
+        )
+        by = Slice.DAY if over == "time" else Slice.VERSION
+        st.altair_chart(charts.rates_over_versions(rate_points(kept[by])))
+        whole = sum(kept[Slice.VERSION].values(), start=Counts())
+        show(soft(f"{whole.judged:,} verdicts · {percent(1 - (whole.coverage or 0), 1)} UNSCORED"))
+        show_coverage(log, chosen["origin"] or ALL)
+        st.markdown("**By origin**")
+        show(rate_rows(rate_points(any_origin)))
+        st.markdown("**By channel**")
+        show(rate_rows(rate_points(kept[Slice.CHANNEL])))
     with right:
-        names = {cell.domain: cell.domain if cell.seen else f"{cell.domain} (unseen)" for cell in kept}
-        by_domain = {names[name]: counts for name, counts in sum_counts(kept, "domain").items()}
+        unseen = counted(log, unseen_domains)
+        by_domain = {name + (" (unseen)" if name in unseen else ""): n for name, n in kept[Slice.DOMAIN].items()}
         st.markdown("**By domain**")
         show(rate_rows(rate_points(by_domain)))
         st.markdown("**By kind of item**")
-        show(rate_rows(rate_points(sum_counts(kept, "kind"), worst_first=True)))
-        st.markdown("**By origin**")
-        show(rate_rows(rate_points(sum_counts(any_origin, "origin"))))
+        show(rate_rows(rate_points(kept[Slice.KIND], worst_first=True)))
+        st.markdown("**By tool, the worst first**")
+        show(rate_rows(rate_points(kept[Slice.TOOL], worst_first=True)[:SHOWN_TOOLS]))
 
 
-def show_batches(log: Log, batches: Sequence[BatchFigures], pair: tuple[str, str] | None) -> None:
+def show_coverage(log: Log, origin: str) -> None:
+    for one in (Origin(origin),) if origin != ALL else tuple(Origin):
+        by_version = counted(log, coverage_by_version, origin=one.value)
+        notes = [f"{version}: {coverage_note(found)}" for version, found in by_version.items()]
+        if notes:
+            show(soft(f"{one} · {' · '.join(notes[-3:])}"))
+
+
+def show_patterns(log: Log, origin: str | None) -> None:
+    st.subheader("What goes wrong", anchor="failure-patterns", help="Failed items by what the turn shows went wrong.")
+    rates = counted(log, rates_by, by=Slice.VERSION, origin=origin)
+    pair = last_two(rates)
+    version = pair[1] if pair else next(iter(reversed(rates)), None)
+    if version is None:
+        show(soft("No version has verdicts of this origin."))
+        return
+    found = counted(log, find_patterns, version=version, before=pair[0] if pair else None, origin=origin)
+    if not found.figures:
+        show(soft(f"Nothing failed in the newest {plural(found.dialogues, 'judged dialogue')} of {version}."))
+        return
+    before = f" and {found.dialogues_before:,} of {found.before}" if found.before else ""
+    show(soft(f"In the newest {plural(found.dialogues, 'judged dialogue')} of {version}{before}. An item has one."))
+    show(pattern_rows(found, {"o_origin": origin or ALL}))
+    wanted = st.query_params.get("pattern")
+    chosen = next((one for one in found.figures if one.pattern == wanted), None)
+    if chosen is not None:
+        show(turns_behind(FailurePattern(chosen.pattern), chosen.behind))
+
+
+def show_night(log: Log) -> None:
+    st.subheader("What ran last night", anchor=False, help="Jobs of the last 24 hours.")
+    now = datetime.now(UTC)
+    jobs = jobs_since(log, now - LOOK_BACK)
+    if not jobs:
+        show(soft("No job ran in the last 24 hours. A schedule makes the loop run by itself: page Jobs and schedules."))
+        return
+    names = {schedule.id: schedule.name for schedule in list_schedules(log)}
+    show(job_rows(jobs, newest_lines(log, [job.id for job in jobs]), names, now))
+    st.page_link(JOBS.target, label="All jobs", icon=":material/arrow_forward:")
+
+
+def show_batches(log: Log) -> None:
+    batches = counted(log, estimate_batches)
+    if not batches:
+        return
+    pair = default_pair(batches)
     st.subheader(
         "Evaluations",
         anchor=False,

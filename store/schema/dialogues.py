@@ -21,7 +21,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from store.schema.base import Base, BigKey, now
 
-_ELIGIBLE = "scenario_hash IS NOT NULL AND stop_reason IS NOT NULL AND stop_reason <> 'failed'"
+ELIGIBLE = "scenario_hash IS NOT NULL AND stop_reason IS NOT NULL AND stop_reason <> 'failed'"
 """Can be judged: queries that are to use the index say it in these words."""
 
 
@@ -104,8 +104,8 @@ class TrajectoryRow(Base):
             "origin",
             "version",
             "id",
-            sqlite_where=text(_ELIGIBLE),
-            postgresql_where=text(_ELIGIBLE),
+            sqlite_where=text(ELIGIBLE),
+            postgresql_where=text(ELIGIBLE),
         ),
     )
 

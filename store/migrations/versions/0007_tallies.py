@@ -76,7 +76,9 @@ def _name_tools() -> None:
     """The tool of every item that has a check, out of the scenarios' documents and the checklists' revisions."""
     connection = op.get_bind()
     scenario = sa.table("scenario", sa.column("hash"), sa.column("document", sa.JSON()))
-    checklist = sa.table("checklist", sa.column("scenario_hash"), sa.column("turn_index"), sa.column("items", sa.JSON()))
+    checklist = sa.table(
+        "checklist", sa.column("scenario_hash"), sa.column("turn_index"), sa.column("items", sa.JSON())
+    )
     item = sa.table("item", *map(sa.column, ("scenario_hash", "turn_index", "key", "tool")))
     named = sa.update(item).where(
         item.c.scenario_hash == sa.bindparam("of"),
