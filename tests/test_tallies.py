@@ -2,9 +2,13 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import select
 
+import store
 from store.database import Log
 from store.figures import verdict_cube
 from store.schema import ItemTallyRow
@@ -74,3 +78,22 @@ def test_the_sums_follow_every_change_of_a_verdict(log: Log) -> None:
     assert delete_trajectories(log, ["t1", "t2"]) == 2
     slow, kept = slow_and_kept(log)
     assert kept == slow and sum(kept.values()) == 2  # one verdict in each of the two tables
+
+
+def test_a_log_from_before_gets_the_same_sums(log: Log) -> None:
+    start(log, "t1", "t2", scenario=a_scenario(), version="v0001", batch="b")
+    said = [
+        verdict(log, name, key, PLACES[n])
+        for name in ("t1", "t2")
+        for n, key in enumerate(("asks-weather", "umbrella"))
+    ]
+    add_verdicts(log, [*said, verdict(log, "t2", "umbrella", Outcome.PASS)])
+    config = Config()
+    config.set_main_option("script_location", str(Path(store.__file__).parent / "migrations"))
+    with log.writing() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0006")
+        command.upgrade(config, "0007")
+    slow, kept = slow_and_kept(log)
+    assert kept == slow
+    assert {cell.tool for cell in verdict_cube(log)} == {"get_weather", ""}
