@@ -99,6 +99,7 @@ class TrajectoryRow(Base):
     ended_at: Mapped[datetime | None]
     __table_args__ = (
         Index("trajectory_by_version", "version", "created_at"),
+        Index("trajectory_by_origin", "origin", "created_at"),
         Index(
             "trajectory_eligible",
             "origin",

@@ -60,6 +60,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["item_id"], ["item.id"]),
         sa.PrimaryKeyConstraint("item_id", "version", "origin", "batch"),
     )
+    op.create_index("trajectory_by_origin", "trajectory", ["origin", "created_at"])
     where = sa.text(_ELIGIBLE)
     op.create_index(
         "trajectory_eligible",
@@ -118,6 +119,7 @@ def _count() -> None:
 
 def downgrade() -> None:
     op.drop_index("trajectory_eligible", "trajectory")
+    op.drop_index("trajectory_by_origin", "trajectory")
     op.drop_table("item_tally")
     op.drop_table("rate_tally")
     op.drop_column("item", "tool")
