@@ -81,11 +81,6 @@ class VerdictCell:
     seen: bool
     kind: str
     counts: Counts
-    day: str = ""
-    """On which the dialogues began, in UTC: "2026-05-14"."""
-    channel: str = ""
-    tool: str = ""
-    """Of the item's check; empty where that is no single tool."""
 
 
 @dataclass(frozen=True)
@@ -231,24 +226,15 @@ def facets(log: Log) -> Facets:
 
 
 def verdict_cube(log: Log) -> list[VerdictCell]:
-    """Every verdict that counts, by everything that the overview slices by; read from sums kept with the verdicts."""
+    """Every verdict that counts, by version, origin, batch, domain and kind; read from sums kept with the verdicts."""
     row = RateTallyRow
-    query = select(row.__table__).where(row.passed + row.failed + row.unscored > 0)
+    keys = (row.version, row.origin, row.batch, row.domain, row.seen, row.kind)
+    sums = (func.sum(row.passed), func.sum(row.failed), func.sum(row.unscored))
+    query = select(*keys, *sums).group_by(*keys).having(func.sum(row.passed + row.failed + row.unscored) > 0)
     with log.lookup() as connection:
         return [
-            VerdictCell(
-                version=cell.version or "unknown",
-                origin=cell.origin,
-                batch=cell.batch,
-                domain=cell.domain,
-                seen=cell.seen,
-                kind=cell.kind,
-                counts=Counts(cell.passed, cell.failed, cell.unscored),
-                day=cell.day,
-                channel=cell.channel,
-                tool=cell.tool,
-            )
-            for cell in connection.execute(query)
+            VerdictCell(version or "unknown", *rest, counts=Counts(int(passed), int(failed), int(unscored)))
+            for version, *rest, passed, failed, unscored in connection.execute(query.order_by(*keys))
         ]
 
 

@@ -10,8 +10,9 @@ from sqlalchemy import select
 
 import store
 from store.database import Log
-from store.figures import verdict_cube
-from store.schema import ItemTallyRow
+from store.figures import Slice, rates_by
+from store.scenarios import item_ids
+from store.schema import ItemTallyRow, RateTallyRow
 from store.tallies import standing_verdicts
 from store.trajectories import delete_trajectories, list_trajectories
 from store.verdicts import Verdict, add_verdicts, verdicts_of
@@ -34,17 +35,13 @@ def slow_and_kept(log: Log) -> tuple[Counter[tuple[str, ...]], Counter[tuple[str
         for row in connection.execute(select(ItemTallyRow.__table__)):
             for outcome, count in zip(PLACES, row[4:], strict=True):
                 kept["item", *map(str, row[:4]), outcome] += count
-    for cell in verdict_cube(log):
-        version = "" if cell.version == "unknown" else cell.version
-        what = (version, cell.origin, cell.batch, cell.day, cell.domain, cell.seen, cell.kind, cell.channel, cell.tool)
-        for outcome, count in zip(PLACES, (cell.counts.passed, cell.counts.failed, cell.counts.unscored), strict=True):
-            kept[*map(str, what), outcome] += count
+        for row in connection.execute(select(RateTallyRow.__table__)):
+            for outcome, count in zip(PLACES, row[9:], strict=True):
+                kept[*map(str, row[:9]), outcome] += count
     return +slow, +kept
 
 
 def verdict(log: Log, trajectory: str, key: str, outcome: Outcome, **changes: object) -> Verdict:
-    from store.scenarios import item_ids
-
     ids = item_ids(log, a_scenario().hash)
     turn, item = next((place[0], item) for place, item in ids.items() if place[1] == key)
     step = 0 if outcome is Outcome.PASS else None
@@ -96,4 +93,4 @@ def test_a_log_from_before_gets_the_same_sums(log: Log) -> None:
         command.upgrade(config, "0007")
     slow, kept = slow_and_kept(log)
     assert kept == slow
-    assert {cell.tool for cell in verdict_cube(log)} == {"get_weather", ""}
+    assert set(rates_by(log, Slice.TOOL)) == {"get_weather", "no tool"}
