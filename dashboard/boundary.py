@@ -6,7 +6,9 @@ to the server's log, not to the page.
 
 import logging
 import os
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -50,15 +52,16 @@ def connect(settings: Settings) -> Log:
     return _open(settings.url, identity)
 
 
-def counted(log: Log, function: Callable[..., T], **arguments: Any) -> T:
-    """`function(log, **arguments)`, counted again only when the log changed, beside the request.
+def counted(log: Log, function: Callable[..., T], anew_every: timedelta | None = None, **arguments: Any) -> T:
+    """`function(log, **arguments)`, counted again only when the log changed (or after a while), beside the request.
 
     Raises StillCounting where that takes longer than a page waits and there is no older figure. The result is shared:
     never change it.
     """
     name = f"{function.__module__}.{function.__qualname__}"
     key = (name, log.url, tuple(sorted(arguments.items())))
-    result: T = COUNTS.get(key, log_state(log), lambda: function(log, **arguments))
+    tick = time.time() // anew_every.total_seconds() if anew_every else None
+    result: T = COUNTS.get(key, (log_state(log), tick), lambda: function(log, **arguments))
     return result
 
 

@@ -20,7 +20,7 @@ from dashboard.overview_evaluations import show_batches, show_headline
 from dashboard.overview_tables import alert_rows, coverage_note, pattern_rows, turns_behind
 from dashboard.text import escape, link, show, show_empty, soft, state_badge, table
 from reward.failure_patterns import FailurePattern, find_patterns
-from reward.rate_alerts import LOOK_BACK, find_alerts, last_two
+from reward.rate_alerts import LOOK_BACK, Alert, find_alerts, last_two
 from store.database import Log
 from store.figures import (
     Counts,
@@ -81,13 +81,15 @@ def show_live(versions: Sequence[VersionFigures]) -> None:
 
 
 def show_alerts(log: Log, settings: Settings) -> None:
-    seconds = CHECKED_EVERY.total_seconds()
-    at = datetime.fromtimestamp(datetime.now(UTC).timestamp() // seconds * seconds, UTC)
-    alerts = counted(log, find_alerts, at=at, missed_after_s=settings.worker.missed_after_s)
+    alerts = counted(log, alerts_now, CHECKED_EVERY, missed_after_s=settings.worker.missed_after_s)
     if alerts:
         show(alert_rows(alerts))
     else:
         show(soft("✓ Nothing to look at: no rate fell, no judge, job or schedule failed in the last 24 hours."))
+
+
+def alerts_now(log: Log, *, missed_after_s: float) -> list[Alert]:
+    return find_alerts(log, datetime.now(UTC), missed_after_s=missed_after_s)
 
 
 def show_filters(log: Log, rates: Mapping[str, Counts]) -> dict[str, str | None]:
@@ -142,7 +144,7 @@ def show_coverage(log: Log, origin: str) -> None:
         by_version = counted(log, coverage_by_version, origin=one.value)
         notes = [f"{version}: {coverage_note(found)}" for version, found in by_version.items()]
         if notes:
-            show(soft(f"{one} · {' · '.join(notes[-3:])}"))
+            show(soft(f"All of {one} · {' · '.join(notes[-3:])}"))
 
 
 def show_patterns(log: Log, origin: str | None) -> None:
