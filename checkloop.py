@@ -16,6 +16,7 @@ from agent.policy_commands import app as policy_commands
 from reward.annotate_commands import annotate
 from reward.commands import judge_app
 from reward.compare_commands import compare
+from reward.overview_commands import overview
 from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
 from store.commands import app as log_commands
@@ -42,6 +43,7 @@ app.add_typer(policy_commands, name="policy")
 app.add_typer(log_commands, name="log")
 app.command(name="reward")(reward)
 app.command()(compare)
+app.command()(overview)
 judge_app.add_typer(people_commands)
 app.add_typer(judge_app, name="judge")
 app.command()(annotate)

@@ -6,13 +6,16 @@ to the server's log, not to the page.
 
 import logging
 import os
+import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import streamlit as st
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from dashboard.counting import COUNTS, StillCounting, one_request
 from dashboard.text import escape, show, show_empty, soft, state_badge
 from store.database import Log, LogError, open_log
 from store.figures import log_state
@@ -49,22 +52,26 @@ def connect(settings: Settings) -> Log:
     return _open(settings.url, identity)
 
 
-@st.cache_resource(show_spinner=False, max_entries=256)
-def _counted(_log: Log, _function: Callable[..., Any], name: str, url: str, state: tuple[Any, ...], args: Any) -> Any:
-    return _function(_log, **dict(args))
+def counted(log: Log, function: Callable[..., T], anew_every: timedelta | None = None, **arguments: Any) -> T:
+    """`function(log, **arguments)`, counted again only when the log changed (or after a while), beside the request.
 
-
-def counted(log: Log, function: Callable[..., T], **arguments: Any) -> T:
-    """`function(log, **arguments)`, counted again only when the log changed. The result is shared: never change it."""
+    Raises StillCounting where that takes longer than a page waits and there is no older figure. The result is shared:
+    never change it.
+    """
     name = f"{function.__module__}.{function.__qualname__}"
-    result: T = _counted(log, function, name, log.url, log_state(log), tuple(sorted(arguments.items())))
+    key = (name, log.url, tuple(sorted(arguments.items())))
+    tick = time.time() // anew_every.total_seconds() if anew_every else None
+    result: T = COUNTS.get(key, (log_state(log), tick), lambda: function(log, **arguments))
     return result
 
 
 def run_page(title: str, body: Callable[[Log, Settings], None]) -> None:
     """Runs a page's body under its title; what it raises becomes a message, never a stack trace."""
     st.title(title, anchor=False)
-    guard(title, lambda: _with_log(body))
+    with one_request() as oldest:
+        guard(title, lambda: _with_log(body))
+        if (made_at := oldest()) is not None:
+            show(soft(f"Counted at {made_at:%H:%M:%S} UTC; the log has changed since and is being counted again."))
 
 
 def _with_log(body: Callable[[Log, Settings], None]) -> None:
@@ -75,7 +82,10 @@ def _with_log(body: Callable[[Log, Settings], None]) -> None:
 def guard(title: str, body: Callable[[], None]) -> None:
     """Runs `body`; an error becomes a message in its place. Also the edge of every fragment."""
     try:
-        body()
+        with one_request():
+            body()
+    except StillCounting as counting:
+        _show_counting(title, counting)
     except SettingsError as error:
         _say("The settings are not valid", str(error), "Correct checkloop.toml or the environment, then reload.")
     except NoLogYetError as error:
@@ -90,6 +100,18 @@ def guard(title: str, body: Callable[[], None]) -> None:
         logger.exception("page %s failed", title)
         detail = f"{type(error).__name__}: {error}"
         _say("This could not be shown", detail, "The dashboard's log has the whole error; other pages still work.")
+
+
+def _show_counting(title: str, counting: StillCounting) -> None:
+    """Says so, and runs the page again as soon as there is something to show."""
+    show(soft(f"{title}: being counted for the first time, which takes a while on a large log …"))
+
+    @st.fragment(run_every=1.0)
+    def wait() -> None:
+        if counting.done():
+            st.rerun()
+
+    wait()
 
 
 def show_sidebar() -> None:

@@ -21,8 +21,8 @@ from sqlalchemy.orm import aliased
 from store.database import AnyRow, Log, LogError
 from store.objections import items_called_bad
 from store.schema import ItemRow, ReviewSampleRow, StepRow, TrajectoryRow, VerdictRow
+from store.standing import is_person_s, stands
 from store.vocabulary import Outcome, SampleReason, VerdictSource
-from store.withdrawals import is_person_s, stands
 
 _LLM_KIND = "llm"
 """Kind of an item without a check."""

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from store.database import Log
-from store.figures import Counts, as_utc, outcome_sums, winning_verdicts
+from store.figures import Counts, as_utc
 from store.schema import (
     ItemRow,
     RewardRow,
@@ -24,6 +24,7 @@ from store.schema import (
     TurnRow,
     VerdictRow,
 )
+from store.standing import outcome_sums, winning_verdicts
 
 RUNNING = "running"
 """Stands for "has not ended" where a stop reason is asked for."""

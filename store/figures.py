@@ -1,24 +1,26 @@
 """What the dashboard and the demo's table count: read-only aggregates over the log, few queries each.
 
-Reads every table, writes none. A verdict counts once for each (trajectory, turn, item): a person's newest verdict if
-there is one, otherwise the newest (invariant 2). Rates leave UNSCORED verdicts out and give their number beside
-(invariant 3).
+Reads every table, writes none. Which verdict counts is said in store/standing.py; sums of them are kept with them
+(store/tallies.py). Rates leave UNSCORED verdicts out and give their number beside (invariant 3).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Subquery, case, func, select
+from sqlalchemy import case, exists, func, select, text
 from sqlalchemy.orm import aliased
 
 from store.database import Log
 from store.schema import (
     GateRow,
     ItemRow,
+    ItemTallyRow,
     MetricRow,
     ModelCallRow,
+    RateTallyRow,
     ReviewSampleRow,
     RewardRow,
     RunRow,
@@ -34,8 +36,8 @@ from store.schema import (
     VersionStateRow,
     WithdrawalRow,
 )
-from store.vocabulary import Origin, Outcome, VerdictSource, VersionState
-from store.withdrawals import stands
+from store.schema.dialogues import ELIGIBLE
+from store.vocabulary import Origin, VersionState
 
 
 @dataclass(frozen=True)
@@ -157,38 +159,6 @@ def as_utc(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def winning_verdicts(*conditions: ColumnElement[bool]) -> Subquery:
-    """Subquery of the verdicts that count: one row for each (trajectory, turn, item)."""
-    by_person = case((VerdictRow.source == VerdictSource.HUMAN.value, 1), else_=0)
-    ranked = (
-        select(
-            VerdictRow.id,
-            VerdictRow.trajectory_id,
-            VerdictRow.item_id,
-            VerdictRow.outcome,
-            func.row_number()
-            .over(
-                partition_by=(VerdictRow.trajectory_id, VerdictRow.turn_index, VerdictRow.item_id),
-                order_by=(by_person.desc(), VerdictRow.id.desc()),
-            )
-            .label("place"),
-        )
-        .where(VerdictRow.counts, stands(), *conditions)
-        .subquery()
-    )
-    return (
-        select(ranked.c.id, ranked.c.trajectory_id, ranked.c.item_id, ranked.c.outcome)
-        .where(ranked.c.place == 1)
-        .subquery("winning")
-    )
-
-
-def outcome_sums(outcome: ColumnElement[str]) -> tuple[ColumnElement[int], ...]:
-    """Columns passed, failed, unscored for a grouped query."""
-    order = (Outcome.PASS, Outcome.FAIL, Outcome.UNSCORED)
-    return tuple(func.sum(case((outcome == o.value, 1), else_=0)) for o in order)
-
-
 def log_state(log: Log) -> tuple[Any, ...]:
     """A cheap fingerprint that changes whenever judged figures can have changed; the key of cached aggregates."""
     judging = (VerdictRow.id, WithdrawalRow.id, RewardRow.id, ItemRow.id, ReviewSampleRow.id, ModelCallRow.id)
@@ -212,6 +182,18 @@ def log_counts(log: Log) -> LogCounts:
         forked = session.scalar(select(func.count()).select_from(StepRow).where(StepRow.forked)) or 0
     trajectories, turns, steps, tool_calls = sizes
     return LogCounts(trajectories, turns, steps, tool_calls, int(tokens), verdicts, forked)
+
+
+def is_empty(log: Log) -> bool:
+    """Whether nothing was ever played or said."""
+    with log.lookup() as connection:
+        return connection.execute(select(TrajectoryRow.id).limit(1)).first() is None
+
+
+def unseen_domains(log: Log) -> set[str]:
+    """Domains that no training scenario is of."""
+    with log.lookup() as connection:
+        return set(connection.scalars(select(ScenarioRow.domain).where(~ScenarioRow.seen).distinct()))
 
 
 def facets(log: Log) -> Facets:
@@ -244,37 +226,86 @@ def facets(log: Log) -> Facets:
 
 
 def verdict_cube(log: Log) -> list[VerdictCell]:
-    """Every winning verdict, counted by version, origin, batch, domain and item kind in one query."""
-    winning = winning_verdicts()
-    keys = (
-        TrajectoryRow.version,
-        TrajectoryRow.origin,
-        TrajectoryRow.batch,
-        ScenarioRow.domain,
-        ScenarioRow.seen,
-        ItemRow.kind,
-    )
-    query = (
-        select(*keys, *outcome_sums(winning.c.outcome))
-        .select_from(winning)
-        .join(TrajectoryRow, TrajectoryRow.id == winning.c.trajectory_id)
-        .join(ItemRow, ItemRow.id == winning.c.item_id)
-        .join(ScenarioRow, ScenarioRow.hash == ItemRow.scenario_hash)
-        .group_by(*keys)
-    )
-    with log.reading() as session:
+    """Every verdict that counts, by version, origin, batch, domain and kind; read from sums kept with the verdicts."""
+    row = RateTallyRow
+    keys = (row.version, row.origin, row.batch, row.domain, row.seen, row.kind)
+    sums = (func.sum(row.passed), func.sum(row.failed), func.sum(row.unscored))
+    query = select(*keys, *sums).group_by(*keys).having(func.sum(row.passed + row.failed + row.unscored) > 0)
+    with log.lookup() as connection:
         return [
-            VerdictCell(
-                version=row[0] or "unknown",
-                origin=row[1],
-                batch=row[2] or "",
-                domain=row[3],
-                seen=row[4],
-                kind=row[5],
-                counts=Counts(*map(int, row[6:])),
-            )
-            for row in session.execute(query)
+            VerdictCell(version or "unknown", *rest, counts=Counts(int(passed), int(failed), int(unscored)))
+            for version, *rest, passed, failed, unscored in connection.execute(query.order_by(*keys))
         ]
+
+
+class Slice(StrEnum):
+    """What rates are shown by: columns of `rate_tally`."""
+
+    VERSION = "version"
+    DAY = "day"
+    DOMAIN = "domain"
+    TOOL = "tool"
+    KIND = "kind"
+    CHANNEL = "channel"
+    ORIGIN = "origin"
+
+
+def rates_by(
+    log: Log,
+    by: Slice,
+    *,
+    origin: str | None = None,
+    batch: str | None = None,
+    domain: str | None = None,
+    version: str | None = None,
+    since: str | None = None,
+) -> dict[str, Counts]:
+    """Verdicts that count by one thing, in sorted order; of an unknown version "unknown", of no tool "no tool".
+
+    `since` is a day, "2026-05-14": dialogues that began on it or later.
+    """
+    row = RateTallyRow
+    column = getattr(row, by.value)
+    query = (
+        select(column, func.sum(row.passed), func.sum(row.failed), func.sum(row.unscored))
+        .group_by(column)
+        .having(func.sum(row.passed + row.failed + row.unscored) > 0)
+        .order_by(column)
+    )
+    for wanted, value in ((row.origin, origin), (row.batch, batch), (row.domain, domain), (row.version, version)):
+        if value is not None:
+            query = query.where(wanted == value)
+    if since is not None:
+        query = query.where(row.day >= since)
+    unnamed = "no tool" if by is Slice.TOOL else "unknown"
+    with log.lookup() as connection:
+        return {name or unnamed: Counts(*map(int, counts)) for name, *counts in connection.execute(query)}
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of the dialogues that can be judged are: those of a scenario that ended, not by a failure of ours."""
+
+    eligible: int
+    judged: int
+
+    @property
+    def share(self) -> float | None:
+        return self.judged / self.eligible if self.eligible else None
+
+
+def coverage_by_version(log: Log, *, origin: str) -> dict[str, Coverage]:
+    """By version, in sorted order. Judged: with a verdict."""
+    row = TrajectoryRow
+    judged = exists().where(VerdictRow.trajectory_id == row.id)
+    query = (
+        select(row.version, func.count(), func.sum(case((judged, 1), else_=0)))
+        .where(row.origin == origin, text(ELIGIBLE))
+        .group_by(row.version)
+        .order_by(row.version)
+    )
+    with log.lookup() as connection:
+        return {version or "unknown": Coverage(n, int(said)) for version, n, said in connection.execute(query)}
 
 
 def evaluation_rewards(log: Log) -> list[EvaluationReward]:
@@ -318,8 +349,8 @@ def item_figures(
     limit: int = 200,
 ) -> list[ItemFigures]:
     """Items by pass rate, worst first (ties: the more often judged first); items never judged are left out."""
-    winning = winning_verdicts()
-    passed, failed, unscored = outcome_sums(winning.c.outcome)
+    tally = ItemTallyRow
+    passed, failed, unscored = (func.sum(column) for column in (tally.passed, tally.failed, tally.unscored))
     item = (
         ItemRow.id,
         ScenarioRow.name,
@@ -333,17 +364,16 @@ def item_figures(
         ItemRow.weight,
     )
     chosen = (
-        (TrajectoryRow.origin, origin),
-        (TrajectoryRow.version, version),
-        (TrajectoryRow.batch, batch),
+        (tally.origin, origin),
+        (tally.version, version),
+        (tally.batch, batch),
         (ScenarioRow.domain, domain),
         (ItemRow.kind, kind),
     )
     query = (
         select(*item, passed, failed, unscored)
-        .select_from(winning)
-        .join(TrajectoryRow, TrajectoryRow.id == winning.c.trajectory_id)
-        .join(ItemRow, ItemRow.id == winning.c.item_id)
+        .select_from(tally)
+        .join(ItemRow, ItemRow.id == tally.item_id)
         .join(ScenarioRow, ScenarioRow.hash == ItemRow.scenario_hash)
         .where(*(column == value for column, value in chosen if value is not None))
         .group_by(*item)

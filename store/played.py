@@ -10,8 +10,8 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import aliased
 
 from store.database import Log, in_chunks
-from store.figures import winning_verdicts
 from store.schema import ItemRow, RewardRow, ScenarioRow, StepRow, TrajectoryRow, VerdictRow
+from store.standing import winning_verdicts
 from store.vocabulary import Origin, Outcome, Split
 
 

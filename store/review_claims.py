@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from store.database import Log
 from store.review_queues import Turn
 from store.schema import ReviewClaimRow, ReviewPlaceRow, VerdictRow
-from store.withdrawals import is_person_s, stands
+from store.standing import is_person_s, stands
 
 CLAIM_S = 180.0
 """A claim that nobody renews is free again after this many seconds. An open page renews it every minute."""

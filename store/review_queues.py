@@ -21,8 +21,8 @@ from sqlalchemy.orm import aliased
 from store.database import Log
 from store.objections import items_called_bad
 from store.schema import RatingRow, ReviewClaimRow, ReviewSampleRow, TrajectoryRow, TurnRow, VerdictRow
+from store.standing import is_person_s, stands
 from store.vocabulary import Outcome, SampleReason, VerdictSource
-from store.withdrawals import is_person_s, stands
 
 Turn = tuple[str, int]
 """(trajectory id, turn index)."""

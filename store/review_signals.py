@@ -10,9 +10,9 @@ from sqlalchemy.orm import aliased
 
 from store.database import AnyRow, Log
 from store.schema import ModelCallRow, RatingRow, ReviewSampleRow, VerdictRow
+from store.standing import is_person_s, stands
 from store.verdicts import verdicts_of
 from store.vocabulary import ModelRole, Outcome, SampleReason, VerdictSource
-from store.withdrawals import is_person_s, stands
 
 Turn = tuple[str, int]
 """(trajectory id, turn index)."""

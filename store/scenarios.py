@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import collate, select
 
 from store.database import Log, LogError, in_chunks, insert_new
-from store.records import Item, Scenario
+from store.records import Called, CallOrder, Item, NotCalled, ResponseReceived, Scenario
 from store.schema import ItemRow, ScenarioRow
 from store.vocabulary import Split
 
@@ -196,7 +196,21 @@ def item_row(digest: str, turn_index: int, item: Item) -> dict[str, Any]:
         "key": item.id,
         "kind": item.check.kind if item.check else "llm",
         "focus_on": item.focus_on.value,
+        "tool": _tool_of(item),
         "question": item.question,
         "strict": item.required_for_next_turn,
         "weight": item.weight,
     }
+
+
+def _tool_of(item: Item) -> str | None:
+    """Whose call or answer the item's check is about; None where that is no single tool."""
+    check = item.check
+    tool = None
+    if isinstance(check, Called | ResponseReceived):
+        tool = check.tool
+    elif isinstance(check, CallOrder):
+        tool = check.then
+    elif isinstance(check, NotCalled) and len(check.tools) == 1:
+        tool = check.tools[0]
+    return tool and tool[:128]

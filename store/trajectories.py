@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, exists, insert, select, update
 from store.database import AnyRow, Log, LogError, in_chunks, insert_new
 from store.schema import Base, GroupRow, ScenarioRow, TrajectoryRow, now
 from store.steps import StepToRecord, ToolAnswer, record_step, record_tool_answers
+from store.tallies import kept_tallies
 from store.turns import get_turns, turns_of
 from store.vocabulary import Origin, StopReason
 
@@ -246,10 +247,11 @@ def delete_trajectories(log: Log, trajectory_ids: Iterable[str]) -> int:
 
 def delete_with_all_that_hangs_on(connection: Connection, trajectory_ids: Sequence[str]) -> None:
     """Removes trajectories and every row that names them, in the caller's transaction."""
-    for table in reversed(Base.metadata.sorted_tables):
-        if "trajectory_id" in table.c:
-            connection.execute(delete(table).where(table.c.trajectory_id.in_(trajectory_ids)))
-    connection.execute(delete(TrajectoryRow.__table__).where(TrajectoryRow.id.in_(trajectory_ids)))
+    with kept_tallies(connection, trajectory_ids):
+        for table in reversed(Base.metadata.sorted_tables):
+            if "trajectory_id" in table.c:
+                connection.execute(delete(table).where(table.c.trajectory_id.in_(trajectory_ids)))
+        connection.execute(delete(TrajectoryRow.__table__).where(TrajectoryRow.id.in_(trajectory_ids)))
 
 
 _SUMMARIES = select(

@@ -10,8 +10,9 @@ from sqlalchemy import exists, insert, select
 
 from store.database import AnyRow, Log, LogError, in_chunks
 from store.schema import ItemRow, RewardRow, TrajectoryRow, VerdictRow, now
+from store.standing import stands
+from store.tallies import kept_tallies
 from store.vocabulary import Outcome, VerdictSource
-from store.withdrawals import stands
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def add_verdicts(log: Log, verdicts: Iterable[Verdict]) -> None:
         rows.append(row)
     if not rows:
         return
-    with log.writing() as connection:
+    with log.writing() as connection, kept_tallies(connection, [row["trajectory_id"] for row in rows]):
         connection.execute(insert(VerdictRow.__table__), rows)
 
 

@@ -7,10 +7,12 @@ stood before it (another person's word, else a judge's) counts again.
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, exists, insert, literal_column, select
+from sqlalchemy import exists, insert, select
 
 from store.database import Log, LogError
 from store.schema import ItemObjectionRow, ItemRow, RestorationRow, VerdictRow, WithdrawalRow
+from store.standing import is_person_s, stands
+from store.tallies import kept_tallies
 from store.vocabulary import VerdictSource
 
 
@@ -27,16 +29,6 @@ class SaidLast:
     created_at: datetime
 
 
-def is_person_s(row: type[VerdictRow] = VerdictRow) -> ColumnElement[bool]:
-    """A person said it; in the words of the indexes of what people said."""
-    return row.source == literal_column(f"'{VerdictSource.HUMAN.value}'")
-
-
-def stands(row: type[VerdictRow] = VerdictRow) -> ColumnElement[bool]:
-    """Nobody took this verdict back."""
-    return row.id.not_in(select(WithdrawalRow.verdict_id))
-
-
 def withdraw_verdict(log: Log, verdict_id: int, *, person: str, reason: str) -> None:
     """Raises LogError for a verdict that is not a person's, is not there, or was taken back before."""
     with log.writing() as connection:
@@ -49,7 +41,8 @@ def withdraw_verdict(log: Log, verdict_id: int, *, person: str, reason: str) -> 
         if not row.stands:
             raise LogError(f"verdict {verdict_id} was taken back before")
         values = {"trajectory_id": row.trajectory_id, "verdict_id": verdict_id, "person": person, "reason": reason}
-        connection.execute(insert(WithdrawalRow.__table__), [values])
+        with kept_tallies(connection, [row.trajectory_id]):
+            connection.execute(insert(WithdrawalRow.__table__), [values])
 
 
 def said_last(log: Log, person: str) -> SaidLast | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 
+from dashboard import counting
 from dashboard.links import OVERVIEW, PageSpec
 from store.database import Log
 from store.scenarios import add_scenarios, item_ids
@@ -25,6 +26,8 @@ APP = Path(__file__).parent.parent / "dashboard" / "app.py"
 HOSTILE = (
     '<script>alert("x")</script><img src=x onerror=alert(1)> ![p](http://evil.test/p.png) [l](http://evil.test) # h'
 )
+
+counting.PATIENCE_S = 60.0  # tests look at the figures of now, however busy the machine is
 
 
 def open_page(page: PageSpec, **query: str) -> AppTest:

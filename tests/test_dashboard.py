@@ -8,9 +8,12 @@ import pytest
 
 from dashboard.links import CHAT, ITEMS, OVERVIEW, PAGES, TRAINING, TRAJECTORIES, PageSpec
 from dashboard.text import LONGEST, escape, link, tidy_json
+from reward.failure_patterns import find_patterns
+from reward.overview_commands import overview
 from store.browsing import TrajectoryFilter, neighbours
 from store.database import Log
 from store.figures import Counts, verdict_cube
+from store.model_calls import ModelCall, add_model_calls
 from store.objections import retire_item
 from store.ratings import rate_turn
 from store.runs import add_metrics, finish_run, start_run
@@ -23,7 +26,7 @@ from store.trajectories import (
 )
 from store.turns import get_turns
 from store.verdicts import Vote, add_verdicts, rewards_of, verdicts_of
-from store.vocabulary import Origin, Outcome, RunKind
+from store.vocabulary import ModelRole, Origin, Outcome, RunKind
 from tests.pages import HOSTILE, hostile_trajectory, html, ids, open_page, shown
 from tests.scripted_gateway import free_port
 
@@ -100,6 +103,26 @@ def test_the_overview_filters_by_what_the_address_says(sample: Log) -> None:
     )
     assert f"of {rollouts.judged:,}" in html(app)
     assert "banking" not in html(app).split("By kind")[0].split("Items that fail")[0].split("demo/before")[0]
+
+
+def test_the_overview_says_what_goes_wrong_and_leads_to_the_turns(sample: Log) -> None:
+    found = find_patterns(sample, version="v0003", before="v0001", origin="evaluation")
+    worst = found.figures[0]
+    page = html(open_page(OVERVIEW, o_origin="evaluation"))
+    assert f"pattern={worst.pattern.replace(' ', '+')}" in page and worst.behind[0].trajectory_id not in page
+    behind = html(open_page(OVERVIEW, o_origin="evaluation", pattern=worst.pattern))
+    newest = worst.behind[0]
+    assert f"trajectory={newest.trajectory_id}#turn-{newest.turn_index + 1}" in behind
+
+
+def test_the_overview_and_its_command_raise_what_to_look_at(sample: Log, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Nothing to look at" in html(open_page(OVERVIEW))
+    add_model_calls(sample, [ModelCall(ModelRole.JUDGE, HOSTILE, None, 0, 0, 0, None, 1.0, error="it said 500")])
+    page = html(open_page(OVERVIEW))
+    assert "judge errors" in page and "it said 500" in page and escape(HOSTILE) in page and HOSTILE not in page
+    overview(origin=Origin.EVALUATION, domain=None, version=None, limit=300, config=None)
+    said = capsys.readouterr().out
+    assert "live: v0003" in said and "ALERT judge errors" in said and "eligible dialogues judged" in said
 
 
 def test_the_list_shows_every_trajectory_of_the_filter(sample: Log) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from dashboard.boundary import counted, run_page
+from dashboard.boundary import counted, guard, run_page
 from dashboard.format import plural
 from dashboard.judge_tables import agreement_rows, cost_rows, disagreement_rows, drift_rows, flip_rows, judge_name
 from dashboard.links import JUDGES
@@ -59,9 +59,9 @@ def show_judges(log: Log, settings: Settings) -> None:
         hint = "Code checks have decided all there is. Name an LLM judge in checkloop.toml, or play the demo first."
         show_empty("No judge has spoken yet", hint, "make demo")
         return
-    show_agreement(log)
-    show_two(log, list(judges))
-    show_stability(log)
+    guard("Agreement", lambda: show_agreement(log))
+    guard("Two judges", lambda: show_two(log, list(judges)))
+    guard("Flips and drift", lambda: show_stability(log))
     st.subheader("Cost", anchor=False, help="Every call to a judge, annotator, simulator or user that the log holds.")
     if totals:
         show(cost_rows(totals))
@@ -109,22 +109,23 @@ def show_two(log: Log, judges: Sequence[JudgeId]) -> None:
         show(soft("Choose two different judges."))
         return
     chosen = {"first": judges[names.index(first)], "second": judges[names.index(second)]}
-    pairs = counted(log, pairs_of_judges, **chosen)
-    if not pairs:
+    agreement, differing, some = counted(log, compare_two, **chosen)
+    if agreement is None:
         show(soft("They have no turn in common."))
         return
-    show(agreement_rows({(second,): counted(log, agreement_of_two, **chosen)}, (f"held against {first}",)))
-    differing = [pair for pair in pairs if {pair.reference, pair.judged} == {Outcome.PASS, Outcome.FAIL}]
+    show(agreement_rows({(second,): agreement}, (f"held against {first}",)))
     if differing:
-        some = differing[-SHOWN:][::-1]
-        show(soft(f"They differ on {plural(len(differing), 'item')}; the newest {len(some)}:"))
+        show(soft(f"They differ on {plural(differing, 'item')}; the newest {len(some)}:"))
         questions = {number: words.question for number, words in words_of(log, (p.item_id for p in some)).items()}
         show(disagreement_rows(some, questions, first, second))
 
 
-def agreement_of_two(log: Log, *, first: JudgeId, second: JudgeId) -> Agreement:
-    """The second judge held against the first."""
-    return measure_agreement(pairs_of_judges(log, first, second), SEED)
+def compare_two(log: Log, *, first: JudgeId, second: JudgeId) -> tuple[Agreement | None, int, list[Pair]]:
+    """The second judge held against the first: agreement (None: no turn in common), on how many items they differ, and
+    the newest of those. The pairs themselves are not kept: on a large log there are hundreds of thousands."""
+    pairs = pairs_of_judges(log, first, second)
+    differing = [pair for pair in pairs if {pair.reference, pair.judged} == {Outcome.PASS, Outcome.FAIL}]
+    return measure_agreement(pairs, SEED) if pairs else None, len(differing), differing[-SHOWN:][::-1]
 
 
 def show_stability(log: Log) -> None:

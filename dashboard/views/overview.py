@@ -1,58 +1,69 @@
-"""Overview: what is live, how the checklist pass rates and rewards moved by version, and which items fail most.
+"""Overview: what is live, what to look at, how the checklist pass rates moved, what goes wrong, what ran last night.
 
-Reads store.figures; every filter stands in the address.
+Reads store.figures and what reward/ makes of the log; `checkloop overview` prints the same. Every filter stands in the
+address. Each section is counted by itself, so that none waits for another.
 """
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 import streamlit as st
 
 from dashboard import charts
-from dashboard.boundary import counted, run_page
-from dashboard.estimates import BatchFigures, Comparison, compare_batches, default_pair, estimate_batches, rate_points
-from dashboard.forest import rate_rows, reward_rows
-from dashboard.format import ago, interval, moment, percent, plural
-from dashboard.links import ITEMS, TRAJECTORIES, address
+from dashboard.boundary import counted, guard, run_page
+from dashboard.estimates import rate_points
+from dashboard.forest import rate_rows
+from dashboard.format import ago, moment, percent, plural
+from dashboard.job_tables import job_rows
+from dashboard.links import ITEMS, JOBS, TRAJECTORIES, address
+from dashboard.overview_evaluations import show_batches, show_headline
+from dashboard.overview_tables import alert_rows, coverage_note, pattern_rows, turns_behind
 from dashboard.text import escape, link, show, show_empty, soft, state_badge, table
+from reward.failure_patterns import FailurePattern, find_patterns
+from reward.rate_alerts import LOOK_BACK, Alert, find_alerts, last_two
 from store.database import Log
 from store.figures import (
     Counts,
-    LogCounts,
-    VerdictCell,
+    Slice,
     VersionFigures,
+    coverage_by_version,
     facets,
+    is_empty,
     item_figures,
-    log_counts,
-    sum_counts,
-    verdict_cube,
+    rates_by,
+    unseen_domains,
     version_figures,
 )
+from store.job_log import newest_lines
+from store.schedules import list_schedules
 from store.settings import Settings
-from store.vocabulary import VersionState
+from store.trouble import jobs_since
+from store.vocabulary import Origin, VersionState
 
 ALL = "all"
+CHECKED_EVERY = timedelta(minutes=5)
+"""Alerts that come with time alone are looked for so often."""
+SHOWN_TOOLS = 12
 
 
 def show_overview(log: Log, settings: Settings) -> None:
-    counts = counted(log, log_counts)
     versions = version_figures(log)
-    if not counts.trajectories and not versions:
+    if not versions and is_empty(log):
         show_empty("The log is empty", "Play the demo once: it fills the log from start to end.", "make demo")
         return
     show_live(versions)
-    batches = counted(log, estimate_batches)
-    pair = default_pair(batches)
-    comparison = counted(log, compare_batches, before=pair[0], after=pair[1]) if pair else None
-    cells = counted(log, verdict_cube)
-    show_headline(comparison, batches, counts, cells)
-    if not cells:
+    guard("Alerts", lambda: show_alerts(log, settings))
+    guard("Last evaluation", lambda: show_headline(log))
+    rates = counted(log, rates_by, by=Slice.ORIGIN)
+    if not rates:
         show_empty("Nothing is judged yet", "Verdicts appear here as soon as a batch of dialogues is judged.")
-        return
-    show_rates(log, cells)
-    if batches:
-        show_batches(log, batches, pair)
-    show_worst_items(log)
+    else:
+        chosen = show_filters(log, rates)
+        guard("Checklist pass rate", lambda: show_rates(log, rates, chosen))
+        guard("What goes wrong", lambda: show_patterns(log, chosen["origin"]))
+        guard("Evaluations", lambda: show_batches(log))
+        guard("Items that fail most", lambda: show_worst_items(log))
+    guard("What ran last night", lambda: show_night(log))
 
 
 def show_live(versions: Sequence[VersionFigures]) -> None:
@@ -69,148 +80,104 @@ def show_live(versions: Sequence[VersionFigures]) -> None:
     )
 
 
-def show_headline(
-    comparison: Comparison | None,
-    batches: Sequence[BatchFigures],
-    counts: LogCounts,
-    cells: Sequence[VerdictCell],
-) -> None:
-    total = sum((cell.counts for cell in cells), start=Counts())
-    with st.grid(columns=4, min_column_width=210, gap="small", key="headline"):
-        if comparison:
-            difference = comparison.difference
-            st.metric(
-                "Held-out checklist reward",
-                f"{comparison.after_mean:.3f}",
-                f"{100 * difference.mean_difference:+.1f} points since {comparison.before_version}",
-                help=(
-                    f"Mean trajectory reward (equation 4) of {comparison.after_batch}, over the {comparison.pairs} "
-                    f"scenarios that were also judged in {comparison.before_batch}. 95 % bootstrap interval of the "
-                    f"paired difference: {100 * difference.low:+.1f} to {100 * difference.high:+.1f} points."
-                ),
-                border=True,
-            )
-            st.metric(
-                "Fully passed dialogues",
-                percent(comparison.passed_after),
-                f"{100 * (comparison.passed_after - comparison.passed_before):+.1f} points",
-                help="Share of these dialogues in which every item of every turn passed.",
-                border=True,
-            )
-        else:
-            show_last_batch(batches)
-        st.metric(
-            "Verdicts",
-            f"{total.total:,}",
-            f"{percent(total.coverage, 1)} judged" if total.total else None,
-            delta_color="off",
-            delta_arrow="off",
-            help="Every verdict that counts; the rest is UNSCORED: nobody could decide it.",
-            border=True,
-        )
-        st.metric(
-            "Dialogues",
-            f"{counts.trajectories:,}",
-            f"{plural(counts.turns, 'turn')} · {percent(counts.forked / max(counts.steps, 1), 1)} forks",
-            delta_color="off",
-            delta_arrow="off",
-            help="Forks: the share of steps before which a client rewrote history, so that they start a branch.",
-            border=True,
-        )
+def show_alerts(log: Log, settings: Settings) -> None:
+    alerts = counted(log, alerts_now, CHECKED_EVERY, missed_after_s=settings.worker.missed_after_s)
+    if alerts:
+        show(alert_rows(alerts))
+    else:
+        show(soft("✓ Nothing to look at: no rate fell, no judge, job or schedule failed in the last 24 hours."))
 
 
-def show_last_batch(batches: Sequence[BatchFigures]) -> None:
-    """The same two figures where there is nothing to compare with yet."""
-    judged = [batch for batch in batches if batch.judged]
-    last = judged[-1] if judged else None
-    reward = f"{last.reward.mean:.3f}" if last and last.reward else "–"
-    of = f"{last.batch}, {plural(last.judged, 'dialogue')}" if last else "no evaluation is judged yet"
-    st.metric("Held-out checklist reward", reward, of, delta_color="off", delta_arrow="off", border=True)
-    passed = percent(last.passed.mean) if last and last.passed else "–"
-    st.metric("Fully passed dialogues", passed, of, delta_color="off", delta_arrow="off", border=True)
+def alerts_now(log: Log, *, missed_after_s: float) -> list[Alert]:
+    return find_alerts(log, datetime.now(UTC), missed_after_s=missed_after_s)
 
 
-def show_rates(log: Log, cells: Sequence[VerdictCell]) -> None:
+def show_filters(log: Log, rates: Mapping[str, Counts]) -> dict[str, str | None]:
     st.subheader("Checklist pass rate", anchor=False, help="PASS ÷ (PASS + FAIL), with 95 % Wilson intervals.")
     known = counted(log, facets)
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        origins = [ALL, *sorted({cell.origin for cell in cells})]
+        origins = [ALL, *rates]
         start = "evaluation" if "evaluation" in origins else ALL
         origin = st.segmented_control(
             "Origin", origins, default=start, required=True, key="o_origin", bind="query-params"
         )
-        present = {cell.batch for cell in cells}
-        batches = [ALL, *(batch for batch in known.batches if batch in present)]
-        batch = st.selectbox("Batch", batches, key="o_batch", bind="query-params", width=230)
-        domains = [ALL, *sorted({cell.domain for cell in cells})]
-        domain = st.selectbox("Domain", domains, key="o_domain", bind="query-params", width=190)
-    kept = [
-        cell
-        for cell in cells
-        if origin in (ALL, cell.origin) and batch in (ALL, cell.batch) and domain in (ALL, cell.domain)
-    ]
-    if not kept:
+        batch = st.selectbox("Batch", [ALL, *known.batches], key="o_batch", bind="query-params", width=230)
+        domain = st.selectbox("Domain", [ALL, *known.domains], key="o_domain", bind="query-params", width=190)
+        version = st.selectbox("Version", [ALL, *known.versions], key="o_version", bind="query-params", width=130)
+    chosen = {"origin": origin, "batch": batch, "domain": domain, "version": version}
+    return {name: None if value in (ALL, None) else str(value) for name, value in chosen.items()}
+
+
+def show_rates(log: Log, rates: Mapping[str, Counts], chosen: dict[str, str | None]) -> None:
+    kept = {by: counted(log, rates_by, by=by, **chosen) for by in Slice if by is not Slice.ORIGIN}
+    if not kept[Slice.VERSION]:
         show_empty("No verdicts match", "Widen the filters above.")
         return
-    any_origin = [cell for cell in cells if batch in (ALL, cell.batch) and domain in (ALL, cell.domain)]
+    any_origin = counted(log, rates_by, by=Slice.ORIGIN, **(chosen | {"origin": None}))
     left, right = st.columns([1, 1], gap="large")
     with left:
-        st.markdown("**By version**")
-        st.altair_chart(charts.rates_over_versions(rate_points(sum_counts(kept, "version"))))
+        over = st.segmented_control(
+            "Over", ["versions", "time"], default="versions", required=True, key="o_over", bind="query-params"
+        )
+        by = Slice.DAY if over == "time" else Slice.VERSION
+        st.altair_chart(charts.rates_over_versions(rate_points(kept[by])))
+        whole = sum(kept[Slice.VERSION].values(), start=Counts())
+        show(soft(f"{whole.judged:,} verdicts · {percent(1 - (whole.coverage or 0), 1)} UNSCORED"))
+        show_coverage(log, chosen["origin"] or ALL)
+        st.markdown("**By origin**")
+        show(rate_rows(rate_points(any_origin)))
+        st.markdown("**By channel**")
+        show(rate_rows(rate_points(kept[Slice.CHANNEL])))
     with right:
-        names = {cell.domain: cell.domain if cell.seen else f"{cell.domain} (unseen)" for cell in kept}
-        by_domain = {names[name]: counts for name, counts in sum_counts(kept, "domain").items()}
+        unseen = counted(log, unseen_domains)
+        by_domain = {name + (" (unseen)" if name in unseen else ""): n for name, n in kept[Slice.DOMAIN].items()}
         st.markdown("**By domain**")
         show(rate_rows(rate_points(by_domain)))
         st.markdown("**By kind of item**")
-        show(rate_rows(rate_points(sum_counts(kept, "kind"), worst_first=True)))
-        st.markdown("**By origin**")
-        show(rate_rows(rate_points(sum_counts(any_origin, "origin"))))
+        show(rate_rows(rate_points(kept[Slice.KIND], worst_first=True)))
+        st.markdown("**By tool, the worst first**")
+        show(rate_rows(rate_points(kept[Slice.TOOL], worst_first=True)[:SHOWN_TOOLS]))
 
 
-def show_batches(log: Log, batches: Sequence[BatchFigures], pair: tuple[str, str] | None) -> None:
-    st.subheader(
-        "Evaluations",
-        anchor=False,
-        help="Mean checklist reward (equation 4) and share of fully passed dialogues, 95 % bootstrap intervals. "
-        "Dialogues that could not be judged are excluded, never counted as zero.",
-    )
-    rows = [
-        (
-            link(batch.batch, address(TRAJECTORIES, batch=batch.batch)),
-            escape(batch.version),
-            str(batch.dialogues),
-            interval(batch.reward),
-            interval(batch.passed, as_percent=True),
-            percent(batch.judged / batch.dialogues),
-        )
-        for batch in batches
-    ]
-    columns = ("batch", "version", "dialogues", "mean reward", "fully passed", "judged")
-    left, right = st.columns([5, 4], gap="large")
-    with left:
-        show(table(columns, rows, numeric=(2, 3, 4, 5)))
-    with right:
-        show_comparison(log, batches, pair)
+def show_coverage(log: Log, origin: str) -> None:
+    for one in (Origin(origin),) if origin != ALL else tuple(Origin):
+        by_version = counted(log, coverage_by_version, origin=one.value)
+        notes = [f"{version}: {coverage_note(found)}" for version, found in by_version.items()]
+        if notes:
+            show(soft(f"All of {one} · {' · '.join(notes[-3:])}"))
 
 
-def show_comparison(log: Log, batches: Sequence[BatchFigures], pair: tuple[str, str] | None) -> None:
-    names = [batch.batch for batch in batches if batch.judged]
-    if pair is None:
-        show(soft("Two judged batches over the same scenarios are compared here."))
+def show_patterns(log: Log, origin: str | None) -> None:
+    st.subheader("What goes wrong", anchor="failure-patterns", help="Failed items by what the turn shows went wrong.")
+    rates = counted(log, rates_by, by=Slice.VERSION, origin=origin)
+    pair = last_two(rates)
+    version = pair[1] if pair else next(iter(reversed(rates)), None)
+    if version is None:
+        show(soft("No version has verdicts of this origin."))
         return
-    with st.container(horizontal=True):
-        before = st.selectbox("Compare", names, names.index(pair[0]), key="before", bind="query-params", width=170)
-        after = st.selectbox("with", names, names.index(pair[1]), key="after", bind="query-params", width=170)
-    comparison = counted(log, compare_batches, before=before, after=after)
-    if comparison is None:
-        show(soft("These two batches share no judged scenario."))
+    found = counted(log, find_patterns, version=version, before=pair[0] if pair else None, origin=origin)
+    if not found.figures:
+        show(soft(f"Nothing failed in the newest {plural(found.dialogues, 'judged dialogue')} of {version}."))
         return
-    difference = comparison.difference
-    low, high = 100 * difference.low, 100 * difference.high
-    text = f"{100 * difference.mean_difference:+.1f} points [{low:+.1f}, {high:+.1f}] over {comparison.pairs} scenarios"
-    show(f"<b>{escape(text)}</b> {soft('paired, 95 % bootstrap')}")
-    show(reward_rows(comparison.by_domain, before))
+    before = f" and {found.dialogues_before:,} of {found.before}" if found.before else ""
+    show(soft(f"In the newest {plural(found.dialogues, 'judged dialogue')} of {version}{before}. An item has one."))
+    show(pattern_rows(found, {"o_origin": origin or ALL}))
+    wanted = st.query_params.get("pattern")
+    chosen = next((one for one in found.figures if one.pattern == wanted), None)
+    if chosen is not None:
+        show(turns_behind(FailurePattern(chosen.pattern), chosen.behind))
+
+
+def show_night(log: Log) -> None:
+    st.subheader("What ran last night", anchor=False, help="Jobs of the last 24 hours.")
+    now = datetime.now(UTC)
+    jobs = jobs_since(log, now - LOOK_BACK)
+    if not jobs:
+        show(soft("No job ran in the last 24 hours. A schedule makes the loop run by itself: page Jobs and schedules."))
+        return
+    names = {schedule.id: schedule.name for schedule in list_schedules(log)}
+    show(job_rows(jobs, newest_lines(log, [job.id for job in jobs]), names, now))
+    st.page_link(JOBS.target, label="All jobs", icon=":material/arrow_forward:")
 
 
 def show_worst_items(log: Log) -> None:

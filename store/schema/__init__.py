@@ -23,6 +23,7 @@ from store.schema.judging import (
     VerdictRow,
 )
 from store.schema.reviewing import RestorationRow, ReviewClaimRow, ReviewPlaceRow, WithdrawalRow
+from store.schema.tallies import ItemTallyRow, RateTallyRow
 from store.schema.training import (
     GateRow,
     LoopRow,
@@ -51,11 +52,13 @@ __all__ = [
     "IncidentRow",
     "ItemObjectionRow",
     "ItemRow",
+    "ItemTallyRow",
     "JobLogRow",
     "JobRow",
     "LoopRow",
     "MetricRow",
     "ModelCallRow",
+    "RateTallyRow",
     "RatingRow",
     "RestorationRow",
     "ReviewClaimRow",

@@ -15,10 +15,14 @@ from sqlalchemy import (
     String,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.schema.base import Base, BigKey, now
+
+ELIGIBLE = "scenario_hash IS NOT NULL AND stop_reason IS NOT NULL AND stop_reason <> 'failed'"
+"""Can be judged: queries that are to use the index say it in these words."""
 
 
 class ScenarioRow(Base):
@@ -45,6 +49,8 @@ class ItemRow(Base):
     kind: Mapped[str] = mapped_column(String(32))
     """The check's kind, or "llm" for an item without a check."""
     focus_on: Mapped[str] = mapped_column(String(32))
+    tool: Mapped[str | None] = mapped_column(String(128))
+    """Whose call or answer its check is about; NULL where that is no single tool."""
     question: Mapped[str]
     strict: Mapped[bool]
     weight: Mapped[float]
@@ -91,7 +97,18 @@ class TrajectoryRow(Base):
     """What a chat of ours runs with (`store.chats.ChatSetup`); NULL for everything else."""
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
     ended_at: Mapped[datetime | None]
-    __table_args__ = (Index("trajectory_by_version", "version", "created_at"),)
+    __table_args__ = (
+        Index("trajectory_by_version", "version", "created_at"),
+        Index("trajectory_by_origin", "origin", "created_at"),
+        Index(
+            "trajectory_eligible",
+            "origin",
+            "version",
+            "id",
+            sqlite_where=text(ELIGIBLE),
+            postgresql_where=text(ELIGIBLE),
+        ),
+    )
 
 
 class TurnRow(Base):

@@ -1,0 +1,123 @@
+"""Counts what pages show, once for each state of the log, beside the requests.
+
+A page waits a moment for a count; on a log of any usual size it is there by then. Where it is not, the page shows the
+last one with the time it was made, or says that it is being counted, and goes on. At most two counts run at a time, and
+one that takes long is not begun again at once: on a log that is written to all the time a page costs a bounded share of
+a core, however many people look.
+"""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+PATIENCE_S = 0.2
+"""How long one request waits for counts, all of them together."""
+LONGEST_LIST = 256
+"""Counts kept; the one not asked for the longest goes first."""
+REST = 4.0
+"""A count is made again no sooner than after so many times what the last one took."""
+
+
+class StillCounting(Exception):
+    """There is no figure yet; `done` says when there is."""
+
+    def __init__(self, done: Callable[[], bool]) -> None:
+        super().__init__("being counted")
+        self.done = done
+
+
+@dataclass
+class _Entry:
+    state: Hashable = None
+    value: Any = None
+    made_at: datetime | None = None
+    """None: never."""
+    took_s: float = 0.0
+    finished: float = 0.0
+    running: Future[None] | None = None
+
+
+@dataclass
+class _Request:
+    """What one script run has waited for and shown."""
+
+    deadline: float
+    oldest: datetime | None = None
+
+
+_request: ContextVar[_Request | None] = ContextVar("request", default=None)
+
+
+@contextmanager
+def one_request() -> Iterator[Callable[[], datetime | None]]:
+    """Within it all counts share one patience. Gives a function: when the oldest figure shown was made, None: now."""
+    before = _request.get()
+    request = before or _Request(time.monotonic() + PATIENCE_S)
+    token = _request.set(request)
+    try:
+        yield lambda: None if before else request.oldest
+    finally:
+        _request.reset(token)
+
+
+@dataclass
+class Counts:
+    """The counts of one server process. Threads share it."""
+
+    _entries: OrderedDict[Hashable, _Entry] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "counting"))
+
+    def get(self, key: Hashable, state: Hashable, count: Callable[[], Any]) -> Any:
+        """What `count` gave for this state of the log, or for an older one. Raises what it raised, or StillCounting."""
+        with self._lock:
+            entry = self._entries.setdefault(key, _Entry())
+            self._entries.move_to_end(key)
+            while len(self._entries) > LONGEST_LIST:
+                self._entries.popitem(last=False)
+            if entry.made_at is not None and entry.state == state:
+                return entry.value
+            rests = time.monotonic() - entry.finished < REST * entry.took_s
+            if entry.running is None and not (entry.made_at and rests and entry.took_s > PATIENCE_S):
+                entry.running = self._pool.submit(self._count, entry, state, count)
+            running = entry.running
+        if running is not None:
+            request = _request.get()
+            left = PATIENCE_S if request is None else max(0.0, request.deadline - time.monotonic())
+            try:
+                running.result(left)
+            except TimeoutError:
+                if not running.done():
+                    if entry.made_at is None:
+                        raise StillCounting(running.done) from None
+                else:
+                    raise
+        return self._shown(entry, state)
+
+    def _shown(self, entry: _Entry, state: Hashable) -> Any:
+        request = _request.get()
+        if entry.state != state and request is not None and entry.made_at is not None:
+            request.oldest = min(request.oldest or entry.made_at, entry.made_at)
+        return entry.value
+
+    def _count(self, entry: _Entry, state: Hashable, count: Callable[[], Any]) -> None:
+        began, at = time.monotonic(), datetime.now(UTC)
+        try:
+            value = count()
+            with self._lock:
+                entry.state, entry.value, entry.made_at = state, value, at
+        finally:
+            with self._lock:
+                entry.finished = time.monotonic()
+                entry.took_s = entry.finished - began
+                entry.running = None
+
+
+COUNTS = Counts()

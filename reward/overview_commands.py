@@ -1,0 +1,84 @@
+"""`checkloop overview`: the figures of the dashboard's first page, in the terminal."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from store.configured import ConfigOption
+from store.vocabulary import Origin
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from reward.failure_patterns import Patterns
+    from store.figures import Counts, Slice
+
+
+def overview(
+    origin: Annotated[Origin, typer.Option(help="What was played: evaluation, rollout, chat.")] = Origin.EVALUATION,
+    domain: Annotated[str | None, typer.Option(help="Only rates of this domain.")] = None,
+    version: Annotated[str | None, typer.Option(help="Only rates of this version.")] = None,
+    limit: Annotated[int, typer.Option(help="Dialogues that failure patterns are looked for in.", min=1)] = 300,
+    config: ConfigOption = None,
+) -> None:
+    """Live version, alerts, pass rates with intervals, what goes wrong, what ran in the last 24 hours."""
+    from rich.console import Console
+
+    from reward.failure_patterns import find_patterns
+    from reward.rate_alerts import LOOK_BACK, find_alerts, last_two
+    from store.database import open_log
+    from store.figures import Slice, coverage_by_version, rates_by
+    from store.settings import load_settings
+    from store.trouble import jobs_since
+    from store.versions import live_version
+
+    settings = load_settings(config)
+    log, now, console = open_log(settings.url), datetime.now(UTC), Console()
+    live = live_version(log)
+    typer.echo(f"live: {live.name}" if live else "no version is live yet")
+    for alert in find_alerts(log, now, missed_after_s=settings.worker.missed_after_s):
+        typer.echo(f"ALERT {alert.kind}: {alert.where}: {alert.detail}")
+    by_version = rates_by(log, Slice.VERSION, origin=origin, domain=domain, version=version)
+    if not by_version:
+        typer.echo(f"nothing of origin {origin} is judged yet")
+    for by in (Slice.VERSION, Slice.DOMAIN, Slice.KIND, Slice.CHANNEL, Slice.TOOL) if by_version else ():
+        console.print(_rates(by, rates_by(log, by, origin=origin, domain=domain, version=version)))
+    for name, found in coverage_by_version(log, origin=origin).items():
+        typer.echo(f"{name}: {found.judged} of {found.eligible} eligible dialogues judged")
+    if (pair := last_two(by_version)) is not None:
+        console.print(_patterns(find_patterns(log, version=pair[1], before=pair[0], origin=origin, limit=limit)))
+    for job in jobs_since(log, now - LOOK_BACK):
+        typer.echo(f"job {job.id} {job.kind} {job.status} {job.pipeline}")
+
+
+def _rates(by: "Slice", rates: "dict[str, Counts]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from reward.intervals import wilson
+
+    table = Table(by.value, "pass rate", "95 % interval", "judged", "UNSCORED")
+    for name, counts in rates.items():
+        share = wilson(counts.passed, counts.judged)
+        known = counts.judged > 0
+        table.add_row(
+            Text(name),
+            f"{100 * share.mean:.1f} %" if known else "–",
+            f"{100 * share.low:.1f} to {100 * share.high:.1f}" if known else "–",
+            f"{counts.judged:,}",
+            f"{100 * counts.unscored / counts.total:.1f} %",
+        )
+    return table
+
+
+def _patterns(found: "Patterns") -> "Table":
+    from rich.table import Table
+
+    table = Table("what went wrong", "items", f"dialogues of {found.version}", f"of {found.before}", "the newest one")
+    for one in found.figures:
+        newest = one.behind[0]
+        before = "–" if one.share_before is None else f"{100 * one.share_before:.1f} %"
+        turn = f"{newest.trajectory_id} turn {newest.turn_index + 1}"
+        table.add_row(one.pattern, str(one.items), f"{100 * one.share:.1f} %", before, turn)
+    return table

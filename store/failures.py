@@ -1,0 +1,63 @@
+"""Items that failed lately, with what is needed to say what went wrong. Reads only; the naming is in
+reward/failure_patterns.py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import exists, select
+
+from store.database import Log, in_chunks
+from store.schema import ItemRow, TrajectoryRow, VerdictRow
+from store.standing import winning_verdicts
+from store.vocabulary import FocusOn, Outcome
+
+
+@dataclass(frozen=True)
+class FailedItem:
+    """A FAIL that counts."""
+
+    trajectory_id: str
+    turn_index: int
+    kind: str
+    """The check's kind, or "llm" for an item without a check."""
+    channel: FocusOn
+    tool: str | None
+    question: str
+    reason: str
+    """Of whoever says so."""
+
+
+def newest_judged(log: Log, version: str, *, origin: str | None = None, limit: int) -> list[str]:
+    """Ids of the newest dialogues of a version that have a verdict, newest first."""
+    row = TrajectoryRow
+    query = select(row.id).where(row.version == version, exists().where(VerdictRow.trajectory_id == row.id))
+    if origin is not None:
+        query = query.where(row.origin == origin)
+    with log.lookup() as connection:
+        return list(connection.scalars(query.order_by(row.created_at.desc(), row.id.desc()).limit(limit)))
+
+
+def failures_in(log: Log, trajectory_ids: Sequence[str]) -> list[FailedItem]:
+    """Every item of these dialogues that failed, in the order of the ids and of the turns."""
+    found: list[FailedItem] = []
+    with log.lookup() as connection:
+        for chunk in in_chunks(trajectory_ids):
+            winning = winning_verdicts(VerdictRow.trajectory_id.in_(chunk))
+            query = (
+                select(
+                    VerdictRow.trajectory_id,
+                    VerdictRow.turn_index,
+                    ItemRow.kind,
+                    ItemRow.focus_on,
+                    ItemRow.tool,
+                    ItemRow.question,
+                    VerdictRow.reason,
+                )
+                .join(winning, winning.c.id == VerdictRow.id)
+                .join(ItemRow, ItemRow.id == VerdictRow.item_id)
+                .where(winning.c.outcome == Outcome.FAIL.value)
+            )
+            for name, turn, kind, channel, *rest in connection.execute(query):
+                found.append(FailedItem(name, turn, kind, FocusOn(channel), *rest))
+    place = {name: n for n, name in enumerate(trajectory_ids)}
+    return sorted(found, key=lambda one: (place[one.trajectory_id], one.turn_index, one.question))

@@ -1,0 +1,75 @@
+"""Counts beside the request: a page waits a moment, then shows the figure from before; nothing is counted twice."""
+
+import threading
+
+import pytest
+
+from dashboard import counting
+from dashboard.counting import Counts, StillCounting, one_request
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "PATIENCE_S", 0.05)
+
+
+class SlowCount:
+    """Gives 1, 2, 3 …, each when it is let go."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Semaphore(0)
+        self.begun = 0
+
+    def __call__(self) -> int:
+        self.begun += 1
+        assert self.gate.acquire(timeout=10)
+        return self.begun
+
+
+def finished(counts: Counts, state: int, count: SlowCount) -> int:
+    """What is counted for this state in the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "PATIENCE_S", 10.0)
+        value: int = counts.get("key", state, count)
+    return value
+
+
+def test_the_first_count_of_a_large_log_is_waited_for_elsewhere() -> None:
+    counts, count = Counts(), SlowCount()
+    with pytest.raises(StillCounting) as waiting:
+        counts.get("key", 1, count)
+    with pytest.raises(StillCounting):
+        counts.get("key", 1, count)
+    assert count.begun == 1 and not waiting.value.done()
+    count.gate.release()
+    assert finished(counts, 1, count) == 1
+    assert waiting.value.done()
+    assert counts.get("key", 1, count) == 1 and count.begun == 1
+
+
+def test_a_log_that_changed_shows_the_figure_from_before_with_its_time() -> None:
+    counts, count = Counts(), SlowCount()
+    count.gate.release()
+    assert finished(counts, 1, count) == 1
+    with one_request() as oldest:
+        assert counts.get("key", 2, count) == 1
+        assert oldest() is not None
+    count.gate.release()
+    assert finished(counts, 2, count) == 2
+    with one_request() as oldest:
+        assert counts.get("key", 2, count) == 2
+        assert oldest() is None
+
+
+def test_what_goes_wrong_is_said_and_tried_again() -> None:
+    counts = Counts()
+
+    def fails() -> int:
+        raise ValueError("the database is gone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "PATIENCE_S", 10.0)
+        for _ in range(2):
+            with pytest.raises(ValueError, match="the database is gone"):
+                counts.get("key", 1, fails)
+        assert counts.get("key", 1, lambda: 3) == 3
