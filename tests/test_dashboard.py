@@ -8,7 +8,7 @@ import pytest
 
 from dashboard.links import CHAT, ITEMS, OVERVIEW, PAGES, TRAINING, TRAJECTORIES, PageSpec
 from dashboard.text import LONGEST, escape, link, tidy_json
-from store.browsing import TrajectoryFilter, neighbours
+from store.browsing import neighbours
 from store.database import Log
 from store.figures import Counts, verdict_cube
 from store.objections import retire_item
@@ -21,6 +21,7 @@ from store.trajectories import (
     end_trajectory,
     get_trajectory,
 )
+from store.trajectory_filters import TrajectoryFilter
 from store.turns import get_turns
 from store.verdicts import Vote, add_verdicts, rewards_of, verdicts_of
 from store.vocabulary import Origin, Outcome, RunKind

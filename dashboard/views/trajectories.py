@@ -4,6 +4,7 @@ Reads store.browsing and the records of one trajectory; every filter and the ope
 """
 
 from collections import Counter
+from dataclasses import replace
 
 import streamlit as st
 
@@ -13,11 +14,17 @@ from dashboard.dialogue import checklist_html, turn_html
 from dashboard.format import moment, percent, plural
 from dashboard.links import TRAJECTORIES
 from dashboard.text import badge, chip, escape, show, show_empty, soft
-from dashboard.trajectory_table import PAGE_SIZE, chosen_filter, describe_filter, listing_frame, show_filters
+from dashboard.trajectory_table import (
+    PAGE_SIZE,
+    chosen_filter,
+    chosen_order,
+    describe_filter,
+    listing_frame,
+    show_filters,
+)
 from reward.scoring import items_of
 from store.browsing import (
     StepFigures,
-    TrajectoryFilter,
     any_trajectory,
     count_trajectories,
     neighbours,
@@ -32,6 +39,7 @@ from store.ratings import ratings_of
 from store.scenarios import get_scenario
 from store.settings import Settings
 from store.trajectories import TrajectorySummary, get_trajectory
+from store.trajectory_filters import SEARCHED, TrajectoryFilter
 from store.turns import get_turns
 from store.verdicts import Reward, Verdict, rewards_of, verdicts_of, winning
 from store.vocabulary import Outcome
@@ -56,7 +64,10 @@ def show_trajectories(log: Log, settings: Settings) -> None:
 
 
 def show_list(log: Log, wanted: TrajectoryFilter) -> None:
-    total = count_trajectories(log, wanted)
+    order = chosen_order()
+    total = count_trajectories(log, wanted, order)
+    if wanted.text and count_trajectories(log, replace(wanted, text=None)) > SEARCHED:
+        show(soft(f"Looked only at the newest {SEARCHED:,} dialogues of these filters; “To” goes further back."))
     if note := describe_filter(wanted):
         left, right = st.columns([6, 1], vertical_alignment="center")
         with left:
@@ -67,9 +78,9 @@ def show_list(log: Log, wanted: TrajectoryFilter) -> None:
         return
     pages = (total - 1) // PAGE_SIZE + 1
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(f"{total:,} found, newest first. Click a row to open it.")
+        st.caption(f"{total:,} found, {order} first. Click a row to open it.")
         number = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
-    rows = page_of_trajectories(log, wanted, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE)
+    rows = page_of_trajectories(log, wanted, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE, order=order)
     opened = st.session_state.get("opened-count", 0)
     picked = st.dataframe(
         **listing_frame(rows),
@@ -99,14 +110,24 @@ def clear_item_filter() -> None:
 
 
 def show_trajectory(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> None:
-    newer, older = neighbours(log, wanted, trajectory_id)
+    newer, older = neighbours(log, wanted, trajectory_id, chosen_order())
     with st.container(horizontal=True, vertical_alignment="center", key="walk"):
         st.button("List", icon=":material/arrow_back:", on_click=open_trajectory, args=(None,), shortcut="Escape")
         st.button(
-            "Previous", on_click=open_trajectory, args=(newer,), disabled=newer is None, shortcut="Left", help="newer"
+            "Previous",
+            on_click=open_trajectory,
+            args=(newer,),
+            disabled=newer is None,
+            shortcut="Left",
+            help="above in the list",
         )
         st.button(
-            "Next", on_click=open_trajectory, args=(older,), disabled=older is None, shortcut="Right", help="older"
+            "Next",
+            on_click=open_trajectory,
+            args=(older,),
+            disabled=older is None,
+            shortcut="Right",
+            help="below in the list",
         )
     if not any_trajectory(log, trajectory_id):
         show_empty("There is no such trajectory", f"The log holds none with the id {trajectory_id}.")
