@@ -20,6 +20,7 @@ from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
 from store.commands import app as log_commands
 from store.configured import ConfigOption, open_configured
+from store.export_commands import export
 from store.vocabulary import ChatTools
 from train.data_commands import data
 from train.distil_commands import distil
@@ -45,6 +46,7 @@ app.command()(compare)
 judge_app.add_typer(people_commands)
 app.add_typer(judge_app, name="judge")
 app.command()(annotate)
+app.command()(export)
 app.add_typer(schedule_commands, name="schedule")
 app.add_typer(job_commands, name="job")
 app.command()(worker)

@@ -138,9 +138,9 @@ def neighbours(
 ) -> tuple[str | None, str | None]:
     """Ids of the trajectories before and after this one in the filtered list; None at its ends."""
     place = in_order(
-        select(RewardRow.value if order.by_reward else TrajectoryRow.created_at).where(
-            TrajectoryRow.id == trajectory_id
-        ),
+        select(RewardRow.value if order.by_reward else TrajectoryRow.created_at)
+        .select_from(TrajectoryRow)
+        .where(TrajectoryRow.id == trajectory_id),
         order,
     )
     base = select(TrajectoryRow.id).where(*conditions_of(wanted))
