@@ -83,7 +83,7 @@ def page_of_scenarios(log: Log, wanted: ScenarioFilter, *, limit: int, offset: i
 
         def counted(column: ColumnElement[str]) -> dict[str, int]:
             found = connection.execute(select(column, func.count()).where(column.in_(hashes)).group_by(column))
-            return {digest: count for digest, count in found}
+            return dict(found.tuples().all())
 
         items = counted(ItemRow.scenario_hash)
         revisions = counted(ChecklistRow.scenario_hash)
