@@ -1,7 +1,7 @@
 """What the policy sampled, token by token, each as surprising as it was to the policy itself. Pure, but for the
 tokenizer, which is read from a version's directory.
 
-Ids come from the log (invariant 1); text is only their look. A token id that the tokenizer does not know is shown as its
+Ids come from the log (invariant 1); text is only their look. An id that the tokenizer does not know is shown as its
 number.
 """
 

@@ -200,4 +200,4 @@ def promote(log: Log, settings: Settings, chat_id: str) -> str:
             raise LogError(f"the file of tools is not UTF-8 at byte {error.start}") from error
         tools = parse_tools(text, "the file of tools")
     made = promote_chat(log, chat_id, tools)
-    return f"{chat_id} is a scenario of split {made.split.value}"
+    return f"The chat is a scenario of split {made.split.value}"
