@@ -113,7 +113,7 @@ def import_scenarios(
 
     if dry_run:
         found = preview_scenarios(open_configured(config), file.read_bytes(), str(file))
-        typer.echo(f"{len(found.scenarios)} sound scenarios, {found.already_there} there already; nothing was written")
+        typer.echo(f"{len(found.scenarios)} sound scenarios, {found.new} of them new; nothing was written")
         for problem in found.problems:
             typer.echo(problem, err=True)
         raise typer.Exit(1 if found.problems else 0)

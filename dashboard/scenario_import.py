@@ -30,9 +30,8 @@ def show_import(log: Log) -> None:
         show(soft("Nothing is written before you have seen what the file holds. The format is in docs/scenarios.md."))
         return
     found = preview_scenarios(log, uploaded.getvalue(), "the file")
-    new = len(found.scenarios) + len(found.problems) - found.already_there
     show(
-        f"<p><b>{plural(len(found.scenarios), 'sound scenario')}</b> · {found.already_there:,} there already · "
+        f"<p><b>{plural(len(found.scenarios), 'sound scenario')}</b> · {found.new:,} of them new · "
         f"{plural(len(found.problems), 'bad line')}</p>"
     )
     for problem in found.problems[:SHOWN]:
@@ -44,7 +43,7 @@ def show_import(log: Log) -> None:
         type="primary",
         icon=":material/upload:",
         key="import",
-        disabled=bool(found.problems) or new <= 0,
+        disabled=bool(found.problems) or not found.new,
         on_click=import_file,
     )
     rows = [

@@ -124,15 +124,14 @@ class ScenarioFilePreview:
     """Of the sound lines."""
     problems: tuple[str, ...]
     """A line each; with any of them nothing is imported."""
-    already_there: int
-    """Scenarios that the log holds, or that stand in the file more than once."""
+    new: int
+    """Of the sound ones, those that the log does not hold."""
 
 
 def preview_scenarios(log: Log, data: bytes, where: str = "the file") -> ScenarioFilePreview:
     """Reads every line of a scenario file and writes nothing; `where` is what problems call it."""
     scenarios: dict[str, Scenario] = {}
     problems: list[str] = []
-    read = 0
     for number, line in enumerate(data.split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -143,14 +142,13 @@ def preview_scenarios(log: Log, data: bytes, where: str = "the file") -> Scenari
             problems.append(str(error))
         else:
             scenarios[scenario.hash] = scenario
-            read += 1
-    if not read and not problems:
+    if not scenarios and not problems:
         problems.append(f"{where} holds no scenario")
     known: set[str] = set()
     with log.lookup() as connection:
         for chunk in in_chunks(list(scenarios)):
             known.update(connection.scalars(select(ScenarioRow.hash).where(ScenarioRow.hash.in_(chunk))))
-    return ScenarioFilePreview(tuple(scenarios.values()), tuple(problems), read - len(scenarios) + len(known))
+    return ScenarioFilePreview(tuple(scenarios.values()), tuple(problems), len(scenarios) - len(known))
 
 
 def write_scenario_file(path: Path | str, scenarios: Iterable[Scenario]) -> None:

@@ -110,7 +110,7 @@ def test_a_file_is_previewed_with_every_bad_line(log: Log, tmp_path: Path) -> No
     add_scenarios(log, [known])
     lines = [known.canonical_json(), "{", new.canonical_json(), json.dumps({"name": "<b>"})]
     found = preview_scenarios(log, "\n".join(lines).encode(), "trips.jsonl")
-    assert found.scenarios == (known, new) and found.already_there == 1
+    assert found.scenarios == (known, new) and found.new == 1
     assert [problem.split(":")[0] for problem in found.problems] == ["trips.jsonl, line 2", "trips.jsonl, line 4"]
     assert count_scenarios(log, ScenarioFilter()) == 1
     assert preview_scenarios(log, b"", "it").problems == ("it holds no scenario",)
