@@ -14,6 +14,7 @@ import typer
 
 from agent.policy_commands import app as policy_commands
 from reward.annotate_commands import annotate
+from reward.checklist_commands import app as checklist_commands
 from reward.commands import judge_app
 from reward.compare_commands import compare
 from reward.overview_commands import overview
@@ -21,6 +22,7 @@ from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
 from store.commands import app as log_commands
 from store.configured import ConfigOption, open_configured
+from store.export_commands import export
 from store.vocabulary import ChatTools
 from train.data_commands import data
 from train.distil_commands import distil
@@ -47,6 +49,8 @@ app.command()(overview)
 judge_app.add_typer(people_commands)
 app.add_typer(judge_app, name="judge")
 app.command()(annotate)
+app.add_typer(checklist_commands, name="checklist")
+app.command()(export)
 app.add_typer(schedule_commands, name="schedule")
 app.add_typer(job_commands, name="job")
 app.command()(worker)
@@ -101,10 +105,20 @@ def init(config: ConfigOption = None) -> None:
 
 
 @app.command(name="import")
-def import_scenarios(file: Path, config: ConfigOption = None) -> None:
+def import_scenarios(
+    file: Path,
+    config: ConfigOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would bring, and every bad line.")] = False,
+) -> None:
     """Loads a scenario file (JSON lines) into the log; all of it, or nothing if a line is bad."""
-    from store.scenarios import add_scenarios, read_scenario_file
+    from store.scenarios import add_scenarios, preview_scenarios, read_scenario_file
 
+    if dry_run:
+        found = preview_scenarios(open_configured(config), file.read_bytes(), str(file))
+        typer.echo(f"{len(found.scenarios)} sound scenarios, {found.new} of them new; nothing was written")
+        for problem in found.problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(1 if found.problems else 0)
     scenarios = read_scenario_file(file)
     added = add_scenarios(open_configured(config), scenarios)
     typer.echo(f"{len(scenarios)} scenarios, {added} of them new")

@@ -40,6 +40,13 @@ REVIEW = PageSpec(
 ITEMS = PageSpec(
     "items.py", "items", "Items", ":material/checklist:", "Checklist items and item kinds by pass rate, worst first."
 )
+SCENARIOS = PageSpec(
+    "scenarios.py",
+    "scenarios",
+    "Checklists and scenarios",
+    ":material/fact_check:",
+    "What dialogues are played from and judged by: browse, edit, import.",
+)
 COMPARE = PageSpec(
     "compare.py",
     "compare",
@@ -66,7 +73,7 @@ JOBS = PageSpec(
 )
 CHAT = PageSpec("chat.py", "chat", "Chat", ":material/chat:", "Talk to the served agent; what is said is logged.")
 
-PAGES = (OVERVIEW, REVIEW, TRAJECTORIES, COMPARE, ITEMS, JUDGES, TRAINING, JOBS, CHAT)
+PAGES = (OVERVIEW, REVIEW, TRAJECTORIES, COMPARE, SCENARIOS, ITEMS, JUDGES, TRAINING, JOBS, CHAT)
 
 
 def address(page: PageSpec, **parameters: str | int | float | None) -> str:

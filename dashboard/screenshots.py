@@ -22,8 +22,9 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from dashboard.boundary import connect
 from dashboard.links import PAGES, REVIEW, TRAJECTORIES, address
-from store.browsing import TrajectoryFilter, page_of_trajectories
+from store.browsing import page_of_trajectories
 from store.settings import load_settings
+from store.trajectory_filters import TrajectoryFilter
 
 APP = Path(__file__).parent / "app.py"
 READY_TIMEOUT_S = 60.0

@@ -86,6 +86,9 @@ STYLE = """
 .cl-item { border: 1px solid var(--line); border-left-width: 4px; border-radius: 8px; padding: 0.5rem 0.75rem;
            margin-bottom: 0.55rem; }
 .cl-item > .cl-question { font-weight: 560; margin: 0.25rem 0 0.15rem; }
+.cl-heat { font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.82rem; line-height: 1.75;
+           white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; margin: 0.5rem 0; }
+.cl-heat i { font-style: normal; border-radius: 3px; padding: 0.08rem 0; }
 .cl-quote { border-left: 3px solid var(--line); padding-left: 0.6rem; margin: 0.3rem 0; }
 .cl mark { color: inherit; background: none; }
 .cl mark.cl-quoted { border-bottom: 2px dotted #B8860B; }

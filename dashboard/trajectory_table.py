@@ -1,14 +1,16 @@
 """The filters of the list of trajectories, kept in the address, and the list as a dataframe."""
 
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from dashboard.theme import MARKS
-from store.browsing import RUNNING, TrajectoryFilter, TrajectoryListing
+from store.browsing import TrajectoryListing
 from store.figures import Facets
+from store.trajectory_filters import LONGEST_TEXT, RUNNING, SEARCHED, TrajectoryFilter, TrajectoryOrder
 from store.vocabulary import Outcome
 
 ALL = "all"
@@ -16,7 +18,26 @@ PAGE_SIZE = 25
 
 
 def show_filters(known: Facets) -> None:
-    """One row of filters; each is bound to the query parameter of its key."""
+    """Two rows of filters; each is bound to the query parameter of its key."""
+    with st.container(horizontal=True, vertical_alignment="bottom", key="search"):
+        st.text_input(
+            "Text",
+            key="text",
+            bind="query-params",
+            max_chars=LONGEST_TEXT,
+            width=260,
+            placeholder="said by anybody",
+            icon=":material/search:",
+            help=f"In what users, the agent and tools said; looked for in the newest {SEARCHED:,} dialogues "
+            "that meet the other filters.",
+        )
+        st.text_input("Tool", key="tool", bind="query-params", max_chars=128, width=150, placeholder="called")
+        st.text_input(
+            "Scenario", key="scenario", bind="query-params", max_chars=128, width=170, placeholder="name or hash"
+        )
+        st.date_input("From", None, key="since", bind="query-params", width=130, help="day in UTC")
+        st.date_input("To", None, key="until", bind="query-params", width=130, help="day in UTC, that day included")
+        st.selectbox("Order", [order.value for order in TrajectoryOrder], key="order", bind="query-params", width=160)
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
         _select("Origin", "origin", known.origins, 120)
         _select("Version", "version", known.versions, 105)
@@ -37,6 +58,9 @@ def chosen_filter() -> TrajectoryFilter:
         value = st.session_state.get(key, ALL)
         return None if value == ALL else str(value)
 
+    def written(key: str) -> str | None:
+        return str(st.session_state.get(key) or "").strip() or None
+
     low, high = st.session_state.get("reward", (0.0, 1.0))
     outcome = st.query_params.get("outcome")
     return TrajectoryFilter(
@@ -51,7 +75,21 @@ def chosen_filter() -> TrajectoryFilter:
         kind=st.query_params.get("kind"),
         outcome=outcome if outcome in set(Outcome) else None,
         run_id=_number("run"),
+        scenario=written("scenario"),
+        tool=written("tool"),
+        text=written("text"),
+        since=_midnight(st.session_state.get("since")),
+        until=_midnight(st.session_state.get("until"), days=1),
     )
+
+
+def chosen_order() -> TrajectoryOrder:
+    value = st.session_state.get("order")
+    return TrajectoryOrder(value) if value in set(TrajectoryOrder) else TrajectoryOrder.NEWEST
+
+
+def _midnight(day: date | None, days: int = 0) -> datetime | None:
+    return None if day is None else datetime.combine(day, time(), UTC) + timedelta(days=days)
 
 
 def _number(name: str) -> int | None:

@@ -76,16 +76,25 @@ def scenario_of_chat(log: Log, chat_id: str, tools: Sequence[ToolSpec] | None = 
 def read_tools(path: Path) -> list[ToolSpec]:
     """Tools from a JSON file: a list of tools in OpenAI's form, or of their `function` parts. Raises LogError."""
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise LogError(f"cannot read the tools in {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise LogError(f"{path} is no JSON list of tools in OpenAI's form: {error}") from error
+    return parse_tools(text, str(path))
+
+
+def parse_tools(text: str, where: str) -> list[ToolSpec]:
+    """`read_tools` of what stands in the file; `where` is what a LogError calls it."""
+    try:
+        listed = json.loads(text)
         parts = [entry.get("function", entry) for entry in listed]
         return [
             ToolSpec(name=part["name"], description=part.get("description", ""), parameters=part["parameters"])
             for part in parts
         ]
-    except OSError as error:
-        raise LogError(f"cannot read the tools in {path}: {error.strerror or error}") from error
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise LogError(f"{path} is no JSON list of tools in OpenAI's form: {error}") from error
+        raise LogError(f"{where} is no JSON list of tools in OpenAI's form: {error}") from error
 
 
 def _made_of(log: Log, summary: TrajectorySummary, tools: Sequence[ToolSpec] | None) -> Scenario:

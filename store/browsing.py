@@ -1,52 +1,30 @@
 """Finding trajectories: filtered pages of the list, the neighbours of one, and what each step of one cost.
 
-Reads the log, writes nothing. Everything is filtered and paged in SQL; a page costs five queries, whatever the
-log's size.
+Reads the log, writes nothing. Everything is filtered and paged in SQL; a page costs six queries, whatever the
+log's size (which and in what order: store.trajectory_filters).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from store.database import Log
 from store.figures import Counts, as_utc
-from store.schema import (
-    ItemRow,
-    RewardRow,
-    RunTrajectoryRow,
-    ScenarioRow,
-    StepRow,
-    ToolCallRow,
-    TrajectoryRow,
-    TurnRow,
-    VerdictRow,
-)
+from store.schema import RewardRow, ScenarioRow, StepRow, ToolCallRow, TrajectoryRow, TurnRow, VerdictRow
 from store.standing import outcome_sums, winning_verdicts
-
-RUNNING = "running"
-"""Stands for "has not ended" where a stop reason is asked for."""
-
-
-@dataclass(frozen=True)
-class TrajectoryFilter:
-    """Which trajectories; None means any. `low` and `high` bound the newest reward, ends included."""
-
-    trajectory_id: str | None = None
-    origin: str | None = None
-    version: str | None = None
-    domain: str | None = None
-    batch: str | None = None
-    stop_reason: str | None = None
-    low: float | None = None
-    high: float | None = None
-    item_id: int | None = None
-    kind: str | None = None
-    outcome: str | None = None
-    """With `item_id` or `kind`: only where that item's verdict is this one."""
-    run_id: int | None = None
+from store.trajectory_filters import (
+    REVERSED,
+    RUNNING,
+    TrajectoryFilter,
+    TrajectoryOrder,
+    beyond,
+    conditions_of,
+    in_order,
+    newest_reward,
+)
 
 
 @dataclass(frozen=True)
@@ -90,67 +68,26 @@ class StepFigures:
     """Its parent already had another child: a client rewrote history here (invariant 1)."""
 
 
-def _newest_reward() -> ColumnElement[int]:
-    later = aliased(RewardRow)
-    return (
-        select(func.max(later.id)).where(later.trajectory_id == TrajectoryRow.id).correlate(TrajectoryRow)
-    ).scalar_subquery()
-
-
-def _conditions(wanted: TrajectoryFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    for column, value in (
-        (TrajectoryRow.id, wanted.trajectory_id),
-        (TrajectoryRow.origin, wanted.origin),
-        (TrajectoryRow.version, wanted.version),
-        (TrajectoryRow.batch, wanted.batch),
-    ):
-        if value is not None:
-            conditions.append(column == value)
-    if wanted.stop_reason == RUNNING:
-        conditions.append(TrajectoryRow.stop_reason.is_(None))
-    elif wanted.stop_reason is not None:
-        conditions.append(TrajectoryRow.stop_reason == wanted.stop_reason)
-    if wanted.domain is not None:
-        hashes = select(ScenarioRow.hash).where(ScenarioRow.domain == wanted.domain)
-        conditions.append(TrajectoryRow.scenario_hash.in_(hashes))
-    if wanted.low is not None or wanted.high is not None:
-        reward = [RewardRow.id == _newest_reward()]
-        if wanted.low is not None:
-            reward.append(RewardRow.value >= wanted.low)
-        if wanted.high is not None:
-            reward.append(RewardRow.value <= wanted.high)
-        conditions.append(exists(select(1).where(*reward).correlate(TrajectoryRow)))
-    if wanted.item_id is not None or wanted.kind is not None:
-        items: list[ColumnElement[bool]] = []
-        if wanted.item_id is not None:
-            items.append(VerdictRow.item_id == wanted.item_id)
-        if wanted.kind is not None:
-            items.append(VerdictRow.item_id.in_(select(ItemRow.id).where(ItemRow.kind == wanted.kind)))
-        winning = winning_verdicts(*items)
-        ids = select(winning.c.trajectory_id)
-        if wanted.outcome is not None:
-            ids = ids.where(winning.c.outcome == wanted.outcome)
-        conditions.append(TrajectoryRow.id.in_(ids))
-    if wanted.run_id is not None:
-        trained = select(RunTrajectoryRow.trajectory_id).where(RunTrajectoryRow.run_id == wanted.run_id)
-        conditions.append(TrajectoryRow.id.in_(trained))
-    return conditions
-
-
 def any_trajectory(log: Log, trajectory_id: str) -> bool:
     return count_trajectories(log, TrajectoryFilter(trajectory_id=trajectory_id)) > 0
 
 
-def count_trajectories(log: Log, wanted: TrajectoryFilter) -> int:
-    """How many trajectories the filter leaves."""
+def count_trajectories(log: Log, wanted: TrajectoryFilter, order: TrajectoryOrder = TrajectoryOrder.NEWEST) -> int:
+    """How many trajectories the filter leaves; in an order by reward, of those that have one."""
+    listed = select(func.count()).select_from(TrajectoryRow).where(*conditions_of(wanted))
+    if order.by_reward:
+        listed = listed.join(RewardRow, RewardRow.id == newest_reward()).where(RewardRow.value.is_not(None))
     with log.reading() as session:
-        return session.scalar(select(func.count()).select_from(TrajectoryRow).where(*_conditions(wanted))) or 0
+        return session.scalar(listed) or 0
 
 
-def page_of_trajectories(log: Log, wanted: TrajectoryFilter, *, limit: int, offset: int) -> list[TrajectoryListing]:
-    """One page of the list, newest first."""
+def page_of_trajectories(
+    log: Log, wanted: TrajectoryFilter, *, limit: int, offset: int, order: TrajectoryOrder = TrajectoryOrder.NEWEST
+) -> list[TrajectoryListing]:
+    """One page of the list. What is shown of a line is looked up for the lines of the page alone."""
+    listed = in_order(select(TrajectoryRow.id).where(*conditions_of(wanted)), order).limit(limit).offset(offset)
     with log.reading() as session:
+        ids = list(session.scalars(listed))
         rows = session.execute(
             select(
                 TrajectoryRow.id,
@@ -168,13 +105,10 @@ def page_of_trajectories(log: Log, wanted: TrajectoryFilter, *, limit: int, offs
             )
             .select_from(TrajectoryRow)
             .outerjoin(ScenarioRow, ScenarioRow.hash == TrajectoryRow.scenario_hash)
-            .outerjoin(RewardRow, RewardRow.id == _newest_reward())
-            .where(*_conditions(wanted))
-            .order_by(TrajectoryRow.created_at.desc(), TrajectoryRow.id.desc())
-            .limit(limit)
-            .offset(offset)
+            .outerjoin(RewardRow, RewardRow.id == newest_reward())
+            .where(TrajectoryRow.id.in_(ids))
         ).all()
-        ids = [row.id for row in rows]
+        rows = sorted(rows, key=lambda row: ids.index(row.id))
         steps, openings, verdicts = _steps_of(session, ids), _openings_of(session, ids), _verdicts_of(session, ids)
     return [
         TrajectoryListing(
@@ -200,24 +134,24 @@ def page_of_trajectories(log: Log, wanted: TrajectoryFilter, *, limit: int, offs
     ]
 
 
-def neighbours(log: Log, wanted: TrajectoryFilter, trajectory_id: str) -> tuple[str | None, str | None]:
-    """Ids of the trajectories before (newer) and after (older) this one in the filtered list."""
+def neighbours(
+    log: Log, wanted: TrajectoryFilter, trajectory_id: str, order: TrajectoryOrder = TrajectoryOrder.NEWEST
+) -> tuple[str | None, str | None]:
+    """Ids of the trajectories before and after this one in the filtered list; None at its ends."""
+    place = in_order(
+        select(RewardRow.value if order.by_reward else TrajectoryRow.created_at)
+        .select_from(TrajectoryRow)
+        .where(TrajectoryRow.id == trajectory_id),
+        order,
+    )
+    base = select(TrajectoryRow.id).where(*conditions_of(wanted))
     with log.reading() as session:
-        created_at = session.scalar(select(TrajectoryRow.created_at).where(TrajectoryRow.id == trajectory_id))
-        if created_at is None:
+        key = session.scalar(place)
+        if key is None:
             return None, None
-        base = select(TrajectoryRow.id).where(*_conditions(wanted))
-        newer = or_(
-            TrajectoryRow.created_at > created_at,
-            and_(TrajectoryRow.created_at == created_at, TrajectoryRow.id > trajectory_id),
-        )
-        older = or_(
-            TrajectoryRow.created_at < created_at,
-            and_(TrajectoryRow.created_at == created_at, TrajectoryRow.id < trajectory_id),
-        )
-        before = session.scalar(base.where(newer).order_by(TrajectoryRow.created_at, TrajectoryRow.id).limit(1))
-        after = session.scalar(
-            base.where(older).order_by(TrajectoryRow.created_at.desc(), TrajectoryRow.id.desc()).limit(1)
+        before, after = (
+            session.scalar(in_order(base, way).where(beyond(way, key, trajectory_id)).limit(1))
+            for way in (REVERSED[order], order)
         )
     return before, after
 

@@ -88,6 +88,31 @@ def add_checklists(log: Log, checklists: Sequence[Checklist]) -> list[Checklist]
         return [append_checklist(connection, checklist) for checklist in checklists]
 
 
+def revise_checklist(log: Log, checklist: Checklist) -> Checklist:
+    """Appends it as the revision after `checklist.revision`, on which whoever wrote it worked; returns it as stored.
+
+    Raises LogError if the variant has no such revision or another one came meanwhile: nobody's work is written over.
+    """
+    where = f"turn {checklist.turn_index}, variant {checklist.variant}"
+    with log.writing() as connection:
+        document = connection.scalar(select(ScenarioRow.document).where(ScenarioRow.hash == checklist.scenario_hash))
+        if document is None:
+            raise LogError(f"there is no scenario {checklist.scenario_hash!r} in the log")
+        scenario = Scenario.model_validate(document)
+        if not 0 <= checklist.turn_index < len(scenario.turns):
+            raise LogError(f"scenario {scenario.name!r} has no turn {checklist.turn_index}")
+        current = current_checklists_in(connection, [scenario])[scenario.hash][checklist.turn_index]
+        newest = next((one for one in current if one.variant == checklist.variant), None)
+        if newest is None and (checklist.revision or checklist.variant):
+            raise LogError(f"{where}: there is no checklist to revise")
+        if newest is not None and newest.revision != checklist.revision:
+            raise LogError(
+                f"{where}: {newest.author} wrote revision {newest.revision} meanwhile, this one was made of revision "
+                f"{checklist.revision}: load the checklist again"
+            )
+        return append_checklist(connection, checklist)
+
+
 def without_item(items: Sequence[Item], key: str) -> tuple[Item, ...]:
     """The other items, their weights adding to 1; equal ones where all that is left weighed nothing. Pure."""
     gone = next(item for item in items if item.id == key)

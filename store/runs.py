@@ -141,6 +141,14 @@ def run_trajectories(log: Log, run_id: int) -> dict[str, float]:
         return dict(connection.execute(query.order_by(table.c.trajectory_id)).all())
 
 
+def advantages_of(log: Log, trajectory_id: str) -> list[tuple[str, float]]:
+    """The runs that trained on a trajectory, oldest first, each with the advantage that it had there."""
+    query = select(RunRow.name, RunTrajectoryRow.advantage).join(RunRow, RunRow.id == RunTrajectoryRow.run_id)
+    with log.lookup() as connection:
+        rows = connection.execute(query.where(RunTrajectoryRow.trajectory_id == trajectory_id).order_by(RunRow.id))
+        return [(row.name, row.advantage) for row in rows]
+
+
 def list_runs(log: Log) -> list[RunRecord]:
     """Oldest first."""
     with log.lookup() as connection:

@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,6 +114,41 @@ def read_scenario_file(path: Path | str) -> list[Scenario]:
     if not scenarios:
         raise ScenarioFileError(f"{path} holds no scenario")
     return scenarios
+
+
+@dataclass(frozen=True)
+class ScenarioFilePreview:
+    """What a scenario file would bring."""
+
+    scenarios: tuple[Scenario, ...]
+    """Of the sound lines."""
+    problems: tuple[str, ...]
+    """A line each; with any of them nothing is imported."""
+    new: int
+    """Of the sound ones, those that the log does not hold."""
+
+
+def preview_scenarios(log: Log, data: bytes, where: str = "the file") -> ScenarioFilePreview:
+    """Reads every line of a scenario file and writes nothing; `where` is what problems call it."""
+    scenarios: dict[str, Scenario] = {}
+    problems: list[str] = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            scenario = _read_line(Path(where), number, line)
+            _check_lengths(scenario)
+        except LogError as error:
+            problems.append(str(error))
+        else:
+            scenarios[scenario.hash] = scenario
+    if not scenarios and not problems:
+        problems.append(f"{where} holds no scenario")
+    known: set[str] = set()
+    with log.lookup() as connection:
+        for chunk in in_chunks(list(scenarios)):
+            known.update(connection.scalars(select(ScenarioRow.hash).where(ScenarioRow.hash.in_(chunk))))
+    return ScenarioFilePreview(tuple(scenarios.values()), tuple(problems), len(scenarios) - len(known))
 
 
 def write_scenario_file(path: Path | str, scenarios: Iterable[Scenario]) -> None:

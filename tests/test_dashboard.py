@@ -10,7 +10,7 @@ from dashboard.links import CHAT, ITEMS, OVERVIEW, PAGES, TRAINING, TRAJECTORIES
 from dashboard.text import LONGEST, escape, link, tidy_json
 from reward.failure_patterns import find_patterns
 from reward.overview_commands import overview
-from store.browsing import TrajectoryFilter, neighbours
+from store.browsing import neighbours
 from store.database import Log
 from store.figures import Counts, verdict_cube
 from store.model_calls import ModelCall, add_model_calls
@@ -24,6 +24,7 @@ from store.trajectories import (
     end_trajectory,
     get_trajectory,
 )
+from store.trajectory_filters import TrajectoryFilter
 from store.turns import get_turns
 from store.verdicts import Vote, add_verdicts, rewards_of, verdicts_of
 from store.vocabulary import ModelRole, Origin, Outcome, RunKind

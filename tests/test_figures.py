@@ -10,8 +10,6 @@ import pytest
 from sqlalchemy import make_url
 
 from store.browsing import (
-    RUNNING,
-    TrajectoryFilter,
     count_trajectories,
     neighbours,
     page_of_trajectories,
@@ -33,6 +31,7 @@ from store.figures import (
 )
 from store.runs import get_run, run_trajectories
 from store.trajectories import TrajectorySummary, list_trajectories
+from store.trajectory_filters import RUNNING, TrajectoryFilter
 from store.verdicts import Reward, Verdict, add_rewards, add_verdicts, rewards_of, verdicts_of
 from store.vocabulary import Outcome, VerdictSource
 from tests.databases import PostgresqlDatabases

@@ -4,6 +4,8 @@ Reads store.browsing and the records of one trajectory; every filter and the ope
 """
 
 from collections import Counter
+from dataclasses import replace
+from io import BytesIO
 
 import streamlit as st
 
@@ -11,13 +13,21 @@ from dashboard.boundary import counted, run_page
 from dashboard.chat_turns import rating_html
 from dashboard.dialogue import checklist_html, turn_html
 from dashboard.format import moment, percent, plural
+from dashboard.job_actions import say_outcome
 from dashboard.links import TRAJECTORIES
 from dashboard.text import badge, chip, escape, show, show_empty, soft
-from dashboard.trajectory_table import PAGE_SIZE, chosen_filter, describe_filter, listing_frame, show_filters
+from dashboard.trajectory_details import show_promotion, show_reward, show_tokens
+from dashboard.trajectory_table import (
+    PAGE_SIZE,
+    chosen_filter,
+    chosen_order,
+    describe_filter,
+    listing_frame,
+    show_filters,
+)
 from reward.scoring import items_of
 from store.browsing import (
     StepFigures,
-    TrajectoryFilter,
     any_trajectory,
     count_trajectories,
     neighbours,
@@ -27,14 +37,20 @@ from store.browsing import (
 )
 from store.checklists import current_checklists
 from store.database import Log
+from store.exports import MIME, ExportFormat, export_trajectories
 from store.figures import facets
 from store.ratings import ratings_of
 from store.scenarios import get_scenario
 from store.settings import Settings
 from store.trajectories import TrajectorySummary, get_trajectory
+from store.trajectory_filters import SEARCHED, TrajectoryFilter, TrajectoryOrder
 from store.turns import get_turns
 from store.verdicts import Reward, Verdict, rewards_of, verdicts_of, winning
 from store.vocabulary import Outcome
+
+LOOKS = ["Dialogue", REWARD := "Reward", TOKENS := "Tokens"]
+EXPORTED = 2_000
+"""Dialogues that the page exports at most: Streamlit holds the file in memory. `checkloop export` knows no bound."""
 
 
 def show_trajectories(log: Log, settings: Settings) -> None:
@@ -49,14 +65,17 @@ def show_trajectories(log: Log, settings: Settings) -> None:
         with below, st.expander("Filters of the list", icon=":material/filter_list:"):
             show_filters(known)
         with above:
-            show_trajectory(log, opened, chosen_filter())
+            show_trajectory(log, settings, opened, chosen_filter())
     else:
         show_filters(known)
         show_list(log, chosen_filter())
 
 
 def show_list(log: Log, wanted: TrajectoryFilter) -> None:
-    total = count_trajectories(log, wanted)
+    order = chosen_order()
+    total = count_trajectories(log, wanted, order)
+    if wanted.text and count_trajectories(log, replace(wanted, text=None)) > SEARCHED:
+        show(soft(f"Looked only at the newest {SEARCHED:,} dialogues of these filters; “To” goes further back."))
     if note := describe_filter(wanted):
         left, right = st.columns([6, 1], vertical_alignment="center")
         with left:
@@ -67,9 +86,10 @@ def show_list(log: Log, wanted: TrajectoryFilter) -> None:
         return
     pages = (total - 1) // PAGE_SIZE + 1
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(f"{total:,} found, newest first. Click a row to open it.")
+        st.caption(f"{total:,} found, {order} first. Click a row to open it.")
         number = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
-    rows = page_of_trajectories(log, wanted, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE)
+    show_export(log, wanted, order, total)
+    rows = page_of_trajectories(log, wanted, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE, order=order)
     opened = st.session_state.get("opened-count", 0)
     picked = st.dataframe(
         **listing_frame(rows),
@@ -86,6 +106,32 @@ def show_list(log: Log, wanted: TrajectoryFilter) -> None:
         st.rerun()
 
 
+def show_export(log: Log, wanted: TrajectoryFilter, order: TrajectoryOrder, total: int) -> None:
+    """The list as a file; it is made when the button is pressed, beside the page, with the list's own filter."""
+    with st.popover("Export", icon=":material/download:"):
+        form = ExportFormat(
+            st.radio("Format", [one.value for one in ExportFormat], key="export-format", horizontal=True)
+        )
+        bound = f"the first {EXPORTED:,} of {total:,}" if total > EXPORTED else f"all {total:,}"
+        st.caption(f"{bound}, in the order of the list. The command checkloop export takes any number.")
+
+        def made() -> bytes:
+            sink = BytesIO()
+            export_trajectories(log, wanted, form, sink, order=order, limit=EXPORTED)
+            return sink.getvalue()
+
+        ending = "parquet" if form is ExportFormat.PARQUET else "jsonl"
+        st.download_button(
+            "Download",
+            made,
+            file_name=f"trajectories.{ending}",
+            mime=MIME[form],
+            key="export",
+            on_click="ignore",
+            icon=":material/download:",
+        )
+
+
 def open_trajectory(trajectory_id: str | None) -> None:
     if trajectory_id is None:
         st.query_params.pop("trajectory", None)
@@ -98,19 +144,29 @@ def clear_item_filter() -> None:
         st.query_params.pop(name, None)
 
 
-def show_trajectory(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> None:
-    newer, older = neighbours(log, wanted, trajectory_id)
+def show_trajectory(log: Log, settings: Settings, trajectory_id: str, wanted: TrajectoryFilter) -> None:
+    newer, older = neighbours(log, wanted, trajectory_id, chosen_order())
     with st.container(horizontal=True, vertical_alignment="center", key="walk"):
         st.button("List", icon=":material/arrow_back:", on_click=open_trajectory, args=(None,), shortcut="Escape")
         st.button(
-            "Previous", on_click=open_trajectory, args=(newer,), disabled=newer is None, shortcut="Left", help="newer"
+            "Previous",
+            on_click=open_trajectory,
+            args=(newer,),
+            disabled=newer is None,
+            shortcut="Left",
+            help="above in the list",
         )
         st.button(
-            "Next", on_click=open_trajectory, args=(older,), disabled=older is None, shortcut="Right", help="older"
+            "Next",
+            on_click=open_trajectory,
+            args=(older,),
+            disabled=older is None,
+            shortcut="Right",
+            help="below in the list",
         )
     if not any_trajectory(log, trajectory_id):
         show_empty("There is no such trajectory", f"The log holds none with the id {trajectory_id}.")
-        return
+        return None
     summary = get_trajectory(log, trajectory_id)
     turns = get_turns(log, trajectory_id)
     said = verdicts_of(log, [trajectory_id], all_rows=True).get(trajectory_id, [])
@@ -118,6 +174,15 @@ def show_trajectory(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> N
     reward = rewards_of(log, [trajectory_id]).get(trajectory_id)
     figures = step_figures(log, trajectory_id)
     show_summary(summary, reward, verdicts, figures)
+    say_outcome()
+    show_promotion(summary)
+    look = st.segmented_control(
+        "Show", LOOKS, default=LOOKS[0], required=True, key="show", bind="query-params", label_visibility="collapsed"
+    )
+    if look == REWARD:
+        return show_reward(log, summary)
+    if look == TOKENS:
+        return show_tokens(log, settings, summary, figures)
     sampled = sampled_arguments(log, trajectory_id)
     scenario = get_scenario(log, summary.scenario_hash) if summary.scenario_hash else None
     checklists = current_checklists(log, [scenario])[scenario.hash] if scenario else []
@@ -142,6 +207,7 @@ def show_trajectory(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> N
     if scenario and len(turns) < len(scenario.turns):
         rest = plural(len(scenario.turns) - len(turns), "turn")
         show(soft(f"Not reached: {rest} of the scenario ({summary.stop_reason or 'still running'}). They count 0."))
+    return None
 
 
 def checklist_heading(verdicts: dict[str, Verdict], value: float | None) -> str:

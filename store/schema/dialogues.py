@@ -161,10 +161,13 @@ class ToolCallRow(Base):
     step_id: Mapped[int] = mapped_column(BigKey, ForeignKey("step.id"), index=True)
     index: Mapped[int]
     call_id: Mapped[str] = mapped_column(String(64))
-    name: Mapped[str] = mapped_column(String(128), index=True)
+    name: Mapped[str] = mapped_column(String(128))
     arguments: Mapped[str]
     """As sampled; JSON if the policy wrote JSON."""
-    __table_args__ = (Index("tool_call_by_call", "trajectory_id", "call_id"),)
+    __table_args__ = (
+        Index("tool_call_by_call", "trajectory_id", "call_id"),
+        Index("tool_call_by_name", "name", "trajectory_id"),
+    )
 
 
 class ToolResponseRow(Base):

@@ -161,3 +161,4 @@ class RewardRow(Base):
     made_of: Mapped[dict[str, Any] | None]
     """Checklist revisions, newest verdict and software that it was computed from."""
     created_at: Mapped[datetime] = mapped_column(default=now)
+    __table_args__ = (Index("reward_by_value", "value", "trajectory_id"),)

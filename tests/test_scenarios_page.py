@@ -1,0 +1,160 @@
+"""The page of checklists and scenarios, and what the page of a trajectory shows beside the dialogue."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from dashboard.checklist_graph import dependency_graph
+from dashboard.links import SCENARIOS, TRAJECTORIES
+from dashboard.token_heat import SHOWN, heat_html
+from reward.payments import payslip
+from store.checklists import checklist_history, current_checklists
+from store.database import Log
+from store.records import Item, Scenario
+from store.scenarios import add_scenarios, get_scenario, load_scenarios
+from store.trajectories import get_trajectory
+from tests.annotation_examples import CALL, REPLY, RESPONSE
+from tests.pages import HOSTILE, hostile_trajectory, html, ids, open_page, shown
+from tests.sample_log import CHAT_ID
+from tests.test_checklist_edits import a_trip
+
+
+def test_scenarios_are_listed_by_the_filter_of_the_address(sample: Log) -> None:
+    app = open_page(SCENARIOS, s_domain="shop", s_split="test")
+    frame = app.dataframe[0].value
+    assert set(frame["domain"]) == {"shop"} and set(frame["split"]) == {"test"} and len(frame) == 2
+    assert set(frame["items"]) == {8} and (frame["played"] > 0).all()
+    app.text_input(key="named").set_value("nothing like it").run()
+    assert "No scenario matches" in html(app)
+    assert "There is no such scenario" in html(open_page(SCENARIOS, opened="f00"))
+
+
+def test_a_scenario_shows_its_reference_checklist_and_dependencies(sample: Log) -> None:
+    scenario = a_trip()
+    first = replace_checklist(scenario, (CALL, RESPONSE, REPLY))
+    add_scenarios(sample, [first])
+    app = open_page(SCENARIOS, opened=first.hash)
+    said = html(app)
+    assert first.turns[0].user in said and "find_flights" in said and CALL.question in said
+    assert ("->" in app.get("graphviz_chart")[0].proto.spec) == any(item.depends_on for item in (CALL, RESPONSE, REPLY))
+    app.segmented_control(key="turn").set_value("2").run()
+    assert first.turns[1].user in html(app) and "no checklist yet" in html(app)
+
+
+def replace_checklist(scenario: Scenario, items: Sequence[Item]) -> Scenario:
+    weighed = tuple(item.model_copy(update={"weight": 1 / len(items)}) for item in items)
+    turn = scenario.turns[0].model_copy(update={"checklist": weighed})
+    return scenario.model_copy(update={"turns": (turn, *scenario.turns[1:])})
+
+
+def test_a_checklist_is_edited_into_a_revision_with_its_self_test_first(sample: Log) -> None:
+    scenario = a_trip()
+    add_scenarios(sample, [scenario])
+    app = open_page(SCENARIOS, opened=scenario.hash, edit="true", reviewer="ann")
+    base = f"edit-{scenario.hash[:12]}-0-0-0"
+    assert "Damages noticed" in html(app) and app.button(key=f"{base}-store").disabled
+    app.text_input(key=f"{base}-reason").set_value("asks for the price too").run()
+    app.text_input(key=f"{base}-1-check").set_value('{"kind": "reply_mentions", "all_of": [["F85"]]}').run()
+    assert "the reference fails item" in html(app) and app.button(key=f"{base}-store").disabled
+    app.text_input(key=f"{base}-1-check").set_value("{").run()
+    assert "is no JSON" in html(app)
+    app.text_input(key=f"{base}-1-check").set_value("")
+    app.text_area(key=f"{base}-1-question").set_value("Does the reply name F84 and its price?").run()
+    app.button(key=f"{base}-store").click().run()
+    assert not app.error
+    *_, stored = checklist_history(sample, scenario, 0)
+    assert stored.revision == 1 and stored.reason == "asks for the price too"
+    assert stored.items[1].question.endswith("its price?") and stored.items[1].check is None
+    assert "revision 1 by" in html(app)
+
+
+def test_an_item_is_added_and_one_left_out(sample: Log) -> None:
+    scenario = a_trip()
+    add_scenarios(sample, [scenario])
+    base = f"edit-{scenario.hash[:12]}-0-0-0"
+    app = open_page(SCENARIOS, opened=scenario.hash, edit="true")
+    app.button(key=f"{base}-add").click().run()
+    assert "item 2, question" in html(app) or "item 3, question" in html(app)
+    app.text_area(key=f"{base}-2-question").set_value("Does the reply use bullet points?")
+    app.checkbox(key=f"{base}-0-out").check()
+    app.text_input(key=f"{base}-reason").set_value("bullets").run()
+    app.button(key=f"{base}-store").click().run()
+    (current,) = current_checklists(sample, [scenario])[scenario.hash][0]
+    assert [item.id for item in current.items] == [REPLY.id, "new_1"]
+
+
+def test_a_file_is_imported_after_its_preview(sample: Log) -> None:
+    app = open_page(SCENARIOS, look="Import")
+    bad = app.get("file_uploader")[0].set_value(("trips.jsonl", b"{\n<script>", "application/json")).run()
+    assert "2 bad lines" in html(bad) and bad.button(key="import").disabled and "<script>" not in html(bad)
+    good = a_trip().canonical_json().encode()
+    app.get("file_uploader")[0].set_value(("trips.jsonl", good, "application/json")).run()
+    assert "1 sound scenario" in html(app)
+    app.button(key="import").click().run()
+    assert a_trip() in load_scenarios(sample, source="test") and "0 of them new" in html(app)
+
+
+def test_what_the_filters_leave_out_is_counted_when_asked_for(sample: Log) -> None:
+    app = open_page(SCENARIOS, look="Filters")
+    assert not app.metric
+    app.button(key="count-filters").click().run()
+    looked_at = len(load_scenarios(sample, split="train"))
+    assert app.metric[0].value == f"0 of {looked_at}" and "a turn has no reference" in html(app)
+
+
+def test_hostile_scenarios_stay_text(sample: Log) -> None:
+    name = hostile_trajectory(sample)
+    digest = str(get_trajectory(sample, name).scenario_hash)
+    app = open_page(SCENARIOS, opened=digest, edit="true")
+    assert "&lt;script&gt;" in html(app) and "<script" not in html(app)
+    evil = CALL.model_copy(update={"id": 'a"]; b [URL="http://evil.test"]\n\\" <i>'})
+    graph = dependency_graph([evil])
+    assert re.sub(r'"(?:\\.|[^"\\])*"', "", graph).count("evil") == 0  # it stays within its quotes
+    heat = heat_html([1, 2], [-0.1, float("nan")], lambda token: HOSTILE)
+    assert "<script" not in heat and "<img" not in heat and "no logprob" in heat
+
+
+def test_a_trajectory_s_reward_is_explained_item_by_item(sample: Log) -> None:
+    name = next(one for one in ids(sample, batch="demo/before") if payslip(sample, one).reward.value not in (None, 1.0))
+    said = html(open_page(TRAJECTORIES, trajectory=name, show="Reward"))
+    slip = payslip(sample, name)
+    assert f"Reward {slip.reward.value:.3f} = (" in said
+    for payment in slip.turns[0].payments:
+        assert payment.key in said and f"{payment.pays:.3f}" in said
+
+
+def test_a_trajectory_s_tokens_advantage_and_runs_are_shown(sample: Log) -> None:
+    name = ids(sample, batch="demo/round-1/train")[0]
+    app = open_page(TRAJECTORIES, trajectory=name, show="Tokens", step="1.2")
+    said = html(app)
+    assert said.count("<i title=") == 24 and "logprob -0.300 · 74.1 %" in said
+    assert "demo-round-1: " in said and "are not on this machine" in said
+    alone = html(open_page(TRAJECTORIES, trajectory=ids(sample, batch="demo/after")[0], show="Tokens"))
+    assert "it was not played in a group" in alone and "Trained on by no run" in alone
+
+
+def test_only_so_many_tokens_are_drawn() -> None:
+    assert "3 more tokens" in heat_html([1] * (SHOWN + 3), [-1.0] * (SHOWN + 3), None)
+
+
+def test_a_chat_is_promoted_from_its_page(sample: Log) -> None:
+    app = open_page(TRAJECTORIES, trajectory=CHAT_ID)
+    app.button(key="promote-chat").click().run()
+    assert "tools of chat" in shown(app)  # another client had them: they are asked for
+    tools = b'[{"name": "search_trains", "parameters": {"type": "object"}}]'
+    app.get("file_uploader")[0].set_value(("tools.json", tools, "application/json")).run()
+    app.button(key="promote-chat").click().run()
+    digest = get_trajectory(sample, CHAT_ID).scenario_hash
+    assert digest is not None and get_scenario(sample, digest).tools[0].name == "search_trains"
+    assert f"scenarios?opened={digest}" in html(app)
+
+
+def test_the_list_is_searched_and_ordered_from_the_address(sample: Log) -> None:
+    app = open_page(TRAJECTORIES, text="nordpost", tool="find_order", order="lowest reward", origin="evaluation")
+    frame = app.dataframe[0].value
+    assert set(frame["domain"]) == {"shop"} and list(frame["reward"]) == sorted(frame["reward"])
+    app.text_input(key="text").set_value("no such words").run()
+    assert "No trajectory matches" in html(app)
+    assert "No trajectory matches" in html(
+        open_page(TRAJECTORIES, since=f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}")
+    )
