@@ -11,7 +11,7 @@ if str(HERE.parent) not in sys.path:
 import streamlit as st  # noqa: E402
 
 from dashboard.boundary import show_sidebar  # noqa: E402
-from dashboard.links import PAGES  # noqa: E402
+from dashboard.door import allowed_pages, show_account  # noqa: E402
 from dashboard.theme import STYLE  # noqa: E402
 
 st.set_page_config(
@@ -22,18 +22,21 @@ st.set_page_config(
 )
 st.logo(str(HERE / "logo.svg"), icon_image=str(HERE / "icon.svg"), size="large")
 st.html(STYLE)
-chosen = st.navigation(
-    [
-        st.Page(
-            page.target,
-            title=page.title,
-            icon=page.icon,
-            url_path=page.path,
-            default=page is PAGES[0],
-            help=page.help,
-        )
-        for page in PAGES
-    ]
-)
-show_sidebar()
-chosen.run()
+pages = allowed_pages()
+if pages:
+    chosen = st.navigation(
+        [
+            st.Page(
+                page.target,
+                title=page.title,
+                icon=page.icon,
+                url_path=page.path,
+                default=page is pages[0],
+                help=page.help,
+            )
+            for page in pages
+        ]
+    )
+    show_sidebar()
+    show_account()
+    chosen.run()

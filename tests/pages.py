@@ -1,5 +1,6 @@
 """The dashboard's pages as a test sees them, and a dialogue in which everything is hostile."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from streamlit import config
@@ -27,10 +28,13 @@ HOSTILE = (
 )
 
 
-def open_page(page: PageSpec, **query: str) -> AppTest:
+def open_page(page: PageSpec, user: Mapping[str, object] | None = None, **query: str) -> AppTest:
+    """`user`: what `st.user` says; None: nobody signs in here."""
     # As dashboard/.streamlit/config.toml has it, which AppTest does not read.
     config.set_option("runner.magicEnabled", False)
+    config.set_option("server.address", "127.0.0.1")
     app = AppTest.from_file(str(APP), default_timeout=60)
+    app.user = dict(user or {})
     if page is not OVERVIEW:
         app.run()
         app.switch_page(page.target)

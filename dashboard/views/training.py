@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard.boundary import guard, run_page
+from dashboard.boundary import guard, may, run_page
 from dashboard.charts import CurvePoint, metric_curve
 from dashboard.format import ago, figures, moment, percent, plural, seconds
 from dashboard.job_actions import say_outcome
@@ -22,7 +22,7 @@ from store.settings import Settings
 from store.stages import StageRecord, list_loops, list_stages
 from store.traffic import pinned_versions
 from store.versions import GateDecision, list_gate_decisions
-from store.vocabulary import JobStatus
+from store.vocabulary import AccessRole, JobStatus
 
 POLL = "4s"
 SHOWN_RUNS = 6
@@ -55,7 +55,8 @@ def show_training(log: Log, settings: Settings) -> None:
     decisions = list_gate_decisions(log)
     if versions:
         show_versions(versions, pinned_versions(log))
-        show_actions(log, settings, decisions)
+        if may(AccessRole.OPERATOR):
+            show_actions(log, settings, decisions)
     if decisions:
         show_decisions(decisions)
 
