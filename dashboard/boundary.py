@@ -16,7 +16,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from dashboard.access import NotAllowedError, Visitor, visitor
-from dashboard.text import escape, show, show_empty, soft, state_badge
+from dashboard.text import escape, show, show_code, show_empty, soft, state_badge
 from store.database import Log, LogError, open_log
 from store.figures import log_state
 from store.settings import Settings, SettingsError, load_settings
@@ -186,4 +186,4 @@ def show_sidebar() -> None:
 
 def _say(title: str, detail: str, advice: str) -> None:
     st.error(f"**{title}.** {advice}", icon=":material/error:")
-    st.code(detail, language=None, wrap_lines=True)
+    show_code(detail)

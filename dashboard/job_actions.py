@@ -8,6 +8,7 @@ import streamlit as st
 
 from agent.vllm_client import ServerError
 from dashboard import boundary
+from dashboard.text import escape_markdown
 from store.database import Log
 from store.jobs import cancel_job, retry_job, submit_pipeline
 from store.schedules import remove_schedule
@@ -30,14 +31,9 @@ action = boundary.action(AccessRole.OPERATOR, PROBLEM, TrainingFailed, ServerErr
 def say_outcome() -> None:
     """What came of the last action, once: a note in passing for what went well, a message that stays for the rest."""
     if done := st.session_state.pop(DONE, None):
-        st.toast(done, icon=":material/check:")
+        st.toast(escape_markdown(done), icon=":material/check:")
     if problem := st.session_state.pop(PROBLEM, None):
         st.error(escape_markdown(problem), icon=":material/error:")
-
-
-def escape_markdown(text: str) -> str:
-    """As text in a Streamlit message, which renders Markdown: what it quotes may be anything."""
-    return "".join(f"\\{character}" if character in "\\`*_{}[]()#+-.!|<>$~:&" else character for character in text)
 
 
 def go(**parameters: str | int) -> None:

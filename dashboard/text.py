@@ -10,6 +10,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+import pandas as pd
 import streamlit as st
 
 from dashboard.theme import MARKS, STATE_COLORS, STATUS_MARKS
@@ -23,10 +24,19 @@ _VISIBLE_CONTROLS = {"\n", "\t"}
 
 def escape(text: str) -> str:
     """`text` as HTML that shows exactly its characters; control characters appear as their symbols."""
+    return html.escape(visible(text), quote=True)
+
+
+def visible(text: str) -> str:
+    """`text` with what cannot be seen made visible, cut at LONGEST; for places that take plain text, such as cells."""
     shown = text[:LONGEST]
-    safe = "".join(map(_visible, shown))
     rest = len(text) - len(shown)
-    return html.escape(safe, quote=True) + (f" … ({rest:,} more characters)" if rest else "")
+    return "".join(map(_visible, shown)) + (f" … ({rest:,} more characters)" if rest else "")
+
+
+def visible_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with every text in it made visible."""
+    return frame.map(lambda cell: visible(cell) if isinstance(cell, str) else cell)
 
 
 def _visible(character: str) -> str:
@@ -111,6 +121,17 @@ def table(
         "<tr>" + "".join(f"<td{classes(i)}>{cell}</td>" for i, cell in enumerate(row)) + "</tr>" for row in rows
     )
     return f'<div class="cl-scroll"><table{look}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def escape_markdown(text: str) -> str:
+    """As text where Streamlit renders Markdown (messages, labels, headings): what it quotes may be anything."""
+    marks = "\\`*_{}[]()#+-.!|<>$~:&"
+    return "".join(f"\\{character}" if character in marks else character for character in visible(text))
+
+
+def show_code(text: str) -> None:
+    """A block of text as it is, wrapped: what went wrong, what a server said."""
+    st.code(visible(text), language=None, wrap_lines=True)
 
 
 def show(*parts: str) -> None:

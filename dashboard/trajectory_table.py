@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dashboard.text import visible_cells
 from dashboard.theme import MARKS
 from store.browsing import RUNNING, TrajectoryFilter, TrajectoryListing
 from store.figures import Facets
@@ -94,7 +95,7 @@ def listing_frame(rows: Sequence[TrajectoryListing]) -> dict[str, Any]:
     )
     column = st.column_config
     return {
-        "data": frame,
+        "data": visible_cells(frame),
         "column_config": {
             "started": column.DatetimeColumn("Started", format="MMM D, HH:mm:ss", width=112),
             "scenario": column.TextColumn("Scenario", width=160),

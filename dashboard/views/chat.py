@@ -19,7 +19,7 @@ from dashboard.chats import setup_of
 from dashboard.gateway_status import GatewayState, ask_gateway
 from dashboard.links import CHAT, TRAJECTORIES, address
 from dashboard.live_chats import RunningTurn, TurnState, live_chats
-from dashboard.text import escape, link, mono, prose, show, show_empty, soft, tidy_json
+from dashboard.text import escape, link, mono, prose, show, show_code, show_empty, soft, tidy_json
 from store.browsing import StepFigures, any_trajectory, sampled_arguments, step_figures
 from store.chats import WHOLE, ChatSetup
 from store.database import Log
@@ -68,7 +68,7 @@ def show_chat(log: Log, settings: Settings) -> None:
     with main:
         if problem := st.session_state.pop(PROBLEM, None):
             st.error("That did not work.", icon=":material/error:")
-            st.code(problem, language=None, wrap_lines=True)
+            show_code(problem)
         if note := st.session_state.pop("chat-note", None):
             st.success(note, icon=":material/check:")
         state = ask_gateway(settings.gateway_url)
@@ -249,7 +249,7 @@ def show_broken_off(chat_id: str, turn: RunningTurn, ready: bool) -> None:
             show(soft("Stopped. The turn can be said again."))
         else:
             st.error("The turn could not be finished; it can be said again.", icon=":material/error:")
-            st.code(turn.problem, language=None, wrap_lines=True)
+            show_code(turn.problem)
         if ready:
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 show_retry(chat_id, turn.index, turn.text)

@@ -12,7 +12,7 @@ import streamlit as st
 from dashboard import job_actions
 from dashboard.boundary import guard, may, run_page
 from dashboard.format import plural
-from dashboard.job_actions import escape_markdown, go, say_outcome
+from dashboard.job_actions import go, say_outcome
 from dashboard.job_tables import (
     dates,
     firing_rows,
@@ -26,7 +26,7 @@ from dashboard.job_tables import (
 )
 from dashboard.links import JOBS, address
 from dashboard.schedule_form import MISSED, OVERLAP, show_job_form, show_schedule_form
-from dashboard.text import escape, link, show, show_empty, soft, status_badge
+from dashboard.text import escape, escape_markdown, link, show, show_empty, soft, status_badge
 from store.database import Log, LogError
 from store.job_log import last_lines, newest_lines
 from store.jobs import UNFINISHED, JobRecord, count_jobs, get_job, list_jobs

@@ -24,7 +24,7 @@ def show_people(log: Log, settings: Settings) -> None:
     if not sign_in_is_on():
         show(
             soft(
-                "Nobody signs in here: the dashboard listens on this machine alone, and whoever sits there is operator. "
+                "Nobody signs in: the dashboard listens on this machine alone, and whoever sits there is operator. "
                 "Roles count as soon as sign-in is set up (docs/dashboard-access.md)."
             )
         )

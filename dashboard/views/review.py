@@ -34,7 +34,7 @@ from dashboard.review_actions import (
     undo_last,
 )
 from dashboard.review_turn import agreeable, asked_for, dialogue_html, item_html, progress_html
-from dashboard.text import escape, show, show_empty, soft
+from dashboard.text import escape, show, show_code, show_empty, soft
 from reward.review import TurnToReview, read_turn, resume_turn
 from store.browsing import sampled_arguments, step_figures
 from store.database import Log
@@ -131,7 +131,7 @@ def _renew_claim() -> None:
 def _show_queue(log: Log) -> None:
     if problem := st.session_state.pop(PROBLEM, None):
         st.error("That did not work.", icon=":material/error:")
-        st.code(problem, language=None, wrap_lines=True)
+        show_code(problem)
     note = st.session_state.pop(NOTE, None)
     wanted, person, now = chosen_queue(), reviewer(), datetime.now(UTC)
     turn = turn_of_address()
