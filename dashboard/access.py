@@ -32,6 +32,10 @@ class Visitor:
         return self.role is not None and self.role.includes(needed)
 
 
+NOBODY = Visitor("", None, signed_in=False)
+"""Somebody who has not signed in where people have to."""
+
+
 def sign_in_is_on() -> bool:
     """Streamlit sets the flag for everybody as soon as its secrets have a section [auth]."""
     return "is_logged_in" in st.user
@@ -52,7 +56,7 @@ def visitor(settings: Settings, open_log: Callable[[], Log]) -> Visitor:
             )
         return Visitor(who(), AccessRole.OPERATOR, signed_in=False)
     if not st.user.get("is_logged_in"):
-        return Visitor("", None, signed_in=False)
+        return NOBODY
     name = name_of(dict(st.user))
     return Visitor(name, role_of(open_log(), name) if name else None, signed_in=True)
 
@@ -79,7 +83,7 @@ def is_loopback(address: str) -> bool:
 
 def providers() -> list[str]:
     """Names for `st.login`, "default" first; as the secrets have them."""
-    section = st.secrets.get("auth", {})
+    section = st.secrets.get("auth", {}) if st.secrets.load_if_toml_exists() else {}
     named = [name for name, value in section.items() if hasattr(value, "items") and name != "client_kwargs"]
     return (["default"] if "client_id" in section else []) + named
 

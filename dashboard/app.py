@@ -22,7 +22,7 @@ st.set_page_config(
 )
 st.logo(str(HERE / "logo.svg"), icon_image=str(HERE / "icon.svg"), size="large")
 st.html(STYLE)
-pages = allowed_pages()
+pages, somebody = allowed_pages()
 if pages:
     chosen = st.navigation(
         [
@@ -38,5 +38,6 @@ if pages:
         ]
     )
     show_sidebar()
-    show_account()
+    if somebody is not None:
+        show_account(somebody)
     chosen.run()

@@ -15,7 +15,7 @@ import streamlit as st
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from dashboard.access import NotAllowedError, Visitor, visitor
+from dashboard.access import NOBODY, NotAllowedError, Visitor, sign_in_is_on, visitor
 from dashboard.text import escape, show, show_code, show_empty, soft, state_badge
 from store.database import Log, LogError, open_log
 from store.figures import log_state
@@ -68,6 +68,8 @@ def counted(log: Log, function: Callable[..., T], **arguments: Any) -> T:
 
 def looking() -> Visitor:
     """Who looks at the page, or acts on it, now."""
+    if sign_in_is_on() and not st.user.get("is_logged_in"):
+        return NOBODY  # before anything of the settings or the log is said
     settings = load_settings()
     return visitor(settings, lambda: connect(settings))
 

@@ -17,19 +17,20 @@ from store.settings import SettingsError
 from store.vocabulary import AccessRole
 
 
-def allowed_pages() -> Sequence[PageSpec]:
-    """The pages of whoever looks; none, and a way in, for somebody who may see nothing."""
+def allowed_pages() -> tuple[Sequence[PageSpec], Visitor | None]:
+    """The pages of whoever looks, and who that is if they signed in; no page, and a way in, for who may see nothing."""
     try:
         somebody = looking()
     except NotAllowedError as error:
         show_empty("Nobody is let in", str(error))
-        return ()
+        return (), None
     except (LogError, SettingsError, SQLAlchemyError):
-        return PAGES  # the page says what is wrong, and shows nothing else
+        return PAGES, None  # the page says what is wrong, and shows nothing else
     if somebody.role is None:
         show_door(somebody)
-        return ()
-    return (*PAGES, PEOPLE) if somebody.may(AccessRole.OPERATOR) else PAGES
+        return (), None
+    pages = (*PAGES, PEOPLE) if somebody.may(AccessRole.OPERATOR) else PAGES
+    return pages, somebody if somebody.signed_in else None
 
 
 def show_door(somebody: Visitor) -> None:
@@ -53,14 +54,8 @@ def show_door(somebody: Visitor) -> None:
                 st.login(wanted)
 
 
-def show_account() -> None:
-    """In the sidebar: who is signed in, as what, and the way out. Nothing where nobody signs in."""
-    try:
-        somebody = looking()
-    except (NotAllowedError, LogError, SettingsError, SQLAlchemyError):
-        return
-    if not somebody.signed_in:
-        return
+def show_account(somebody: Visitor) -> None:
+    """In the sidebar: who is signed in, as what, and the way out."""
     with st.sidebar:
         show(f'<div class="cl-text"><b>{escape(somebody.name)}</b><br>{soft(str(somebody.role))}</div>')
         st.button("Sign out", icon=":material/logout:", type="tertiary", key="sign-out", on_click=st.logout)

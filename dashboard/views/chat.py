@@ -163,6 +163,7 @@ def show_settled(
 ) -> None:
     """Turns out of the log; the newest ones, the others on request."""
     ratings = ratings_of(log, [chat_id])
+    rates = may(AccessRole.REVIEWER)
     shown = int(st.session_state.get(f"shown-{chat_id}", SHOWN_TURNS))
     hidden = max(0, len(turns) - shown)
     if hidden:
@@ -184,7 +185,8 @@ def show_settled(
             if not turn.complete and not asked:
                 show(soft("This turn ended without a reply; it can be said again."))
             if not asked:
-                show_below(chat_id, turn, figures, ratings.get((chat_id, turn.index)), can_retry=can_retry and is_last)
+                rating = ratings.get((chat_id, turn.index))
+                show_below(chat_id, turn, figures, rating, can_retry=can_retry and is_last, rates=rates)
 
 
 def show_more(chat_id: str, shown: int) -> None:
@@ -198,11 +200,11 @@ def show_below(
     rating: Rating | None,
     *,
     can_retry: bool,
+    rates: bool,
 ) -> None:
     """What a person can say of a turn, and where more is said of it."""
     name = f"{chat_id}-{turn.index}"
     with st.container(horizontal=True, vertical_alignment="center", key=f"below-{turn.index}", gap="small"):
-        rates = may(AccessRole.REVIEWER)
         if rates:
             thumb = f"thumb-{name}"
             st.session_state[thumb] = None if rating is None else int(rating.value > 0)
