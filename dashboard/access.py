@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from dashboard.chats import who
-from store.access import role_of
+from store.access import machine_user, role_of
 from store.database import Log
 from store.settings import Settings, SettingsError
 from store.vocabulary import AccessRole
@@ -54,7 +53,7 @@ def visitor(settings: Settings, open_log: Callable[[], Log]) -> Visitor:
                 f"This dashboard listens on {address or 'every address'} without sign-in: nobody is let in. Set up "
                 "sign-in, or let it listen on 127.0.0.1 (docs/dashboard-access.md)."
             )
-        return Visitor(who(), AccessRole.OPERATOR, signed_in=False)
+        return Visitor(machine_user(), AccessRole.OPERATOR, signed_in=False)
     if not st.user.get("is_logged_in"):
         return NOBODY
     name = name_of(dict(st.user))
@@ -81,11 +80,15 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+DEFAULT = "default"
+"""The provider that stands in [auth] itself."""
+
+
 def providers() -> list[str]:
-    """Names for `st.login`, "default" first; as the secrets have them."""
+    """Those of the secrets, DEFAULT first."""
     section = st.secrets.get("auth", {}) if st.secrets.load_if_toml_exists() else {}
     named = [name for name, value in section.items() if hasattr(value, "items") and name != "client_kwargs"]
-    return (["default"] if "client_id" in section else []) + named
+    return ([DEFAULT] if "client_id" in section else []) + named
 
 
 def check_address(settings: Settings, address: str) -> None:

@@ -11,7 +11,8 @@ if str(HERE.parent) not in sys.path:
 import streamlit as st  # noqa: E402
 
 from dashboard.boundary import show_sidebar  # noqa: E402
-from dashboard.door import allowed_pages, show_account  # noqa: E402
+from dashboard.door import find_way, show_account, show_door  # noqa: E402
+from dashboard.links import PAGES  # noqa: E402
 from dashboard.theme import STYLE  # noqa: E402
 
 st.set_page_config(
@@ -22,22 +23,24 @@ st.set_page_config(
 )
 st.logo(str(HERE / "logo.svg"), icon_image=str(HERE / "icon.svg"), size="large")
 st.html(STYLE)
-pages, somebody = allowed_pages()
-if pages:
-    chosen = st.navigation(
-        [
-            st.Page(
-                page.target,
-                title=page.title,
-                icon=page.icon,
-                url_path=page.path,
-                default=page is pages[0],
-                help=page.help,
-            )
-            for page in pages
-        ]
-    )
+way = find_way()
+chosen = st.navigation(
+    [
+        st.Page(
+            page.target,
+            title=page.title,
+            icon=page.icon,
+            url_path=page.path,
+            default=page is PAGES[0],
+            help=page.help,
+        )
+        for page in way.pages
+    ],
+    position="sidebar" if way.is_open else "hidden",
+)
+if way.is_open:
     show_sidebar()
-    if somebody is not None:
-        show_account(somebody)
+    show_account(way)
     chosen.run()
+else:
+    show_door(way)

@@ -4,37 +4,52 @@ It only shows; what may be seen and done is asked again by every page and action
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import streamlit as st
 from sqlalchemy.exc import SQLAlchemyError
 
-from dashboard.access import NotAllowedError, Visitor, providers
+from dashboard.access import DEFAULT, NotAllowedError, Visitor, providers
 from dashboard.boundary import looking
 from dashboard.links import PAGES, PEOPLE, PageSpec
-from dashboard.text import escape, show, show_empty, soft
+from dashboard.text import escape, escape_markdown, show, show_empty, soft
 from store.database import LogError
 from store.settings import SettingsError
 from store.vocabulary import AccessRole
 
 
-def allowed_pages() -> tuple[Sequence[PageSpec], Visitor | None]:
-    """The pages of whoever looks, and who that is if they signed in; no page, and a way in, for who may see nothing."""
+@dataclass(frozen=True)
+class Way:
+    """What somebody finds who opens an address of the dashboard."""
+
+    pages: Sequence[PageSpec]
+    """Known by their addresses, also to who is not let in: they see the door there."""
+    somebody: Visitor | None = None
+    """None where that cannot be known; the page says why."""
+    refusal: str = ""
+    """Why nobody is let in at all."""
+
+    @property
+    def is_open(self) -> bool:
+        return not self.refusal and (self.somebody is None or self.somebody.role is not None)
+
+
+def find_way() -> Way:
     try:
         somebody = looking()
     except NotAllowedError as error:
-        show_empty("Nobody is let in", str(error))
-        return (), None
+        return Way(PAGES, refusal=str(error))
     except (LogError, SettingsError, SQLAlchemyError):
-        return PAGES, None  # the page says what is wrong, and shows nothing else
-    if somebody.role is None:
-        show_door(somebody)
-        return (), None
-    pages = (*PAGES, PEOPLE) if somebody.may(AccessRole.OPERATOR) else PAGES
-    return pages, somebody if somebody.signed_in else None
+        return Way(PAGES)
+    return Way((*PAGES, PEOPLE) if somebody.may(AccessRole.OPERATOR) else PAGES, somebody)
 
 
-def show_door(somebody: Visitor) -> None:
-    """Sign in, or sign out where the name has no role."""
+def show_door(way: Way) -> None:
+    """Sign in; or sign out, where the name has no role."""
+    somebody = way.somebody
+    if somebody is None:
+        show_empty("Nobody is let in", way.refusal)
+        return
     if somebody.signed_in and somebody.name:
         hint = f"You are signed in as {somebody.name}, who has no role here. An operator lets you in by:"
         show_empty("You are not on the list", hint, f"checkloop people add {somebody.name} viewer")
@@ -44,18 +59,27 @@ def show_door(somebody: Visitor) -> None:
         show_empty("checkloop", "Sign in to see what your agents did, what was judged, and what was trained.")
     with st.container(horizontal=True, horizontal_alignment="center"):
         if somebody.signed_in:
-            st.button("Sign out", icon=":material/logout:", key="sign-out", on_click=st.logout)
-            return
-        names = providers()
-        for name in names or ["default"]:
-            label = "Sign in" if name == "default" else f"Sign in with {name}"
-            wanted = None if name == "default" else name
-            if st.button(label, icon=":material/login:", type="primary", key=f"sign-in-{name}"):
-                st.login(wanted)
+            _sign_out()
+        else:
+            _sign_in()
 
 
-def show_account(somebody: Visitor) -> None:
-    """In the sidebar: who is signed in, as what, and the way out."""
+def _sign_in() -> None:
+    for name in providers() or [DEFAULT]:
+        label = "Sign in" if name == DEFAULT else f"Sign in with {escape_markdown(name)}"
+        if st.button(label, icon=":material/login:", type="primary", key=f"sign-in-{name}"):
+            st.login(None if name == DEFAULT else name)
+
+
+def _sign_out() -> None:
+    st.button("Sign out", icon=":material/logout:", type="tertiary", key="sign-out", on_click=st.logout)
+
+
+def show_account(way: Way) -> None:
+    """In the sidebar: who is signed in, as what, and the way out. Nothing where nobody signs in."""
+    somebody = way.somebody
+    if somebody is None or not somebody.signed_in:
+        return
     with st.sidebar:
         show(f'<div class="cl-text"><b>{escape(somebody.name)}</b><br>{soft(str(somebody.role))}</div>')
-        st.button("Sign out", icon=":material/logout:", type="tertiary", key="sign-out", on_click=st.logout)
+        _sign_out()

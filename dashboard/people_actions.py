@@ -24,7 +24,7 @@ def add(log: Log, settings: Settings) -> str:
 @action
 def change(log: Log, settings: Settings, person: str, key: str) -> str:
     """The role that stands in the widget `key`."""
-    role = AccessRole(st.session_state.pop(key))  # drawn anew from the log, also where it was refused
+    role = AccessRole(st.session_state[key])
     changed = access.change_role(log, person, role, given_by=boundary.looking().name)
     return f"{changed.person} is {changed.role}"
 

@@ -1,5 +1,6 @@
 """Who may do what in the dashboard: people and their roles, appended to `role_change`, the newest row counting."""
 
+import getpass
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +11,14 @@ from store.schema import RoleChangeRow
 from store.vocabulary import AccessRole
 
 LONGEST_NAME = 128
+
+
+def machine_user() -> str:
+    """Who uses this machine, as changes and ratings name them where nobody signs in."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "somebody"
 
 
 @dataclass(frozen=True)

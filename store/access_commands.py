@@ -1,6 +1,5 @@
 """`checkloop people`: who may sign in to the dashboard, and what they may do there."""
 
-import getpass
 from typing import Annotated
 
 import typer
@@ -16,27 +15,27 @@ Role = Annotated[AccessRole, typer.Argument(help="viewer sees, reviewer also jud
 @app.command()
 def add(person: Person, role: Role = AccessRole.VIEWER, config: ConfigOption = None) -> None:
     """Lets somebody in who signs in."""
-    from store.access import add_person
+    from store.access import add_person, machine_user
 
-    added = add_person(open_configured(config), person, role, given_by=_user())
+    added = add_person(open_configured(config), person, role, given_by=machine_user())
     typer.echo(f"{added.person} is {added.role}")
 
 
 @app.command()
 def role(person: Person, role: Role, config: ConfigOption = None) -> None:
     """Gives somebody another role."""
-    from store.access import change_role
+    from store.access import change_role, machine_user
 
-    changed = change_role(open_configured(config), person, role, given_by=_user())
+    changed = change_role(open_configured(config), person, role, given_by=machine_user())
     typer.echo(f"{changed.person} is {changed.role}")
 
 
 @app.command()
 def remove(person: Person, config: ConfigOption = None) -> None:
     """Takes somebody's role away: they are refused from now on."""
-    from store.access import remove_person
+    from store.access import machine_user, remove_person
 
-    remove_person(open_configured(config), person, given_by=_user())
+    remove_person(open_configured(config), person, given_by=machine_user())
     typer.echo(f"{person.strip()} has no role any more")
 
 
@@ -50,10 +49,3 @@ def list_all(config: ConfigOption = None) -> None:
         typer.echo("nobody has a role: `checkloop people add ada@example.org operator`")
     for one in people:
         typer.echo(f"{one.person}  {one.role}  since {one.since:%Y-%m-%d %H:%M} UTC, given by {one.given_by}")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"

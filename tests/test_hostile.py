@@ -89,7 +89,7 @@ PAGES: tuple[tuple[PageSpec, dict[str, str], bool], ...] = (
     (ITEMS, {}, False),
     (JUDGES, {}, False),
     (TRAINING, {"run_b": "hostile <b>run</b> ![i](http://evil.test/i)"}, True),
-    (JOBS, {}, True),
+    (JOBS, {}, False),
     (JOBS, {"job": "JOB"}, True),
     (CHAT, {"session": "hostile"}, True),
 )

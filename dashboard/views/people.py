@@ -47,10 +47,10 @@ def show_person(number: int, one: PersonAccess) -> None:
             given = soft(f"given by {one.given_by}, {moment(one.since)} UTC")
             show(f'<div class="cl-text"><b>{escape(one.person)}</b><br>{given}</div>')
         key = f"role-{one.person}"
+        st.session_state[key] = one.role.value  # what the log says, also after a change that was refused
         st.selectbox(
             f"Role of person {number + 1}",
             ROLES,
-            ROLES.index(one.role.value),
             key=key,
             label_visibility="collapsed",
             width=150,
