@@ -4,7 +4,7 @@ Without sign-in the server has to be on loopback, and whoever sits there is oper
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -56,11 +56,11 @@ def visitor(settings: Settings, open_log: Callable[[], Log]) -> Visitor:
         return Visitor(machine_user(), AccessRole.OPERATOR, signed_in=False)
     if not st.user.get("is_logged_in"):
         return NOBODY
-    name = name_of(dict(st.user))
+    name = name_of(st.user)
     return Visitor(name, role_of(open_log(), name) if name else None, signed_in=True)
 
 
-def name_of(claims: dict[str, object]) -> str:
+def name_of(claims: Mapping[str, object]) -> str:
     """Under which name somebody is known: the e-mail address if the provider verified it, else the subject."""
     email = str(claims.get("email") or "").strip().lower()
     if email and str(claims.get("email_verified", "")).lower() == "true":

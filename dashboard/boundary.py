@@ -112,6 +112,8 @@ def action(
     refused it (`refusals`, the log, the settings, the role) under `problem_key`, for the page to say.
     """
 
+    said_on_the_page: tuple[type[Exception], ...] = (NotAllowedError, LogError, SettingsError, *refusals)
+
     def decorate(body: Callable[Concatenate[Log, Settings, P], str | None]) -> Callable[P, None]:
         @wraps(body)
         def run(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -124,7 +126,7 @@ def action(
                 said = body(connect(settings), settings, *args, **kwargs)
                 if done_key is not None and said is not None:
                     st.session_state[done_key] = said
-            except (NotAllowedError, LogError, SettingsError, *refusals) as error:
+            except said_on_the_page as error:
                 st.session_state[problem_key] = str(error)
             except SQLAlchemyError as error:
                 logger.exception("an action failed in the database")

@@ -7,6 +7,7 @@ in a tool's answer appears as the characters it is made of. Pages pass such text
 
 import html
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -98,6 +99,15 @@ def soft(text: str) -> str:
     return f'<span class="cl-soft">{escape(text)}</span>'
 
 
+def advice(text: str) -> str:
+    """Words of our own to the reader; what stands between backticks is set as code."""
+    return f'<span class="cl-soft">{_with_code(text)}</span>'
+
+
+def _with_code(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def link(label: str, href: str) -> str:
     """A link in the same tab; `href` is one of our own addresses (dashboard.links)."""
     return f'<a href="{html.escape(href, quote=True)}" target="_self">{escape(label)}</a>'
@@ -142,4 +152,4 @@ def show(*parts: str) -> None:
 def show_empty(title: str, hint: str, command: str | None = None) -> None:
     """An empty state that says what to do first."""
     code = f"<p><code>{escape(command)}</code></p>" if command else ""
-    show(f'<div class="cl-empty"><h4>{escape(title)}</h4><div class="cl-soft">{escape(hint)}</div>{code}</div>')
+    show(f'<div class="cl-empty"><h4>{escape(title)}</h4><div class="cl-soft">{_with_code(hint)}</div>{code}</div>')

@@ -104,7 +104,8 @@ STYLE = """
 .cl-track.cl-thin i { top: 0; left: 0; height: 100%; background: #0072B2; opacity: 0.85; }
 .cl kbd { border: 1px solid var(--line); border-radius: 4px; padding: 0 0.3rem; font-size: 0.72rem; }
 .cl-empty { border: 1px dashed var(--line); border-radius: 12px; padding: 2.2rem 1.5rem; text-align: center; }
-.cl-empty code { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; padding: 0.15rem 0.5rem;
+.cl-empty p { margin: 0.8rem 0 0; }
+.cl-empty p code { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; padding: 0.15rem 0.5rem;
                  font-size: 0.95rem; }
 .cl-empty h4 { margin: 0 0 0.35rem; padding: 0; font-size: 1.05rem; }
 .cl table { border-collapse: collapse; width: 100%; font-size: 0.87rem; font-variant-numeric: tabular-nums; }
