@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
-.PHONY: demo test bench lint install install-dev clean
+.PHONY: demo test bench lint pictures install install-dev clean
 
 install: $(VENV)/.installed-$(SERVE)
 
@@ -33,6 +33,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed-$(SERVE)
 
 demo: install
 	$(BIN)/checkloop demo --seed $(SEED) $(if $(NAME),--name $(NAME))
+
+pictures: install-dev
+	$(BIN)/python -m dashboard.screenshots docs/pictures
 
 lint: install-dev
 	$(BIN)/ruff check .

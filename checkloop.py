@@ -20,6 +20,7 @@ from reward.compare_commands import compare
 from reward.overview_commands import overview
 from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
+from store.access_commands import app as access_commands
 from store.commands import app as log_commands
 from store.configured import ConfigOption, open_configured
 from store.export_commands import export
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(policy_commands, name="policy")
 app.add_typer(log_commands, name="log")
+app.add_typer(access_commands, name="people")
 app.command(name="reward")(reward)
 app.command()(compare)
 app.command()(overview)
@@ -139,9 +141,10 @@ def up(
     _stop_in_order()
     settings = load_settings(config)
     open_log(settings.url).close()
-    check_port_free("127.0.0.1", dashboard_port, "dashboard")
+    seen = DashboardProcess(settings, dashboard_port)
+    check_port_free(seen.address, dashboard_port, "dashboard")
     typer.echo("starting vLLM and the gateway (half a minute) ...")
-    with GatewayProcess(settings) as gateway, DashboardProcess(settings, dashboard_port) as dashboard:
+    with GatewayProcess(settings) as gateway, seen as dashboard:
         typer.echo(f"dashboard: {dashboard.url}\ngateway:   {gateway.url}/v1   (OpenAI-compatible)\nCtrl-C stops both")
         gateway.wait_for_end_of(dashboard)
 

@@ -11,6 +11,7 @@ if str(HERE.parent) not in sys.path:
 import streamlit as st  # noqa: E402
 
 from dashboard.boundary import show_sidebar  # noqa: E402
+from dashboard.door import find_way, show_account, show_door  # noqa: E402
 from dashboard.links import PAGES  # noqa: E402
 from dashboard.theme import STYLE  # noqa: E402
 
@@ -22,6 +23,7 @@ st.set_page_config(
 )
 st.logo(str(HERE / "logo.svg"), icon_image=str(HERE / "icon.svg"), size="large")
 st.html(STYLE)
+way = find_way()
 chosen = st.navigation(
     [
         st.Page(
@@ -32,8 +34,13 @@ chosen = st.navigation(
             default=page is PAGES[0],
             help=page.help,
         )
-        for page in PAGES
-    ]
+        for page in way.pages
+    ],
+    position="sidebar" if way.is_open else "hidden",
 )
-show_sidebar()
-chosen.run()
+if way.is_open:
+    show_sidebar()
+    show_account(way)
+    chosen.run()
+else:
+    show_door(way)

@@ -8,22 +8,27 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import streamlit as st
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from dashboard.access import NOBODY, NotAllowedError, Visitor, sign_in_is_on, visitor
 from dashboard.counting import COUNTS, StillCounting, one_request
-from dashboard.text import escape, show, show_empty, soft, state_badge
+from dashboard.text import escape, show, show_code, show_empty, soft, state_badge
 from store.database import Log, LogError, open_log
 from store.figures import log_state
 from store.settings import Settings, SettingsError, load_settings
 from store.versions import live_version
+from store.vocabulary import AccessRole
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class NoLogYetError(LogError):
@@ -65,11 +70,85 @@ def counted(log: Log, function: Callable[..., T], anew_every: timedelta | None =
     return result
 
 
-def run_page(title: str, body: Callable[[Log, Settings], None]) -> None:
+def looking() -> Visitor:
+    """Who looks at the page, or acts on it, now."""
+    if sign_in_is_on() and not st.user.get("is_logged_in"):
+        return NOBODY  # before anything of the settings or the log is said
+    settings = load_settings()
+    return visitor(settings, lambda: connect(settings))
+
+
+def may(needed: AccessRole) -> bool:
+    """Whether to show what needs this role. That it is shown allows nothing: `action` asks again."""
+    return looking().may(needed)
+
+
+def require(needed: AccessRole) -> Visitor:
+    """Who acts. Raises NotAllowedError for anybody who may not."""
+    somebody = looking()
+    if somebody.role is None:
+        if somebody.signed_in:
+            raise NotAllowedError(f"{somebody.name or 'Somebody without a name'} has no role here.")
+        raise NotAllowedError("Sign in first.")
+    if not somebody.may(needed):
+        raise NotAllowedError(f"This needs the role {needed}; {somebody.name} is {somebody.role}.")
+    return somebody
+
+
+@dataclass(frozen=True)
+class Action:
+    """What somebody does on a page, as a callback of a widget: the one way in which pages change anything."""
+
+    needs: AccessRole
+    run: Callable[..., None]
+
+
+ACTIONS: dict[str, Action] = {}
+"""By module and name; a test goes over all of them."""
+
+
+def action(
+    needs: AccessRole, problem_key: str, *refusals: type[Exception], done_key: str | None = None
+) -> Callable[[Callable[Concatenate[Log, Settings, P], str | None]], Callable[P, None]]:
+    """Makes callbacks of functions that change something: who acts has to have the role `needs`, at that moment.
+
+    The function is given the log and the settings. What it returns is left under `done_key` of the session, and what
+    refused it (`refusals`, the log, the settings, the role) under `problem_key`, for the page to say.
+    """
+
+    said_on_the_page: tuple[type[Exception], ...] = (NotAllowedError, LogError, SettingsError, *refusals)
+
+    def decorate(body: Callable[Concatenate[Log, Settings, P], str | None]) -> Callable[P, None]:
+        @wraps(body)
+        def run(*args: P.args, **kwargs: P.kwargs) -> None:
+            st.session_state.pop(problem_key, None)
+            if done_key is not None:
+                st.session_state.pop(done_key, None)
+            try:
+                require(needs)
+                settings = load_settings()
+                said = body(connect(settings), settings, *args, **kwargs)
+                if done_key is not None and said is not None:
+                    st.session_state[done_key] = said
+            except said_on_the_page as error:
+                st.session_state[problem_key] = str(error)
+            except SQLAlchemyError as error:
+                logger.exception("an action failed in the database")
+                first = str(getattr(error, "orig", None) or error).splitlines()[0]
+                st.session_state[problem_key] = f"The database refused it: {first}"
+
+        name = f"{body.__module__}.{body.__qualname__}"
+        ACTIONS[name] = Action(needs, run)
+        return run
+
+    return decorate
+
+
+def run_page(title: str, body: Callable[[Log, Settings], None], needs: AccessRole = AccessRole.VIEWER) -> None:
     """Runs a page's body under its title; what it raises becomes a message, never a stack trace."""
     st.title(title, anchor=False)
     with one_request() as oldest:
-        guard(title, lambda: _with_log(body))
+        guard(title, lambda: _with_log(body), needs)
         if (made_at := oldest()) is not None:
             show(soft(f"Counted at {made_at:%H:%M:%S} UTC; the log has changed since and is being counted again."))
 
@@ -79,13 +158,16 @@ def _with_log(body: Callable[[Log, Settings], None]) -> None:
     body(connect(settings), settings)
 
 
-def guard(title: str, body: Callable[[], None]) -> None:
-    """Runs `body`; an error becomes a message in its place. Also the edge of every fragment."""
+def guard(title: str, body: Callable[[], None], needs: AccessRole = AccessRole.VIEWER) -> None:
+    """Runs `body` for who may see it; an error becomes a message in its place. Also the edge of every fragment."""
     try:
+        require(needs)
         with one_request():
             body()
     except StillCounting as counting:
         _show_counting(title, counting)
+    except NotAllowedError as error:
+        show_empty("This is not for everybody", str(error))
     except SettingsError as error:
         _say("The settings are not valid", str(error), "Correct checkloop.toml or the environment, then reload.")
     except NoLogYetError as error:
@@ -130,4 +212,4 @@ def show_sidebar() -> None:
 
 def _say(title: str, detail: str, advice: str) -> None:
     st.error(f"**{title}.** {advice}", icon=":material/error:")
-    st.code(detail, language=None, wrap_lines=True)
+    show_code(detail)

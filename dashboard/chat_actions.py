@@ -1,44 +1,35 @@
 """What a person does on the chat page, as callbacks of its widgets: they run before the page is drawn anew.
 
-Each opens the log of the settings, does one thing, and leaves what went wrong in the session for the page to say.
+Each does one thing, and leaves what went wrong in the session for the page to say.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec
+from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
-from dashboard.boundary import connect
+from dashboard import boundary
 from dashboard.chat_turns import Part
-from dashboard.chats import new_chat_id, setup_of, who
+from dashboard.chats import new_chat_id, setup_of
 from dashboard.live_chats import ChatFailed, TurnState, live_chats
 from store.chats import ChatSetup, create_chat, delete_chat, rename_chat
-from store.database import Log, LogError
+from store.database import Log
 from store.ratings import rate_turn, ratings_of
-from store.settings import Settings, SettingsError, load_settings
+from store.settings import Settings
 from store.trajectories import get_trajectory
 from store.turns import get_turns
 from store.versions import live_version
+from store.vocabulary import AccessRole, ChatTools
 
 PROBLEM = "chat-problem"
 """Key of what went wrong in the last action."""
+OUTSIDE = {ChatTools.REAL, ChatTools.MCP}
+"""Tools that do something outside of this log."""
 SEED = "chat-seed"
 """Key of the seed of the chat that would start now."""
 
-P = ParamSpec("P")
-
-
-def action(body: Callable[Concatenate[Log, Settings, P], None]) -> Callable[P, None]:
-    """`body` as a callback: given the log and the settings; what it raises becomes the page's message."""
-
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            settings = load_settings()
-            body(connect(settings), settings, *args, **kwargs)
-        except (ChatFailed, LogError, SettingsError) as error:
-            st.session_state[PROBLEM] = str(error)
-
-    return run
+action = boundary.action(AccessRole.REVIEWER, PROBLEM, ChatFailed)
+"""Makes a callback of a function that changes something; reviewers and operators."""
 
 
 @action
@@ -56,6 +47,7 @@ def say_text(log: Log, settings: Settings, setup: ChatSetup, text: str) -> None:
 
 
 def _say(log: Log, settings: Settings, chat_id: str | None, setup: ChatSetup | None, text: str) -> None:
+    _require_for(log, chat_id, setup)
     if chat_id is None:
         chat_id = new_chat_id()
         live = live_version(log)
@@ -70,7 +62,16 @@ def say_instead(log: Log, settings: Settings, chat_id: str, turn: int, text: str
     """Says a turn anew: `text`, or what stands in the widget `key`. A fork in the log, where both stay."""
     said = text if text is not None else str(st.session_state.get(key) or "").strip()
     if said:
+        _require_for(log, chat_id)
         live_chats().say(log, settings, chat_id, said, turn, instead=True)
+
+
+def _require_for(log: Log, chat_id: str | None, setup: ChatSetup | None = None) -> None:
+    """Tools that do what they say are for operators. Of a chat that is there the log says which it has."""
+    if chat_id is not None:
+        setup = setup_of(get_trajectory(log, chat_id))
+    if setup is not None and setup.tools in OUTSIDE:
+        boundary.require(AccessRole.OPERATOR)
 
 
 @action
@@ -97,6 +98,7 @@ def decide(
     """Decides on one of the calls that wait; with the last one the turn goes on."""
     from agent.approval import Decision
 
+    _require_for(log, chat_id)
     decided: dict[str, Any] = st.session_state.setdefault(decisions_key(chat_id), {})
     decided[call_id] = Decision(approved, "" if approved else str(st.session_state.get(reason_key) or ""))
     if all(one in decided for one in waiting):
@@ -116,12 +118,13 @@ def rate(log: Log, settings: Settings, chat_id: str, turn: int, key: str) -> Non
     value = 0 if thumb is None else (1 if thumb == 1 else -1)
     before = ratings_of(log, [chat_id]).get((chat_id, turn))
     comment = before.comment if before and value else ""
-    rate_turn(log, chat_id, turn, value, comment=comment, person=who())
+    rate_turn(log, chat_id, turn, value, comment=comment, person=boundary.looking().name)
 
 
 @action
 def comment(log: Log, settings: Settings, chat_id: str, turn: int, value: int, key: str) -> None:
-    rate_turn(log, chat_id, turn, value, comment=str(st.session_state.get(key) or "").strip(), person=who())
+    said = str(st.session_state.get(key) or "").strip()
+    rate_turn(log, chat_id, turn, value, comment=said, person=boundary.looking().name)
 
 
 @action
@@ -129,7 +132,7 @@ def rename(log: Log, settings: Settings, chat_id: str, key: str) -> None:
     rename_chat(log, chat_id, str(st.session_state.get(key) or ""), setup_of(get_trajectory(log, chat_id)))
 
 
-@action
+@boundary.action(AccessRole.OPERATOR, PROBLEM, ChatFailed)
 def delete(log: Log, settings: Settings, chat_id: str) -> None:
     running = live_chats().turn_of(chat_id)
     if running is not None and running.state is TurnState.RUNNING:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
+from dashboard.boundary import may
 from dashboard.chat_actions import delete, leave, rename
 from dashboard.chat_start import LABELS
 from dashboard.chats import title_of
@@ -14,6 +15,7 @@ from env_sim.worlds import WORLDS
 from store.chats import ChatListing, ChatSetup, list_chats
 from store.database import Log
 from store.trajectories import TrajectorySummary
+from store.vocabulary import AccessRole
 
 LISTED = 12
 SHORT = 60
@@ -21,7 +23,8 @@ SHORT = 60
 
 def show_list(log: Log, open_id: str | None) -> None:
     """The newest chats; more of them on request."""
-    st.button("New chat", icon=":material/add:", on_click=leave, disabled=open_id is None, width="stretch")
+    if may(AccessRole.REVIEWER):
+        st.button("New chat", icon=":material/add:", on_click=leave, disabled=open_id is None, width="stretch")
     wanted = int(st.session_state.get("chats-listed", LISTED))
     chats = list_chats(log, limit=wanted + 1)
     now = datetime.now(UTC)
@@ -60,10 +63,16 @@ def show_head(summary: TrajectorySummary, setup: ChatSetup | None, opening: str)
             f'<div class="cl-title">{escape(_short(name or opening or "New chat", 2 * SHORT))}</div>'
             f'<div class="cl-row">{"".join(tags)}</div>'
         )
-        with st.popover("", icon=":material/more_horiz:", help="Rename or delete this chat", type="tertiary"):
-            key = f"title-{summary.id}"
-            st.text_input("Name", value=name or "", key=key, placeholder=_short(opening) or "no name", max_chars=120)
-            st.button("Rename", key="rename", on_click=rename, args=(summary.id, key))
+        if may(AccessRole.REVIEWER):
+            show_menu(summary, name, opening)
+
+
+def show_menu(summary: TrajectorySummary, name: str | None, opening: str) -> None:
+    with st.popover("", icon=":material/more_horiz:", help="Rename or delete this chat", type="tertiary"):
+        key = f"title-{summary.id}"
+        st.text_input("Name", value=name or "", key=key, placeholder=_short(opening) or "no name", max_chars=120)
+        st.button("Rename", key="rename", on_click=rename, args=(summary.id, key))
+        if may(AccessRole.OPERATOR):
             st.divider()
             show(
                 soft("Deletes what was said, its tokens, verdicts and ratings from the log. This cannot be taken back.")

@@ -2,13 +2,14 @@
 
 import streamlit as st
 
-from dashboard.chat_actions import SEED, say_text
+from dashboard.boundary import may
+from dashboard.chat_actions import OUTSIDE, SEED, say_text
 from dashboard.chats import marked, new_seed, scenario_of, specs_of
 from dashboard.text import chip, prose, show, soft
 from env_sim.worlds import WORLDS
 from store.chats import ChatSetup
 from store.settings import Settings
-from store.vocabulary import ChatTools
+from store.vocabulary import AccessRole, ChatTools
 
 LABELS = {
     ChatTools.WORLD: "Simulated world",
@@ -26,6 +27,8 @@ def choose_setup(settings: Settings, ready: bool) -> ChatSetup:
     """The form of a new chat; returns what it says now."""
     st.subheader("New chat", anchor=False)
     offered = [tools for tools in LABELS if tools is not ChatTools.LLM or settings.simulator is not None]
+    if not may(AccessRole.OPERATOR):
+        offered = [tools for tools in offered if tools not in OUTSIDE]
     chosen = st.segmented_control(
         "What answers the agent's tools",
         offered,

@@ -4,7 +4,6 @@ Everything that a restart needs is in the log: the dialogue, the setup, and the 
 built again. Light: what talks to models is in dashboard/equipment.py.
 """
 
-import getpass
 import secrets
 from collections.abc import Sequence
 
@@ -25,7 +24,6 @@ __all__ = [
     "specs_of",
     "stored_setup",
     "title_of",
-    "who",
 ]
 
 
@@ -54,11 +52,3 @@ def stored_setup(log: Log, chat_id: str) -> tuple[ChatSetup, int]:
 def title_of(summary: TrajectorySummary) -> str | None:
     """The name that a person gave a chat; None if nobody did."""
     return None if summary.chat is None and summary.title in WORLDS else summary.title
-
-
-def who() -> str:
-    """The person at this machine, as ratings name them."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"

@@ -34,7 +34,7 @@ def verdict_on(stratum: Stratum, before: str, after: str) -> str:
         return f"{after} is better than {before}"
     if stratum.interval.high < 0:
         return f"{after} is worse than {before}"
-    return f"no difference between {before} and {after} that {plural(stratum.scenarios, 'scenario')} could show"
+    return f"No difference between {before} and {after} that {plural(stratum.scenarios, 'scenario')} could show"
 
 
 def difference_rows(strata: Sequence[Stratum]) -> str:
@@ -107,10 +107,16 @@ def _count(pair: ScenarioPair) -> str:
     return count if pair.same_worlds else f"{count}, other seeds"
 
 
+def signed(difference: float) -> str:
+    """ "+12", "-3", "0": points without decimals."""
+    rounded = round(100 * difference)
+    return f"{rounded:+d}" if rounded else "0"
+
+
 def _signed(difference: float) -> str:
     color = NEUTRAL if difference == 0 else ACCENT if difference > 0 else CONTRAST
     arrow = "■" if difference == 0 else "▲" if difference > 0 else "▼"
-    return f'<span style="color:{color}">{arrow}</span> {100 * difference:+.0f}'
+    return f'<span style="color:{color}">{arrow}</span> {signed(difference)}'
 
 
 def item_change_rows(changes: Sequence[ItemChange], before: str, after: str, parameters: Mapping[str, str]) -> str:

@@ -1,24 +1,20 @@
 """What a person does on the page of jobs and schedules, as callbacks of its widgets.
 
-Each opens the log of the settings and does one thing, by the function that the command calls. What came of it, or what
-was wrong, is left in the session for the page to say.
+Each does one thing, by the function that the command calls. What came of it, or what was wrong, is left in the session
+for the page to say.
 """
 
-import logging
-from collections.abc import Callable
-from typing import Concatenate, ParamSpec
-
 import streamlit as st
-from sqlalchemy.exc import SQLAlchemyError
 
 from agent.vllm_client import ServerError
-from dashboard.boundary import connect
-from store.database import Log, LogError
+from dashboard import boundary
+from dashboard.text import escape_markdown
+from store.database import Log
 from store.jobs import cancel_job, retry_job, submit_pipeline
 from store.schedules import remove_schedule
 from store.schema import now
-from store.settings import Settings, SettingsError, load_settings
-from store.vocabulary import FiringOutcome
+from store.settings import Settings
+from store.vocabulary import AccessRole, FiringOutcome
 from train.errors import TrainingFailed
 from train.job_payloads import read_job_line
 from train.scheduler import pause_schedule, resume_schedule, run_schedule
@@ -28,40 +24,16 @@ PROBLEM = "action-problem"
 DONE = "action-done"
 """Key of what came of it."""
 
-logger = logging.getLogger(__name__)
-P = ParamSpec("P")
-
-
-def action(body: Callable[Concatenate[Log, Settings, P], str]) -> Callable[P, None]:
-    """`body` as a callback: given the log and the settings; the sentence it returns, or what it raises, is said."""
-
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        for key in (PROBLEM, DONE):
-            st.session_state.pop(key, None)
-        try:
-            settings = load_settings()
-            st.session_state[DONE] = body(connect(settings), settings, *args, **kwargs)
-        except (TrainingFailed, LogError, SettingsError, ServerError) as error:
-            st.session_state[PROBLEM] = str(error)
-        except SQLAlchemyError as error:
-            logger.exception("an action failed in the database")
-            first = str(getattr(error, "orig", None) or error).splitlines()[0]
-            st.session_state[PROBLEM] = f"The database refused it: {first}"
-
-    return run
+action = boundary.action(AccessRole.OPERATOR, PROBLEM, TrainingFailed, ServerError, done_key=DONE)
+"""Makes a callback of a function that changes something; operators only."""
 
 
 def say_outcome() -> None:
     """What came of the last action, once: a note in passing for what went well, a message that stays for the rest."""
     if done := st.session_state.pop(DONE, None):
-        st.toast(done, icon=":material/check:")
+        st.toast(escape_markdown(done), icon=":material/check:")
     if problem := st.session_state.pop(PROBLEM, None):
         st.error(escape_markdown(problem), icon=":material/error:")
-
-
-def escape_markdown(text: str) -> str:
-    """As text in a Streamlit message, which renders Markdown: what it quotes may be anything."""
-    return "".join(f"\\{character}" if character in "\\`*_{}[]()#+-.!|<>$~:&" else character for character in text)
 
 
 def go(**parameters: str | int) -> None:

@@ -73,6 +73,9 @@ JOBS = PageSpec(
 )
 CHAT = PageSpec("chat.py", "chat", "Chat", ":material/chat:", "Talk to the served agent; what is said is logged.")
 
+PEOPLE = PageSpec("people.py", "people", "People", ":material/group:", "Who may sign in, and what they may do here.")
+"""For operators alone; not one of PAGES."""
+
 PAGES = (OVERVIEW, REVIEW, TRAJECTORIES, COMPARE, SCENARIOS, ITEMS, JUDGES, TRAINING, JOBS, CHAT)
 
 

@@ -1,19 +1,24 @@
-"""The dashboard as a child process: `streamlit run` on loopback, of the same settings as its parent."""
+"""The dashboard as a child process: `streamlit run`, of the same settings as its parent; on loopback, unless people
+sign in."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+from dashboard.access import check_address
 from store.settings import Settings
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
     """What the dashboard needs of its parent's settings, whatever file they came from."""
+    secrets = settings.dashboard.secrets
+    absolute = settings.dashboard.model_copy(update={"secrets": secrets.resolve() if secrets else None})
     environment = {
         "CHECKLOOP_HOME": str(settings.home.resolve()),
         "CHECKLOOP_DATABASE_URL": settings.url,
         "CHECKLOOP_GATEWAY": settings.gateway.model_dump_json(),
+        "CHECKLOOP_DASHBOARD": absolute.model_dump_json(),
     }
     if settings.simulator is not None:
         environment["CHECKLOOP_SIMULATOR"] = settings.simulator.model_dump_json()
@@ -21,12 +26,15 @@ def settings_environment(settings: Settings) -> dict[str, str]:
 
 
 class DashboardProcess:
-    """Use it as a context manager; `url` is where it is seen."""
+    """Use it as a context manager; `url` is where it is seen. Raises SettingsError where the address needs a sign-in
+    that is not there."""
 
     name = "the dashboard"
 
     def __init__(self, settings: Settings, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
+        self.address = settings.dashboard.address
+        check_address(settings, self.address)
+        self.url = f"http://{self.address}:{port}"
         self.log_file = settings.home / "servers" / "dashboard.log"
         self._settings = settings
         self._port = port
@@ -39,7 +47,9 @@ class DashboardProcess:
     def __enter__(self) -> "DashboardProcess":
         app = Path(__file__).parent / "app.py"
         command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(self._port)]
-        command += ["--server.address", "127.0.0.1", "--server.headless", "true"]
+        command += ["--server.address", self.address, "--server.headless", "true"]
+        if self._settings.dashboard.secrets is not None:
+            command += ["--secrets.files", str(self._settings.dashboard.secrets.resolve())]
         environment = settings_environment(self._settings)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("wb") as sink:

@@ -4,21 +4,18 @@ Each calls the function that the command of the same name calls. What goes wrong
 that is looked at stands in the address (`?turn=ID:INDEX`), the item in the session.
 """
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Concatenate, ParamSpec
 
 import streamlit as st
 
-from dashboard.boundary import connect
-from dashboard.chats import who
+from dashboard import boundary
 from reward.people import call_bad
 from reward.review import TurnToReview, agree, hold_turn, read_turn, say_of, take_turn, undo
 from store.database import Log, LogError
 from store.review_claims import keep_draft
 from store.review_queues import QueueFilter, Turn
-from store.settings import SettingsError, load_settings
-from store.vocabulary import Outcome, SampleReason
+from store.settings import Settings
+from store.vocabulary import AccessRole, Outcome, SampleReason
 
 PROBLEM = "review-problem"
 NOTE = "review-note"
@@ -27,14 +24,13 @@ REASON = "reason"
 ANY = "any"
 THUMBS = "thumbs down"
 
-P = ParamSpec("P")
-
 
 def reviewer() -> str:
     """Who reviews: the one who signed in, else the name in the address, else the user of this machine."""
-    if st.user.get("is_logged_in"):
-        return str(st.user.get("email") or st.user.get("name") or st.user.get("sub"))
-    return str(st.session_state.get("reviewer") or "").strip() or who()
+    somebody = boundary.looking()
+    if somebody.signed_in:
+        return somebody.name
+    return str(st.session_state.get("reviewer") or "").strip() or somebody.name
 
 
 def chosen_queue() -> QueueFilter:
@@ -91,20 +87,12 @@ def focus_item(item_key: str) -> None:
     st.session_state[FOCUS] = item_key
 
 
-def action(body: Callable[Concatenate[Log, P], None]) -> Callable[P, None]:
-    """`body` as a callback, given the log."""
-
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            body(connect(load_settings()), *args, **kwargs)
-        except (LogError, SettingsError) as error:
-            st.session_state[PROBLEM] = str(error)
-
-    return run
+action = boundary.action(AccessRole.REVIEWER, PROBLEM)
+"""Makes a callback of a function that changes something; reviewers and operators."""
 
 
 @action
-def settle(log: Log, turn: Turn, item_key: str, outcome: Outcome) -> None:
+def settle(log: Log, settings: Settings, turn: Turn, item_key: str, outcome: Outcome) -> None:
     """PASS or FAIL on an item; then its next open item, or the next turn."""
     shown = _held(log, turn)
     said = say_of(log, shown, item_key, outcome, person=reviewer(), reason=_reason())
@@ -113,7 +101,7 @@ def settle(log: Log, turn: Turn, item_key: str, outcome: Outcome) -> None:
 
 
 @action
-def settle_bad(log: Log, turn: Turn, item_key: str) -> None:
+def settle_bad(log: Log, settings: Settings, turn: Turn, item_key: str) -> None:
     """The item is bad. It leaves the checklists of its scenario, so a reason is asked for."""
     if not _reason():
         raise LogError(f"say in the field Reason why {item_key!r} is bad: it leaves the checklist for every dialogue")
@@ -124,7 +112,7 @@ def settle_bad(log: Log, turn: Turn, item_key: str) -> None:
 
 
 @action
-def settle_rest(log: Log, turn: Turn) -> None:
+def settle_rest(log: Log, settings: Settings, turn: Turn) -> None:
     """Says what the judge said of every item that is open."""
     said = agree(log, _held(log, turn), person=reviewer(), reason=_reason())
     st.session_state[NOTE] = f"agreed with the judge on {len(said)} item{'s' if len(said) != 1 else ''}"
@@ -132,7 +120,7 @@ def settle_rest(log: Log, turn: Turn) -> None:
 
 
 @action
-def undo_last(log: Log) -> None:
+def undo_last(log: Log, settings: Settings) -> None:
     """Takes back what this reviewer said last, and shows that turn again."""
     undone = undo(log, person=reviewer())
     if undone is None:
@@ -143,7 +131,7 @@ def undo_last(log: Log) -> None:
 
 
 @action
-def move(log: Log, turn: Turn | None, backwards: bool) -> None:
+def move(log: Log, settings: Settings, turn: Turn | None, backwards: bool) -> None:
     """To the next open turn, or to the turn before; what is open here stays open."""
     now = datetime.now(UTC)
     found = take_turn(log, chosen_queue(), person=reviewer(), at=now, after=turn, backwards=backwards)
@@ -154,7 +142,7 @@ def move(log: Log, turn: Turn | None, backwards: bool) -> None:
 
 
 @action
-def keep_reason(log: Log) -> None:
+def keep_reason(log: Log, settings: Settings) -> None:
     """What stands in the field Reason outlives the browser."""
     keep_draft(log, reviewer(), chosen_queue().name, _reason())
 

@@ -1,9 +1,10 @@
-"""Pictures of every page, taken with headless Chromium: `python -m dashboard.screenshots OUT_DIR [DATABASE_URL]`.
+"""Pictures of every page, taken with headless Chromium: `python -m dashboard.screenshots [OUT_DIR] [DATABASE_URL]`.
 
 Reads the given log (or the configured one) through a dashboard that it starts on a free loopback port and ends again;
-writes OUT_DIR/NAME.png. Needs playwright (extra "dev") and a Chromium on the path.
+writes OUT_DIR/NAME.png, with `--dark` NAME-dark.png. Needs playwright (extra "dev") and a Chromium on the path.
 """
 
+import argparse
 import os
 import shutil
 import socket
@@ -18,10 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dashboard.boundary import connect
-from dashboard.links import PAGES, REVIEW, TRAJECTORIES, address
+from dashboard.links import JOBS, PAGES, PEOPLE, REVIEW, TRAJECTORIES, address
 from store.browsing import page_of_trajectories
 from store.settings import load_settings
 from store.trajectory_filters import TrajectoryFilter
@@ -29,6 +31,12 @@ from store.trajectory_filters import TrajectoryFilter
 APP = Path(__file__).parent / "app.py"
 READY_TIMEOUT_S = 60.0
 SHOWN_TIMEOUT_MS = 60_000
+
+
+TALLEST = 1700
+"""Pixels of a picture: what a person sees at the first look and a little more."""
+LARGEST = 150_000
+"""Bytes of a picture: it goes into the repository."""
 
 
 class DashboardError(RuntimeError):
@@ -86,7 +94,7 @@ def wait_until_shown(page: Page) -> None:
 
 
 def take_screenshots(out_dir: Path, database_url: str = "", theme: Literal["light", "dark"] = "light") -> list[Path]:
-    """One PNG a page, 1440 pixels wide; returns the files."""
+    """One PNG a page, 1440 pixels wide and at most TALLEST high, of at most LARGEST bytes; returns the files."""
     out_dir.mkdir(parents=True, exist_ok=True)
     environment = {"CHECKLOOP_DATABASE_URL": database_url} if database_url else {}
     taken = []
@@ -100,14 +108,25 @@ def take_screenshots(out_dir: Path, database_url: str = "", theme: Literal["ligh
             height = page.evaluate(
                 "Math.max(...[...document.querySelectorAll('[data-testid=stMain]')].map(e => e.scrollHeight), 900)"
             )
-            page.set_viewport_size({"width": 1440, "height": min(int(height), 4000)})
+            page.set_viewport_size({"width": 1440, "height": min(int(height), TALLEST)})
             wait_until_shown(page)
-            page.wait_for_timeout(400)  # charts are redrawn for the new size
-            file = out_dir / f"{name}.png"
+            page.wait_for_timeout(800)  # charts are redrawn for the new size
+            file = out_dir / f"{name}{'-dark' if theme == 'dark' else ''}.png"
             page.screenshot(path=file)
+            make_small(file)
             taken.append(file)
             page.close()
     return taken
+
+
+def make_small(file: Path) -> None:
+    """Writes the picture again with as many colours as fit into LARGEST bytes: screens of text and lines have few."""
+    with Image.open(file) as opened:
+        picture = opened.convert("RGB")
+    for colors in (256, 128, 64, 32, 16):
+        picture.quantize(colors, dither=Image.Dither.NONE).save(file, optimize=True)
+        if file.stat().st_size <= LARGEST:
+            return
 
 
 def _views(database_url: str) -> dict[str, str]:
@@ -117,6 +136,8 @@ def _views(database_url: str) -> dict[str, str]:
     views["review"] = address(REVIEW, verdict="FAIL", reviewer="ada")
     if failing:
         views["trajectory"] = address(TRAJECTORIES, trajectory=failing[0].id)
+    views["schedule-form"] = address(JOBS, form="schedule")
+    views["people"] = address(PEOPLE)
     return views
 
 
@@ -141,7 +162,10 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, said: IO[str])
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        raise SystemExit("usage: python -m dashboard.screenshots OUT_DIR [DATABASE_URL]")
-    for picture in take_screenshots(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else ""):
+    parser = argparse.ArgumentParser(prog="python -m dashboard.screenshots", description="A picture of every page.")
+    parser.add_argument("out_dir", nargs="?", type=Path, default=Path("docs/pictures"))
+    parser.add_argument("database_url", nargs="?", default="", help="default: the log of the settings")
+    parser.add_argument("--dark", action="store_true", help="the dark theme")
+    chosen = parser.parse_args()
+    for picture in take_screenshots(chosen.out_dir, chosen.database_url, "dark" if chosen.dark else "light"):
         print(picture)

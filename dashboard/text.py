@@ -7,9 +7,11 @@ in a tool's answer appears as the characters it is made of. Pages pass such text
 
 import html
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+import pandas as pd
 import streamlit as st
 
 from dashboard.theme import MARKS, STATE_COLORS, STATUS_MARKS
@@ -23,10 +25,19 @@ _VISIBLE_CONTROLS = {"\n", "\t"}
 
 def escape(text: str) -> str:
     """`text` as HTML that shows exactly its characters; control characters appear as their symbols."""
+    return html.escape(visible(text), quote=True)
+
+
+def visible(text: str) -> str:
+    """`text` with what cannot be seen made visible, cut at LONGEST; for places that take plain text, such as cells."""
     shown = text[:LONGEST]
-    safe = "".join(map(_visible, shown))
     rest = len(text) - len(shown)
-    return html.escape(safe, quote=True) + (f" … ({rest:,} more characters)" if rest else "")
+    return "".join(map(_visible, shown)) + (f" … ({rest:,} more characters)" if rest else "")
+
+
+def visible_cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with every text in it made visible."""
+    return frame.map(lambda cell: visible(cell) if isinstance(cell, str) else cell)
 
 
 def _visible(character: str) -> str:
@@ -88,6 +99,15 @@ def soft(text: str) -> str:
     return f'<span class="cl-soft">{escape(text)}</span>'
 
 
+def advice(text: str) -> str:
+    """Words of our own to the reader; what stands between backticks is set as code."""
+    return f'<span class="cl-soft">{_with_code(text)}</span>'
+
+
+def _with_code(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
 def link(label: str, href: str) -> str:
     """A link in the same tab; `href` is one of our own addresses (dashboard.links)."""
     return f'<a href="{html.escape(href, quote=True)}" target="_self">{escape(label)}</a>'
@@ -113,6 +133,17 @@ def table(
     return f'<div class="cl-scroll"><table{look}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
+def escape_markdown(text: str) -> str:
+    """As text where Streamlit renders Markdown (messages, labels, headings): what it quotes may be anything."""
+    marks = "\\`*_{}[]()#+-.!|<>$~:&"
+    return "".join(f"\\{character}" if character in marks else character for character in visible(text))
+
+
+def show_code(text: str) -> None:
+    """A block of text as it is, wrapped: what went wrong, what a server said."""
+    st.code(visible(text), language=None, wrap_lines=True)
+
+
 def show(*parts: str) -> None:
     """Puts HTML made by the functions above on the page."""
     st.html(f'<div class="cl">{"".join(parts)}</div>')
@@ -121,4 +152,4 @@ def show(*parts: str) -> None:
 def show_empty(title: str, hint: str, command: str | None = None) -> None:
     """An empty state that says what to do first."""
     code = f"<p><code>{escape(command)}</code></p>" if command else ""
-    show(f'<div class="cl-empty"><h4>{escape(title)}</h4><div class="cl-soft">{escape(hint)}</div>{code}</div>')
+    show(f'<div class="cl-empty"><h4>{escape(title)}</h4><div class="cl-soft">{_with_code(hint)}</div>{code}</div>')

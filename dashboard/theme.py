@@ -53,7 +53,7 @@ STYLE = """
 .cl { --line: color-mix(in srgb, currentColor 14%, transparent);
       --wash: color-mix(in srgb, currentColor 4%, transparent);
       --soft: color-mix(in srgb, currentColor 62%, transparent);
-      font-size: 0.93rem; line-height: 1.5; }
+      font-size: 0.93rem; line-height: 1.5; overflow-wrap: break-word; }
 .cl * { box-sizing: border-box; }
 .cl-text { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; }
 .cl-mono { font-family: "Source Code Pro", ui-monospace, monospace; font-size: 0.8rem; line-height: 1.45;
@@ -68,7 +68,8 @@ STYLE = """
 .cl-badge { display: inline-block; color: #fff; border-radius: 5px; padding: 0.02rem 0.45rem; font-size: 0.7rem;
             font-weight: 680; letter-spacing: 0.03em; white-space: nowrap; line-height: 1.5; }
 .cl-chip { display: inline-block; border: 1px solid var(--line); border-radius: 5px; padding: 0 0.4rem;
-           font-size: 0.72rem; color: var(--soft); white-space: nowrap; line-height: 1.55; }
+           font-size: 0.72rem; color: var(--soft); white-space: nowrap; line-height: 1.55; max-width: 100%;
+           overflow: hidden; text-overflow: ellipsis; vertical-align: bottom; }
 .cl-row { display: flex; flex-wrap: wrap; gap: 0.4rem 0.5rem; align-items: center; }
 .cl-user { background: color-mix(in srgb, #0072B2 13%, transparent); border-radius: 12px 12px 12px 3px;
            padding: 0.6rem 0.9rem; margin-bottom: 0.9rem; }
@@ -106,17 +107,19 @@ STYLE = """
 .cl-track.cl-thin i { top: 0; left: 0; height: 100%; background: #0072B2; opacity: 0.85; }
 .cl kbd { border: 1px solid var(--line); border-radius: 4px; padding: 0 0.3rem; font-size: 0.72rem; }
 .cl-empty { border: 1px dashed var(--line); border-radius: 12px; padding: 2.2rem 1.5rem; text-align: center; }
-.cl-empty code { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; padding: 0.15rem 0.5rem;
+.cl-empty p { margin: 0.8rem 0 0; }
+.cl-empty p code { background: var(--wash); border: 1px solid var(--line); border-radius: 6px; padding: 0.15rem 0.5rem;
                  font-size: 0.95rem; }
 .cl-empty h4 { margin: 0 0 0.35rem; padding: 0; font-size: 1.05rem; }
 .cl table { border-collapse: collapse; width: 100%; font-size: 0.87rem; font-variant-numeric: tabular-nums; }
 .cl th { text-align: left; color: var(--soft); font-weight: 560; font-size: 0.76rem; padding: 0.35rem 0.7rem;
          border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: bottom; }
-.cl td { padding: 0.42rem 0.7rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+.cl td { padding: 0.42rem 0.7rem; border-bottom: 1px solid var(--line); vertical-align: top; max-width: 46rem; }
 .cl tr:last-child td { border-bottom: none; }
 .cl table.cl-fill td:last-child { width: 100%; }
 .cl table.cl-fill td:not(:last-child) { white-space: nowrap; }
 .cl td.num, .cl th.num { text-align: right; white-space: nowrap; }
+.cl-tree { font-family: "Source Code Pro", ui-monospace, monospace; white-space: pre; color: var(--soft); }
 .cl-scroll { overflow-x: auto; }
 .cl a { color: inherit; text-decoration: underline; text-underline-offset: 2px;
         text-decoration-color: color-mix(in srgb, #0072B2 65%, transparent); }

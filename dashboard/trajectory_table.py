@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from dashboard.text import visible_cells
 from dashboard.theme import MARKS
 from store.browsing import TrajectoryListing
 from store.figures import Facets
@@ -132,7 +133,7 @@ def listing_frame(rows: Sequence[TrajectoryListing]) -> dict[str, Any]:
     )
     column = st.column_config
     return {
-        "data": frame,
+        "data": visible_cells(frame),
         "column_config": {
             "started": column.DatetimeColumn("Started", format="MMM D, HH:mm:ss", width=112),
             "scenario": column.TextColumn("Scenario", width=160),

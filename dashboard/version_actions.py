@@ -12,10 +12,10 @@ import streamlit as st
 from dashboard.boundary import guard
 from dashboard.format import figures, moment
 from dashboard.gateway_status import GatewayState, ask_gateway
-from dashboard.job_actions import action, escape_markdown
+from dashboard.job_actions import action
 from dashboard.links import TRAINING
 from dashboard.promotions import promotions
-from dashboard.text import escape, show, soft, state_badge, status_badge
+from dashboard.text import escape, escape_markdown, show, soft, state_badge, status_badge
 from store.database import Log, LogError
 from store.schema import now
 from store.settings import Settings

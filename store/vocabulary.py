@@ -18,6 +18,18 @@ class Origin(StrEnum):
     IMPORT = "import"
 
 
+class AccessRole(StrEnum):
+    """What somebody may do in the dashboard (docs/dashboard-access.md); each includes those before it."""
+
+    VIEWER = "viewer"
+    REVIEWER = "reviewer"
+    OPERATOR = "operator"
+
+    def includes(self, other: "AccessRole") -> bool:
+        order = list(AccessRole)
+        return order.index(self) >= order.index(other)
+
+
 class FocusOn(StrEnum):
     """The channel an item looks at (CM2 `focus_on`)."""
 

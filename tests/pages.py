@@ -1,5 +1,6 @@
 """The dashboard's pages as a test sees them, and a dialogue in which everything is hostile."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from streamlit import config
@@ -26,14 +27,24 @@ APP = Path(__file__).parent.parent / "dashboard" / "app.py"
 HOSTILE = (
     '<script>alert("x")</script><img src=x onerror=alert(1)> ![p](http://evil.test/p.png) [l](http://evil.test) # h'
 )
+WORSE = HOSTILE + (
+    " <svg onload=alert(1)> <a href=javascript:alert(1)>j</a> </div></code><iframe src=//evil.test> http://evil.test/a"
+    " $\\href{http://evil.test}{x}$ :material/delete: :red[r] :streamlit: `c` **b** ~~s~~ | t |"
+    " \u202eesrever\u2066 \x1b[31mred\x07 a\u200bb " + "W" * 30_000
+)
+"""The same, with what Streamlit's Markdown knows beyond, text that cannot be seen or turns its direction, and a line
+without an end."""
 
 counting.PATIENCE_S = 60.0  # tests look at the figures of now, however busy the machine is
 
 
-def open_page(page: PageSpec, **query: str) -> AppTest:
+def open_page(page: PageSpec, user: Mapping[str, object] | None = None, **query: str) -> AppTest:
+    """`user`: what `st.user` says; None: nobody signs in here."""
     # As dashboard/.streamlit/config.toml has it, which AppTest does not read.
     config.set_option("runner.magicEnabled", False)
+    config.set_option("server.address", "127.0.0.1")
     app = AppTest.from_file(str(APP), default_timeout=60)
+    app.user = dict(user or {})
     if page is not OVERVIEW:
         app.run()
         app.switch_page(page.target)
@@ -62,8 +73,10 @@ def ids(log: Log, **wanted: str) -> list[str]:
     return [summary.id for summary in list_trajectories(log, limit=10_000, **wanted)]
 
 
-def hostile_trajectory(log: Log) -> str:
-    """A dialogue in which everything that a model, tool, user or judge can write is hostile."""
+def hostile_trajectory(
+    log: Log, name: str = "hostile", origin: Origin = Origin.CHAT, version: str = "v0003", text: str = HOSTILE
+) -> str:
+    """A dialogue in which everything that a model, tool, user or judge can write is `text`."""
     scenario = scenario_of(DOMAINS[0], 4711, Split.TRAIN)
     scenario = scenario.model_copy(
         update={
@@ -71,7 +84,7 @@ def hostile_trajectory(log: Log) -> str:
                 scenario.turns[0].model_copy(
                     update={
                         "checklist": tuple(
-                            item.model_copy(update={"question": HOSTILE}) for item in scenario.turns[0].checklist
+                            item.model_copy(update={"question": text}) for item in scenario.turns[0].checklist
                         )
                     }
                 ),
@@ -79,22 +92,22 @@ def hostile_trajectory(log: Log) -> str:
         }
     )
     add_scenarios(log, [scenario])
-    new = NewTrajectory(id="hostile", origin=Origin.CHAT, scenario_hash=scenario.hash, version="v0003", title=HOSTILE)
+    new = NewTrajectory(id=name, origin=origin, scenario_hash=scenario.hash, version=version, title=text[:200])
     create_trajectories(log, [new])
-    call_text = {"id": "c1", "name": "search_trains", "arguments": HOSTILE}
+    call_text = {"id": "c1", "name": "search_trains", "arguments": text}
     for index, message in enumerate(
         (
-            {"content": "", "reasoning": HOSTILE, "tool_calls": [call_text]},
-            {"content": HOSTILE, "reasoning": HOSTILE, "tool_calls": []},
+            {"content": "", "reasoning": text, "tool_calls": [call_text]},
+            {"content": text, "reasoning": text, "tool_calls": []},
         )
     ):
         step = StepToRecord(
-            trajectory_id="hostile",
+            trajectory_id=name,
             turn_index=0,
             index=index,
             parent_id=None,
-            user=HOSTILE,
-            version="v0003",
+            user=text,
+            version=version,
             new_messages=[],
             tools_hash=None,
             message=message,
@@ -107,10 +120,10 @@ def hostile_trajectory(log: Log) -> str:
             sampling={},
         )
         record_step(log, step)
-    record_tool_answers(log, "hostile", [ToolAnswer("c1", HOSTILE, True, ToolSource.WORLD, 1.0)])
+    record_tool_answers(log, name, [ToolAnswer("c1", text, True, ToolSource.WORLD, 1.0)])
     verdicts = [
-        Verdict("hostile", 0, item, key, Outcome.FAIL, None, VerdictSource.LLM, HOSTILE, None, HOSTILE, HOSTILE)
+        Verdict(name, 0, item, key, Outcome.FAIL, None, VerdictSource.LLM, text[:128], None, text, text)
         for (turn, key), item in item_ids(log, scenario.hash).items()
     ]
     add_verdicts(log, verdicts)
-    return "hostile"
+    return name

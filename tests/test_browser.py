@@ -18,7 +18,7 @@ from store.turns import get_turns
 from store.verdicts import verdicts_of
 from store.versions import live_version
 from store.vocabulary import Outcome
-from tests.pages import HOSTILE, hostile_trajectory
+from tests.pages import HOSTILE, WORSE, hostile_trajectory
 from tests.sample_log import build_sample_log
 from tests.scripted_gateway import RunningGateway, Says, free_port
 
@@ -30,6 +30,7 @@ def database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     url = f"sqlite:///{tmp_path_factory.mktemp('browser')}/log.db"
     log = build_sample_log(url)
     hostile_trajectory(log)
+    hostile_trajectory(log, "worse", text=WORSE)
     log.close()
     return url
 
@@ -123,6 +124,19 @@ def test_hostile_text_does_nothing(page: Page, dashboard: str) -> None:
     expect(page.get_by_role("heading", name="Turn 1")).to_be_visible(timeout=30_000)
     expect(page.get_by_text(HOSTILE).first).to_be_visible(timeout=15_000)
     assert page.locator(".cl img, .cl script").count() == 0
+    for address in (
+        "trajectories?trajectory=worse",
+        "review?turn=worse:0",
+        "chat?session=worse",
+        "",
+        "items",
+        "judges",
+    ):
+        page.goto(f"{dashboard}/{address}")
+        wait_until_shown(page)
+        assert page.locator(".cl img, .cl script, .cl svg, .cl iframe, .katex").count() == 0
+        width = page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth")
+        assert width <= 1440, f"{address} is {width} pixels wide"
     page.goto(f"{dashboard}/chat?session=hostile")
     expect(page.get_by_text("checkloop up", exact=True)).to_be_visible(timeout=30_000)
     expect(page.get_by_text(HOSTILE).first).to_be_visible(timeout=15_000)

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.job_actions import escape_markdown
 from dashboard.links import JOBS
+from dashboard.text import escape_markdown
 from store.database import Log
 from store.job_log import add_lines
 from store.jobs import get_job, list_jobs, submit_pipeline

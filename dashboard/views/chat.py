@@ -10,16 +10,16 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from dashboard.boundary import run_page
-from dashboard.chat_actions import PROBLEM, comment, decide, decisions_key, rate, say_instead, say_typed, stop
+from dashboard.boundary import may, run_page
+from dashboard.chat_actions import OUTSIDE, PROBLEM, comment, decide, decisions_key, rate, say_instead, say_typed, stop
 from dashboard.chat_list import show_head, show_list
 from dashboard.chat_start import choose_setup
-from dashboard.chat_turns import Called, cost_html, parts_of_events, parts_of_turn, took, turn_html
+from dashboard.chat_turns import Called, cost_html, parts_of_events, parts_of_turn, rating_html, took, turn_html
 from dashboard.chats import setup_of
 from dashboard.gateway_status import GatewayState, ask_gateway
 from dashboard.links import CHAT, TRAJECTORIES, address
 from dashboard.live_chats import RunningTurn, TurnState, live_chats
-from dashboard.text import escape, link, mono, prose, show, show_empty, soft, tidy_json
+from dashboard.text import escape, link, mono, prose, show, show_code, show_empty, soft, tidy_json
 from store.browsing import StepFigures, any_trajectory, sampled_arguments, step_figures
 from store.chats import WHOLE, ChatSetup
 from store.database import Log
@@ -28,6 +28,7 @@ from store.records import TurnRecord
 from store.settings import Settings
 from store.trajectories import get_trajectory
 from store.turns import get_turns
+from store.vocabulary import AccessRole
 
 REDRAW_S = 0.06  # a picture of the reply for every token would cost more than the tokens
 AT_LEAST_S = 0.4  # however little happens: also what lets a click on the page through
@@ -44,9 +45,12 @@ class NextMessage:
     gateway_is_up: bool
     running: RunningTurn | None = None
     waiting: bool = False
+    allowed: bool = True
 
     @property
     def hint(self) -> str:
+        if not self.allowed:
+            return "Your role may read chats only"
         if not self.gateway_is_up:
             return "The agent cannot be reached"
         if self.setup is None:
@@ -64,14 +68,17 @@ def show_chat(log: Log, settings: Settings) -> None:
     with main:
         if problem := st.session_state.pop(PROBLEM, None):
             st.error("That did not work.", icon=":material/error:")
-            st.code(problem, language=None, wrap_lines=True)
+            show_code(problem)
         if note := st.session_state.pop("chat-note", None):
             st.success(note, icon=":material/check:")
         state = ask_gateway(settings.gateway_url)
         if chat_id and not any_trajectory(log, chat_id):
             show_empty("There is no such chat", f"The log holds none with the id {chat_id}: it may have been deleted.")
             return
-        if chat_id is None:
+        if chat_id is None and not may(AccessRole.REVIEWER):
+            show_empty("Choose a chat", "Your role may read them. Chatting needs the role reviewer.")
+            coming = NextMessage(None, None, state == GatewayState.READY, allowed=False)
+        elif chat_id is None:
             is_up = show_gateway_state(state, settings)
             coming = NextMessage(None, choose_setup(settings, is_up), is_up)
         else:
@@ -117,16 +124,23 @@ def show_session(log: Log, chat_id: str, state: GatewayState, settings: Settings
     # A turn that runs, or was broken off here, is shown as this process knows it; the log may not have all of it yet.
     settled = turns if turn is None else turns[: turn.index]
     sampled, figures = sampled_arguments(log, chat_id), step_figures(log, chat_id)
-    can_say = state == GatewayState.READY and setup is not None
+    allowed = may_say(setup)
+    can_say = state == GatewayState.READY and setup is not None and allowed
     waiting = calls_that_wait(turns[-1], setup) if turns and turn is None else []
     show_settled(log, chat_id, settled, figures, sampled, can_retry=can_say and turn is None, waiting=waiting)
     if turn is not None and running is None:
         show_broken_off(chat_id, turn, can_say)
     if waiting:
-        show_question(chat_id, turns[-1], sampled, waiting, can_say)
+        show_question(chat_id, turns[-1], sampled, waiting, can_say, allowed)
     if setup is None:
         show(soft("This chat was started elsewhere, with tools that the dashboard does not have: it can be read here."))
-    return NextMessage(chat_id, setup, show_gateway_state(state, settings), running, bool(waiting))
+    return NextMessage(chat_id, setup, show_gateway_state(state, settings), running, bool(waiting), allowed)
+
+
+def may_say(setup: ChatSetup | None) -> bool:
+    """Tools that do something outside of the log are for operators."""
+    outside = setup is not None and setup.tools in OUTSIDE
+    return may(AccessRole.OPERATOR if outside else AccessRole.REVIEWER)
 
 
 def calls_that_wait(turn: TurnRecord, setup: ChatSetup | None) -> list[str]:
@@ -149,6 +163,7 @@ def show_settled(
 ) -> None:
     """Turns out of the log; the newest ones, the others on request."""
     ratings = ratings_of(log, [chat_id])
+    rates = may(AccessRole.REVIEWER)
     shown = int(st.session_state.get(f"shown-{chat_id}", SHOWN_TURNS))
     hidden = max(0, len(turns) - shown)
     if hidden:
@@ -170,7 +185,8 @@ def show_settled(
             if not turn.complete and not asked:
                 show(soft("This turn ended without a reply; it can be said again."))
             if not asked:
-                show_below(chat_id, turn, figures, ratings.get((chat_id, turn.index)), can_retry=can_retry and is_last)
+                rating = ratings.get((chat_id, turn.index))
+                show_below(chat_id, turn, figures, rating, can_retry=can_retry and is_last, rates=rates)
 
 
 def show_more(chat_id: str, shown: int) -> None:
@@ -184,14 +200,18 @@ def show_below(
     rating: Rating | None,
     *,
     can_retry: bool,
+    rates: bool,
 ) -> None:
     """What a person can say of a turn, and where more is said of it."""
     name = f"{chat_id}-{turn.index}"
     with st.container(horizontal=True, vertical_alignment="center", key=f"below-{turn.index}", gap="small"):
-        thumb = f"thumb-{name}"
-        st.session_state[thumb] = None if rating is None else int(rating.value > 0)
-        st.feedback("thumbs", key=thumb, on_change=rate, args=(chat_id, turn.index, thumb))
-        if rating is not None:
+        if rates:
+            thumb = f"thumb-{name}"
+            st.session_state[thumb] = None if rating is None else int(rating.value > 0)
+            st.feedback("thumbs", key=thumb, on_change=rate, args=(chat_id, turn.index, thumb))
+        elif rating is not None:
+            show(rating_html(rating))
+        if rating is not None and rates:
             with st.popover("Comment", icon=":material/edit_note:", type="tertiary"):
                 text = f"comment-{name}"
                 st.text_area("What was good or bad about it", value=rating.comment, key=text, max_chars=2000)
@@ -200,7 +220,7 @@ def show_below(
             show_retry(chat_id, turn.index, turn.user)
         place = f"{address(TRAJECTORIES, trajectory=chat_id)}#turn-{turn.index + 1}"
         show(f'<div class="cl-row">{link("Verdicts", place)}{cost_html(turn, figures)}</div>')
-    if rating is not None and rating.comment:
+    if rating is not None and rating.comment and rates:
         show(f'<div class="cl-quote cl-soft">{escape(rating.person)}: {escape(rating.comment)}</div>')
 
 
@@ -231,14 +251,14 @@ def show_broken_off(chat_id: str, turn: RunningTurn, ready: bool) -> None:
             show(soft("Stopped. The turn can be said again."))
         else:
             st.error("The turn could not be finished; it can be said again.", icon=":material/error:")
-            st.code(turn.problem, language=None, wrap_lines=True)
+            show_code(turn.problem)
         if ready:
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 show_retry(chat_id, turn.index, turn.text)
 
 
 def show_question(
-    chat_id: str, turn: TurnRecord, sampled: dict[str, str], waiting: Sequence[str], can_say: bool
+    chat_id: str, turn: TurnRecord, sampled: dict[str, str], waiting: Sequence[str], can_say: bool, allowed: bool
 ) -> None:
     """The next call that waits, with what a person can say to it."""
     decided = st.session_state.get(decisions_key(chat_id), {})
@@ -253,6 +273,9 @@ def show_question(
             f'<div class="cl-label">Asks first{more}</div>'
             f'<div class="cl-title">Shall the agent call {escape(call.name)}?</div>{mono(tidy_json(call.arguments))}'
         )
+        if not allowed:
+            show(soft("Somebody with another role decides on this."))
+            return
         reason = f"reason-{call.call_id}"
         st.text_input("If you refuse: why", key=reason, placeholder="told to the agent", max_chars=500)
         given = (chat_id, turn.index, turn.user, parts, list(waiting), call.call_id)
@@ -285,7 +308,8 @@ def follow(chat_id: str, turn: RunningTurn) -> None:
     with st.chat_message("assistant", avatar=":material/smart_toy:"):
         place = st.empty()
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.button("Stop", icon=":material/stop:", key="stop", on_click=stop, args=(chat_id,))
+            if may(AccessRole.REVIEWER):
+                st.button("Stop", icon=":material/stop:", key="stop", on_click=stop, args=(chat_id,))
             clock = st.empty()
         drawn, seen = 0.0, -1
         while not turn.wait(REDRAW_S):

@@ -12,7 +12,7 @@ from dashboard.boundary import counted, run_page
 from dashboard.estimates import rate_points
 from dashboard.forest import rate_rows
 from dashboard.links import ITEMS, TRAJECTORIES, parameters
-from dashboard.text import show, show_empty
+from dashboard.text import show, show_empty, visible_cells
 from store.database import Log
 from store.figures import ItemFigures, item_figures, sum_counts, verdict_cube
 from store.settings import Settings
@@ -48,7 +48,7 @@ def show_items(log: Log, settings: Settings) -> None:
     more = f"The {SHOWN} worst" if len(items) == SHOWN else f"{len(items)} items"
     st.caption(f"{more}, by pass rate. Click a row to see the dialogues that fail it.")
     picked = st.dataframe(
-        _frame(items),
+        visible_cells(_frame(items)),
         column_config=_columns(),
         hide_index=True,
         height="content" if len(items) <= 20 else 740,

@@ -10,9 +10,9 @@ from typing import Any
 import streamlit as st
 
 from dashboard import job_actions
-from dashboard.boundary import guard, run_page
+from dashboard.boundary import guard, may, run_page
 from dashboard.format import plural
-from dashboard.job_actions import escape_markdown, go, say_outcome
+from dashboard.job_actions import go, say_outcome
 from dashboard.job_tables import (
     dates,
     firing_rows,
@@ -26,14 +26,14 @@ from dashboard.job_tables import (
 )
 from dashboard.links import JOBS, address
 from dashboard.schedule_form import MISSED, OVERLAP, show_job_form, show_schedule_form
-from dashboard.text import escape, link, show, show_empty, soft, status_badge
+from dashboard.text import escape, escape_markdown, link, show, show_empty, soft, status_badge
 from store.database import Log, LogError
 from store.job_log import last_lines, newest_lines
 from store.jobs import UNFINISHED, JobRecord, count_jobs, get_job, list_jobs
 from store.schedules import ScheduleRecord, get_schedule, list_firings, list_schedules
 from store.schema import now
 from store.settings import Settings
-from store.vocabulary import JobKind, JobStatus
+from store.vocabulary import AccessRole, JobKind, JobStatus
 from store.workers import list_workers
 from train.job_payloads import describe_jobs
 from train.triggers import next_times, read_trigger
@@ -48,7 +48,10 @@ SHOWN_LINES = 300
 def show_jobs(log: Log, settings: Settings) -> None:
     say_outcome()
     asked = st.query_params
-    if asked.get("form") == "jobs":
+    if asked.get("form") and not may(AccessRole.OPERATOR):
+        _back("Jobs")
+        show_empty("This needs the role operator", "Jobs and schedules are made and changed by operators.")
+    elif asked.get("form") == "jobs":
         _back("Queue jobs")
         show_job_form()
     elif asked.get("form") == "schedule":
@@ -65,9 +68,10 @@ def show_jobs(log: Log, settings: Settings) -> None:
 def show_all(log: Log) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.subheader("Schedules", anchor=False, width="content")
-        with st.container(horizontal=True, width="content"):
-            st.button("New schedule", icon=":material/add:", on_click=go, kwargs={"form": "schedule"}, key="new")
-            st.button("Queue jobs", icon=":material/play_arrow:", on_click=go, kwargs={"form": "jobs"}, key="queue")
+        if may(AccessRole.OPERATOR):
+            with st.container(horizontal=True, width="content"):
+                st.button("New schedule", icon=":material/add:", on_click=go, kwargs={"form": "schedule"}, key="new")
+                st.button("Queue jobs", icon=":material/play_arrow:", on_click=go, kwargs={"form": "jobs"}, key="queue")
     schedules = list_schedules(log)
     if schedules:
         show(schedule_rows(schedules, now()))
@@ -156,26 +160,8 @@ def show_job_now(log: Log, job_id: int) -> None:
     job = get_job(log, job_id)
     with st.container(horizontal=True, vertical_alignment="center"):
         show(f'<div class="cl-row">{status_badge(job.status)}<b>{escape(job.kind)}</b>{soft(job.name)}</div>')
-        if job.status in UNFINISHED:
-            asked = job.cancel_requested and job.status is JobStatus.RUNNING
-            st.button(
-                "Asked to stop" if asked else "Cancel",
-                icon=":material/stop:",
-                key="cancel",
-                disabled=asked,
-                on_click=job_actions.cancel,
-                args=(job.id,),
-                help="Out of the queue, with what follows it; a running one stops after the piece it is at.",
-            )
-        elif job.status is not JobStatus.DONE:
-            st.button(
-                "Try again",
-                icon=":material/replay:",
-                key="retry",
-                on_click=job_actions.retry,
-                args=(job.id,),
-                help="Queues it anew, with what was cancelled because of it.",
-            )
+        if may(AccessRole.OPERATOR):
+            show_job_buttons(job)
     left, right = st.columns([2, 3], gap="large")
     with left:
         show(job_facts(job, now()))
@@ -185,6 +171,29 @@ def show_job_now(log: Log, job_id: int) -> None:
             show_pipeline(pipeline)
     with right:
         show_log(log, job)
+
+
+def show_job_buttons(job: JobRecord) -> None:
+    if job.status in UNFINISHED:
+        asked = job.cancel_requested and job.status is JobStatus.RUNNING
+        st.button(
+            "Asked to stop" if asked else "Cancel",
+            icon=":material/stop:",
+            key="cancel",
+            disabled=asked,
+            on_click=job_actions.cancel,
+            args=(job.id,),
+            help="Out of the queue, with what follows it; a running one stops after the piece it is at.",
+        )
+    elif job.status is not JobStatus.DONE:
+        st.button(
+            "Try again",
+            icon=":material/replay:",
+            key="retry",
+            on_click=job_actions.retry,
+            args=(job.id,),
+            help="Queues it anew, with what was cancelled because of it.",
+        )
 
 
 def show_pipeline(jobs: Sequence[JobRecord]) -> None:
@@ -216,16 +225,8 @@ def show_schedule(log: Log, name: str, *, editing: bool) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center", key="schedule-actions"):
         show(f'<div class="cl-row">{schedule_badge(schedule)}{escape(when(schedule))}</div>')
-        _button(
-            "Run now", "play_arrow", job_actions.run_now, name, "Queues its pipeline now, whatever its policies say."
-        )
-        if schedule.paused:
-            _button("Resume", "resume", job_actions.resume, name, "What happened during the pause does not count.")
-        else:
-            _button("Pause", "pause", job_actions.pause, name, "It does not fire until it is resumed.")
-        st.button("Edit", icon=":material/edit:", key="edit", on_click=go, kwargs={"schedule": name, "form": "edit"})
-        if st.button("Remove", icon=":material/delete:", key="remove"):
-            confirm_removal(name)
+        if may(AccessRole.OPERATOR):
+            show_buttons(schedule)
     left, right = st.columns([3, 2], gap="large")
     with left:
         show(f"<p><code>{escape(describe_jobs(schedule.jobs))}</code></p>")
@@ -235,6 +236,18 @@ def show_schedule(log: Log, name: str, *, editing: bool) -> None:
     with right:
         show_next(schedule)
     follow_schedule(log, schedule)
+
+
+def show_buttons(schedule: ScheduleRecord) -> None:
+    name = schedule.name
+    _button("Run now", "play_arrow", job_actions.run_now, name, "Queues its pipeline now, whatever its policies say.")
+    if schedule.paused:
+        _button("Resume", "resume", job_actions.resume, name, "What happened during the pause does not count.")
+    else:
+        _button("Pause", "pause", job_actions.pause, name, "It does not fire until it is resumed.")
+    st.button("Edit", icon=":material/edit:", key="edit", on_click=go, kwargs={"schedule": name, "form": "edit"})
+    if st.button("Remove", icon=":material/delete:", key="remove"):
+        confirm_removal(name)
 
 
 def _button(label: str, icon: str, on_click: Callable[[str], None], name: str, hint: str) -> None:

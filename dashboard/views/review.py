@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard.boundary import connect, counted, guard, run_page
+from dashboard.boundary import connect, counted, guard, looking, may, run_page
 from dashboard.chat_turns import rating_html
 from dashboard.links import REVIEW
 from dashboard.review_actions import (
@@ -34,7 +34,7 @@ from dashboard.review_actions import (
     undo_last,
 )
 from dashboard.review_turn import agreeable, asked_for, dialogue_html, item_html, progress_html
-from dashboard.text import escape, show, show_empty, soft
+from dashboard.text import escape, show, show_code, show_empty, soft
 from reward.review import TurnToReview, read_turn, resume_turn
 from store.browsing import sampled_arguments, step_figures
 from store.database import Log
@@ -44,7 +44,7 @@ from store.review_claims import Claim, claim_turn, claims_of_others, pace_of, pl
 from store.review_queues import QueueFilter, any_judged, count_open
 from store.review_samples import review_batches
 from store.settings import Settings, load_settings
-from store.vocabulary import Outcome, SampleReason
+from store.vocabulary import AccessRole, Outcome, SampleReason
 
 RENEW_S = 60
 """An open page keeps its turn by renewing the claim."""
@@ -64,9 +64,26 @@ def show_review(log: Log, settings: Settings) -> None:
         else:
             show_empty("No dialogue is logged yet", "Play the demo once; its turns are judged.", "make demo")
         return
+    if not may(AccessRole.REVIEWER):
+        show_read_only(log)
+        return
     show_queue_filters(log)
     show_queue()
     keep_claim()
+
+
+def show_read_only(log: Log) -> None:
+    """A turn by its link, for who may only look: it is not taken from anybody, and there is nothing to press."""
+    turn = turn_of_address()
+    shown = read_turn(log, turn) if turn is not None else None
+    if turn is None or shown is None:
+        show_empty("Reviewing needs the role reviewer", "A turn that somebody gives you the link of can be read here.")
+        return
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        show(dialogue_html(shown, None, step_figures(log, turn[0]), sampled_arguments(log, turn[0])))
+    with right, st.container(key="judging", gap="xsmall"):
+        show("".join(item_html(one, False) for one in shown.items))
 
 
 def show_queue_filters(log: Log) -> None:
@@ -79,8 +96,7 @@ def show_queue_filters(log: Log) -> None:
         _select("Version", "of_version", [ANY, *known.versions], 115)
         if batches:
             _select("Batch", "of_batch", [ANY, *batches], 190)
-        signed_in = bool(st.user.get("is_logged_in"))
-        if not signed_in:
+        if not looking().signed_in:
             st.text_input(
                 "Reviewer",
                 key="reviewer",
@@ -98,7 +114,7 @@ def _select(label: str, key: str, values: list[str], width: int, note: str | Non
 
 @st.fragment
 def show_queue() -> None:
-    guard(REVIEW.title, lambda: _show_queue(connect(load_settings())))
+    guard(REVIEW.title, lambda: _show_queue(connect(load_settings())), AccessRole.REVIEWER)
 
 
 @st.fragment(run_every=RENEW_S)
@@ -108,14 +124,14 @@ def keep_claim() -> None:
 
 
 def _renew_claim() -> None:
-    if (turn := turn_of_address()) is not None:
+    if (turn := turn_of_address()) is not None and may(AccessRole.REVIEWER):
         claim_turn(connect(load_settings()), turn, person=reviewer(), at=datetime.now(UTC))
 
 
 def _show_queue(log: Log) -> None:
     if problem := st.session_state.pop(PROBLEM, None):
         st.error("That did not work.", icon=":material/error:")
-        st.code(problem, language=None, wrap_lines=True)
+        show_code(problem)
     note = st.session_state.pop(NOTE, None)
     wanted, person, now = chosen_queue(), reviewer(), datetime.now(UTC)
     turn = turn_of_address()

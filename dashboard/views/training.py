@@ -5,15 +5,17 @@ Reads runs, metrics, versions and stages; the curves and the stages follow the l
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeAlias
 
 import streamlit as st
 
-from dashboard.boundary import guard, run_page
+from dashboard.boundary import guard, may, run_page
 from dashboard.charts import CurvePoint, metric_curve
-from dashboard.format import ago, figures, moment, percent, plural, seconds
+from dashboard.format import figures, moment, percent, plural, seconds
 from dashboard.job_actions import say_outcome
+from dashboard.lineage import difference_table, differences, shared, version_tree
 from dashboard.links import TRAINING, TRAJECTORIES, address
-from dashboard.text import chip, escape, link, show, show_empty, soft, state_badge, status_badge, table
+from dashboard.text import escape, escape_markdown, link, show, show_empty, soft, status_badge, table
 from dashboard.version_actions import show_actions
 from store.database import Log
 from store.figures import VersionFigures, run_summaries, version_figures
@@ -22,9 +24,10 @@ from store.settings import Settings
 from store.stages import StageRecord, list_loops, list_stages
 from store.traffic import pinned_versions
 from store.versions import GateDecision, list_gate_decisions
-from store.vocabulary import JobStatus
+from store.vocabulary import AccessRole, JobStatus
 
 POLL = "4s"
+Standing: TypeAlias = tuple[tuple[str, str], ...]
 SHOWN_RUNS = 6
 # Metrics that are drawn first, with title and unit; the others follow by name.
 CURVES: tuple[tuple[str, str, str], ...] = (
@@ -47,32 +50,44 @@ def show_training(log: Log, settings: Settings) -> None:
     if not runs and not loops and not versions:
         show_empty("Nothing has been trained yet", "Play the demo once: cold start, rounds, gate.", "make demo")
         return
-    busy = any(run.status == JobStatus.RUNNING for run in runs)
-    if busy or any(stage.status == JobStatus.RUNNING for loop in loops for stage in list_stages(log, loop.name)):
-        follow_live_part(log)
-    else:
-        show_live_part(log)
+    follow_live_part(log, standing(runs, versions))
+    show_settings_of_two(runs)
     decisions = list_gate_decisions(log)
     if versions:
         show_versions(versions, pinned_versions(log))
-        show_actions(log, settings, decisions)
+        if may(AccessRole.OPERATOR):
+            show_actions(log, settings, decisions)
     if decisions:
         show_decisions(decisions)
+    follow_stages(log)
 
 
 @st.fragment(run_every=POLL)
-def follow_live_part(log: Log) -> None:
-    """The same, drawn again every few seconds."""
-    guard(TRAINING.title, lambda: show_live_part(log))
+def follow_live_part(log: Log, seen: Standing) -> None:
+    """Runs and curves, drawn again every few seconds; the whole page, when a run or a version is not as it was."""
+
+    def show_and_watch() -> None:
+        runs = list_runs(log)
+        if standing(runs, version_figures(log)) != seen:
+            st.rerun()
+        if runs:
+            show_runs(log, runs)
+
+    guard(TRAINING.title, show_and_watch)
 
 
-def show_live_part(log: Log) -> None:
-    """Runs, curves and stages: what changes while a loop runs."""
-    runs = list_runs(log)
-    if runs:
-        show_runs(log, runs)
-    for loop in list_loops(log):
-        show_stages(loop.name, list_stages(log, loop.name))
+def standing(runs: Sequence[RunRecord], versions: Sequence[VersionFigures]) -> Standing:
+    """How runs and versions stand: what the rest of the page depends on."""
+    return tuple((run.name, str(run.status)) for run in runs) + tuple((one.name, one.state) for one in versions)
+
+
+@st.fragment(run_every=POLL)
+def follow_stages(log: Log) -> None:
+    def show_all_stages() -> None:
+        for loop in list_loops(log):
+            show_stages(loop.name, list_stages(log, loop.name))
+
+    guard(TRAINING.title, show_all_stages)
 
 
 def show_runs(log: Log, runs: Sequence[RunRecord]) -> None:
@@ -156,11 +171,39 @@ def _points(metrics: dict[str, dict[str, list[tuple[int, float]]]], name: str) -
     return points
 
 
+def show_settings_of_two(runs: Sequence[RunRecord]) -> None:
+    """What was set otherwise in one run than in another; the newest two of a kind until someone chooses others."""
+    if len(runs) < 2:
+        return
+    st.subheader("Settings of two runs", anchor=False, help="Only what differs, with seed and base version.")
+    names = [run.name for run in reversed(runs)]
+    alike = [run.name for run in reversed(runs) if run.kind == runs[-1].kind]
+    start = alike[1] if len(alike) > 1 else names[1]
+    with st.container(horizontal=True):
+        left = st.selectbox("Settings of", names, names.index(start), key="run_a", bind="query-params", width=260)
+        right = st.selectbox("and of", names, 0, key="run_b", bind="query-params", width=260)
+    by_name = {run.name: run for run in runs}
+    before, after = by_name[str(left)], by_name[str(right)]
+    found = differences(before, after)
+    same = plural(shared(before, after), "setting")
+    if found:
+        show(difference_table(found, before.name, after.name), soft(f"{same} alike"))
+    else:
+        show(soft(f"All {same} are alike."))
+
+
 def show_stages(loop: str, stages: Sequence[StageRecord]) -> None:
     if not stages:
         return
     total = sum(stage.seconds or 0.0 for stage in stages)
-    st.subheader(f"Stages of the loop “{loop}”", anchor=False, help=f"{seconds(total)} in all stages that ended.")
+    done = sum(stage.status == JobStatus.DONE for stage in stages)
+    running = any(stage.status == JobStatus.RUNNING for stage in stages)
+    label = f"Stages of the loop “{escape_markdown(loop)}”: {done} of {len(stages)} done in {seconds(total)}"
+    with st.expander(label, expanded=running):
+        show(stage_table(stages))
+
+
+def stage_table(stages: Sequence[StageRecord]) -> str:
     longest = max((stage.seconds or 0.0 for stage in stages), default=0.0) or 1.0
     rows = [
         (
@@ -172,25 +215,12 @@ def show_stages(loop: str, stages: Sequence[StageRecord]) -> None:
         )
         for stage in stages
     ]
-    show(table(("status", "stage", "took", "", "result"), rows, numeric=(2,), fill=True))
+    return table(("status", "stage", "took", "", "result"), rows, numeric=(2,), fill=True)
 
 
 def show_versions(versions: Sequence[VersionFigures], pins: Mapping[str, str]) -> None:
-    st.subheader("Versions", anchor=False)
-    now = datetime.now(UTC)
-    rows = [
-        (
-            state_badge(version.state),
-            f"<b>{escape(version.name)}</b>" + (f" {chip('pinned')}" if version.name in pins else ""),
-            escape(version.parent or "–"),
-            escape(version.run or "–"),
-            escape(f"{moment(version.since)} ({ago(version.since, now)})"),
-            escape(version.reason),
-            escape(figures(version.figures) or "–"),
-        )
-        for version in reversed(versions)
-    ]
-    show(table(("state", "version", "parent", "run", "since (UTC)", "reason", "figures"), rows, fill=True))
+    st.subheader("Versions", anchor=False, help="Each below the one that it was trained from.")
+    show(version_tree(versions, pins, datetime.now(UTC)))
 
 
 def show_decisions(decisions: Sequence[GateDecision]) -> None:

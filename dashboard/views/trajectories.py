@@ -15,7 +15,7 @@ from dashboard.dialogue import checklist_html, turn_html
 from dashboard.format import moment, percent, plural
 from dashboard.job_actions import say_outcome
 from dashboard.links import TRAJECTORIES
-from dashboard.text import badge, chip, escape, show, show_empty, soft
+from dashboard.text import badge, chip, escape, show, show_code, show_empty, soft
 from dashboard.trajectory_details import show_promotion, show_reward, show_tokens
 from dashboard.trajectory_table import (
     PAGE_SIZE,
@@ -240,7 +240,7 @@ def show_summary(
     )
     if summary.error:
         st.warning("This trajectory failed and is excluded from training and figures.", icon=":material/warning:")
-        st.code(summary.error, language=None, wrap_lines=True)
+        show_code(summary.error)
     with st.grid(columns=4, min_column_width=170, gap="small", key="summary"):
         value = f"{reward.value:.3f}" if reward and reward.value is not None else "–"
         excluded = reward.excluded_reason if reward else None

@@ -1,5 +1,6 @@
 """The tables of the log. Append-only where people or judges speak; ORM rows never leave `store/`."""
 
+from store.schema.access import RoleChangeRow
 from store.schema.base import Base, BigKey, StoredText, UtcDateTime, now, storable
 from store.schema.dialogues import (
     GroupRow,
@@ -65,6 +66,7 @@ __all__ = [
     "ReviewPlaceRow",
     "ReviewSampleRow",
     "RewardRow",
+    "RoleChangeRow",
     "RunDialogueRow",
     "RunRow",
     "RunTrajectoryRow",
