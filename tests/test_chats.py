@@ -55,7 +55,8 @@ def test_deleting_a_chat_takes_everything_that_hangs_on_it(log: Log) -> None:
     full_chat(log, "chat-2")
     all_of_it = rows_of(log, "chat-1")
     # No scenario, so no judge and no review; no training.
-    assert all_of_it == HANGING - {"verdict", "model_call", "review_sample", "run_trajectory"}
+    reviewed = {"review_sample", "review_claim", "review_place", "withdrawal"}
+    assert all_of_it == HANGING - {"verdict", "model_call", "run_trajectory"} - reviewed
     delete_chat(log, "chat-1")
     assert rows_of(log, "chat-1") == set()
     assert rows_of(log, "chat-2") == all_of_it
