@@ -57,7 +57,8 @@ def failures_in(log: Log, trajectory_ids: Sequence[str]) -> list[FailedItem]:
                 .join(ItemRow, ItemRow.id == VerdictRow.item_id)
                 .where(winning.c.outcome == Outcome.FAIL.value)
             )
-            for name, turn, kind, channel, *rest in connection.execute(query):
-                found.append(FailedItem(name, turn, kind, FocusOn(channel), *rest))
+            for row in connection.execute(query):
+                name, turn, kind, channel, tool, question, reason = row
+                found.append(FailedItem(name, turn, kind, FocusOn(channel), tool, question, reason))
     place = {name: n for n, name in enumerate(trajectory_ids)}
     return sorted(found, key=lambda one: (place[one.trajectory_id], one.turn_index, one.question))

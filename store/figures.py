@@ -233,8 +233,16 @@ def verdict_cube(log: Log) -> list[VerdictCell]:
     query = select(*keys, *sums).group_by(*keys).having(func.sum(row.passed + row.failed + row.unscored) > 0)
     with log.lookup() as connection:
         return [
-            VerdictCell(version or "unknown", *rest, counts=Counts(int(passed), int(failed), int(unscored)))
-            for version, *rest, passed, failed, unscored in connection.execute(query.order_by(*keys))
+            VerdictCell(
+                version=cell[0] or "unknown",
+                origin=cell[1],
+                batch=cell[2],
+                domain=cell[3],
+                seen=cell[4],
+                kind=cell[5],
+                counts=Counts(*map(int, cell[6:])),
+            )
+            for cell in connection.execute(query.order_by(*keys))
         ]
 
 

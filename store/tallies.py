@@ -86,8 +86,9 @@ def standing_verdicts(connection: Connection, trajectory_ids: Sequence[str]) -> 
             .join(ScenarioRow, ScenarioRow.hash == ItemRow.scenario_hash)
         )
         for row in connection.execute(query):
-            item, version, origin, batch, at, *rest, tool, outcome = row
-            found[Standing(item, version or "", origin, batch or "", day_of(at), *rest, tool or "", outcome)] += 1
+            item, version, origin, batch, at, domain, seen, kind, channel, tool, outcome = row
+            what = (domain, seen, kind, channel, tool or "", outcome)
+            found[Standing(item, version or "", origin, batch or "", day_of(at), *what)] += 1
     return found
 
 

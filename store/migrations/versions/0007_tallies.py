@@ -89,8 +89,8 @@ def _name_tools() -> None:
     for digest, document in connection.execute(sa.select(scenario.c.hash, scenario.c.document)).all():
         for turn, content in enumerate(document["turns"]):
             _name(connection, named, digest, turn, content["checklist"])
-    for digest, turn, items in connection.execute(sa.select(*checklist.c)).all():
-        _name(connection, named, digest, turn, items)
+    for row in connection.execute(sa.select(checklist)).all():
+        _name(connection, named, row.scenario_hash, row.turn_index, row.items)
 
 
 def _name(connection: sa.Connection, named: sa.Update, digest: str, turn: int, items: list[dict[str, Any]]) -> None:
