@@ -229,7 +229,7 @@ def test_a_viewer_takes_no_turn_from_reviewers(sample: Log) -> None:
         assert connection.exec_driver_sql("SELECT count(*) FROM review_claim").scalar() == 0
 
 
-@pytest.mark.parametrize("page", [OVERVIEW, TRAJECTORIES, PEOPLE], ids=lambda page: page.path)
+@pytest.mark.parametrize("page", [OVERVIEW, TRAJECTORIES, TRAINING], ids=lambda page: page.path)
 @pytest.mark.parametrize(
     ("user", "says"),
     [

@@ -26,7 +26,7 @@ from dashboard.job_tables import (
 )
 from dashboard.links import JOBS, address
 from dashboard.schedule_form import MISSED, OVERLAP, show_job_form, show_schedule_form
-from dashboard.text import escape, escape_markdown, link, show, show_empty, soft, status_badge
+from dashboard.text import advice, escape, escape_markdown, link, show, show_empty, soft, status_badge
 from store.database import Log, LogError
 from store.job_log import last_lines, newest_lines
 from store.jobs import UNFINISHED, JobRecord, count_jobs, get_job, list_jobs
@@ -128,7 +128,7 @@ def show_rows(log: Log, jobs: Sequence[JobRecord]) -> None:
 
 def show_workers(log: Log) -> None:
     line = worker_line(list_workers(log), now())
-    show(line or soft("No worker is running: jobs wait until one starts. `checkloop worker` is one."))
+    show(line or advice("No worker is running: jobs wait until one starts. `checkloop worker` is one."))
 
 
 def show_job(log: Log, job_id: int) -> None:

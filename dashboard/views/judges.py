@@ -12,7 +12,7 @@ from dashboard.boundary import counted, guard, run_page
 from dashboard.format import plural
 from dashboard.judge_tables import agreement_rows, cost_rows, disagreement_rows, drift_rows, flip_rows, judge_name
 from dashboard.links import JUDGES
-from dashboard.text import show, show_empty, soft
+from dashboard.text import advice, show, show_empty, soft
 from reward.agreement import Agreement, measure_agreement, measure_by
 from reward.stability import DriftLine, FlipRate, measure_drift, measure_flips
 from store.agreement import (
@@ -79,7 +79,7 @@ def show_agreement(log: Log) -> None:
     if not rows:
         show_empty(WHAT_TO_DO[against][0], MEANING[against], WHAT_TO_DO[against][1])
         return
-    show(soft(MEANING[against]))
+    show(advice(MEANING[against]))
     show(agreement_rows(rows, ("judge",) if by == WHOLE else ("judge", by)))
 
 
@@ -99,7 +99,9 @@ def agreement_of(log: Log, *, against: str, by: str | None) -> dict[tuple[str, .
 def show_two(log: Log, judges: Sequence[JudgeId]) -> None:
     st.subheader("Two judges on the same turns", anchor=False)
     if len(judges) < 2:
-        show(soft("Only one LLM judge has spoken. `checkloop judge --beside --model NAME` lets another one speak too."))
+        show(
+            advice("Only one LLM judge has spoken. `checkloop judge --beside --model NAME` lets another one speak too.")
+        )
         return
     names = [judge_name(judge) for judge in judges]
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -147,7 +149,7 @@ def show_stability(log: Log) -> None:
         if lines:
             show(drift_rows(lines))
         else:
-            show(soft("No judge has judged the anchor set twice: `checkloop judge sample --anchors 50` fixes one."))
+            show(advice("No judge has judged the anchor set twice: `checkloop judge sample --anchors 50` fixes one."))
 
 
 def flips_of(log: Log) -> dict[str, FlipRate]:
