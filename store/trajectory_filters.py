@@ -7,8 +7,9 @@ log's words is kept, and a request must not read the whole log.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, func, or_, select, union_all
 from sqlalchemy.orm import aliased
 
 from store.figures import winning_verdicts
@@ -161,7 +162,9 @@ def _says(text: str, others: list[ColumnElement[bool]], searched: int | None) ->
         newest = newest.order_by(TrajectoryRow.created_at.desc(), TrajectoryRow.id.desc()).limit(searched)
     among = select(newest.cte("searched").c.id)
 
-    def saying(row: type[TurnRow | StepRow | ToolCallRow | ToolResponseRow], *said: ColumnElement[str]) -> Select[str]:
+    def saying(
+        row: type[TurnRow | StepRow | ToolCallRow | ToolResponseRow], *said: SQLColumnExpression[str]
+    ) -> Select[str]:
         found = or_(*(column.icontains(text, autoescape=True) for column in said))
         return select(row.trajectory_id).where(row.trajectory_id.in_(among), found)
 
@@ -177,7 +180,7 @@ def _says(text: str, others: list[ColumnElement[bool]], searched: int | None) ->
 
 def in_order(query: Select[str], order: TrajectoryOrder) -> Select[str]:
     """A query of TrajectoryRow.id in this order; by reward, those that have one."""
-    key: ColumnElement[object] = TrajectoryRow.created_at
+    key: SQLColumnExpression[Any] = TrajectoryRow.created_at
     if order.by_reward:
         query = query.join(RewardRow, RewardRow.id == newest_reward()).where(RewardRow.value.is_not(None))
         key = RewardRow.value
@@ -188,7 +191,7 @@ def in_order(query: Select[str], order: TrajectoryOrder) -> Select[str]:
 
 def beyond(order: TrajectoryOrder, key: datetime | float, trajectory_id: str) -> ColumnElement[bool]:
     """On a query of `in_order`: what comes after the trajectory that has this key (its beginning, or its reward)."""
-    column: ColumnElement[object] = RewardRow.value if order.by_reward else TrajectoryRow.created_at
+    column: SQLColumnExpression[Any] = RewardRow.value if order.by_reward else TrajectoryRow.created_at
     if order.descending:
         return or_(column < key, and_(column == key, TrajectoryRow.id < trajectory_id))
     return or_(column > key, and_(column == key, TrajectoryRow.id > trajectory_id))
