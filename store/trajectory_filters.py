@@ -7,7 +7,7 @@ log's words is kept, and a request must not read the whole log.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, func, or_, select, union_all
 from sqlalchemy.orm import aliased
@@ -30,6 +30,8 @@ RUNNING = "running"
 """Stands for "has not ended" where a stop reason is asked for."""
 SEARCHED = 2_000
 """Dialogues in which a page looks for text: about 50 ms."""
+Said: TypeAlias = TurnRow | StepRow | ToolCallRow | ToolResponseRow
+"""Rows in which somebody says something."""
 LONGEST_TEXT = 200
 """Characters of a text that is looked for."""
 
