@@ -138,15 +138,11 @@ def neighbours(
     log: Log, wanted: TrajectoryFilter, trajectory_id: str, order: TrajectoryOrder = TrajectoryOrder.NEWEST
 ) -> tuple[str | None, str | None]:
     """Ids of the trajectories before and after this one in the filtered list; None at its ends."""
-    place = in_order(
-        select(RewardRow.value if order.by_reward else TrajectoryRow.created_at)
-        .select_from(TrajectoryRow)
-        .where(TrajectoryRow.id == trajectory_id),
-        order,
-    )
+    began = select(TrajectoryRow.created_at).where(TrajectoryRow.id == trajectory_id)
+    earned = select(RewardRow.value).where(RewardRow.trajectory_id == trajectory_id).order_by(RewardRow.id.desc())
     base = select(TrajectoryRow.id).where(*conditions_of(wanted))
     with log.reading() as session:
-        key = session.scalar(place)
+        key = session.scalar(earned.limit(1)) if order.by_reward else session.scalar(began)
         if key is None:
             return None, None
         before, after = (

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, SQLColumnExpression, func, or_, select
 
 from store.database import Log, LogError
 from store.figures import as_utc
@@ -81,7 +82,7 @@ def page_of_scenarios(log: Log, wanted: ScenarioFilter, *, limit: int, offset: i
         rows = connection.execute(query.limit(limit).offset(offset)).all()
         hashes = [row.hash for row in rows]
 
-        def counted(column: ColumnElement[str]) -> dict[str, int]:
+        def counted(column: SQLColumnExpression[Any]) -> dict[str, int]:
             found = connection.execute(select(column, func.count()).where(column.in_(hashes)).group_by(column))
             return dict(found.tuples().all())
 

@@ -7,8 +7,9 @@ log's words is kept, and a request must not read the whole log.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, func, or_, select, union_all
 from sqlalchemy.orm import aliased
 
 from store.schema import (
@@ -29,6 +30,8 @@ RUNNING = "running"
 """Stands for "has not ended" where a stop reason is asked for."""
 SEARCHED = 2_000
 """Dialogues in which a page looks for text: about 50 ms."""
+Said: TypeAlias = TurnRow | StepRow | ToolCallRow | ToolResponseRow
+"""Rows in which somebody says something."""
 LONGEST_TEXT = 200
 """Characters of a text that is looked for."""
 
@@ -161,7 +164,9 @@ def _says(text: str, others: list[ColumnElement[bool]], searched: int | None) ->
         newest = newest.order_by(TrajectoryRow.created_at.desc(), TrajectoryRow.id.desc()).limit(searched)
     among = select(newest.cte("searched").c.id)
 
-    def saying(row: type[TurnRow | StepRow | ToolCallRow | ToolResponseRow], *said: ColumnElement[str]) -> Select[str]:
+    def saying(
+        row: type[TurnRow | StepRow | ToolCallRow | ToolResponseRow], *said: SQLColumnExpression[str]
+    ) -> Select[str]:
         found = or_(*(column.icontains(text, autoescape=True) for column in said))
         return select(row.trajectory_id).where(row.trajectory_id.in_(among), found)
 
@@ -177,7 +182,7 @@ def _says(text: str, others: list[ColumnElement[bool]], searched: int | None) ->
 
 def in_order(query: Select[str], order: TrajectoryOrder) -> Select[str]:
     """A query of TrajectoryRow.id in this order; by reward, those that have one."""
-    key: ColumnElement[object] = TrajectoryRow.created_at
+    key: SQLColumnExpression[Any] = TrajectoryRow.created_at
     if order.by_reward:
         query = query.join(RewardRow, RewardRow.id == newest_reward()).where(RewardRow.value.is_not(None))
         key = RewardRow.value
@@ -188,7 +193,7 @@ def in_order(query: Select[str], order: TrajectoryOrder) -> Select[str]:
 
 def beyond(order: TrajectoryOrder, key: datetime | float, trajectory_id: str) -> ColumnElement[bool]:
     """On a query of `in_order`: what comes after the trajectory that has this key (its beginning, or its reward)."""
-    column: ColumnElement[object] = RewardRow.value if order.by_reward else TrajectoryRow.created_at
+    column: SQLColumnExpression[Any] = RewardRow.value if order.by_reward else TrajectoryRow.created_at
     if order.descending:
         return or_(column < key, and_(column == key, TrajectoryRow.id < trajectory_id))
     return or_(column > key, and_(column == key, TrajectoryRow.id > trajectory_id))
