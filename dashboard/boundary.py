@@ -57,15 +57,23 @@ def connect(settings: Settings) -> Log:
     return _open(settings.url, identity)
 
 
-def counted(log: Log, function: Callable[..., T], anew_every: timedelta | None = None, **arguments: Any) -> T:
-    """`function(log, **arguments)`, counted again only when the log changed (or after a while), beside the request.
+def counted(log: Log, function: Callable[..., T], **arguments: Any) -> T:
+    """`function(log, **arguments)`, counted again only when the log changed, beside the request.
 
     Raises StillCounting where that takes longer than a page waits and there is no older figure. The result is shared:
     never change it.
     """
+    return _counted(log, function, None, arguments)
+
+
+def counted_every(log: Log, often: timedelta, function: Callable[..., T], **arguments: Any) -> T:
+    """As `counted`, and anew after a while where nothing changed: for what depends on the time."""
+    return _counted(log, function, int(time.time() // often.total_seconds()), arguments)
+
+
+def _counted(log: Log, function: Callable[..., T], tick: int | None, arguments: dict[str, Any]) -> T:
     name = f"{function.__module__}.{function.__qualname__}"
     key = (name, log.url, tuple(sorted(arguments.items())))
-    tick = time.time() // anew_every.total_seconds() if anew_every else None
     result: T = COUNTS.get(key, (log_state(log), tick), lambda: function(log, **arguments))
     return result
 

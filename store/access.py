@@ -100,6 +100,7 @@ def _people(connection: Connection) -> list[PersonAccess]:
     return [
         PersonAccess(person, AccessRole(role), given_by, since)
         for person, role, given_by, since in connection.execute(query)
+        if role is not None
     ]
 
 

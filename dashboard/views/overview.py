@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import streamlit as st
 
 from dashboard import charts
-from dashboard.boundary import counted, guard, run_page
+from dashboard.boundary import counted, counted_every, guard, run_page
 from dashboard.estimates import rate_points
 from dashboard.forest import rate_rows
 from dashboard.format import ago, moment, percent, plural
@@ -81,7 +81,7 @@ def show_live(versions: Sequence[VersionFigures]) -> None:
 
 
 def show_alerts(log: Log, settings: Settings) -> None:
-    alerts = counted(log, alerts_now, CHECKED_EVERY, missed_after_s=settings.worker.missed_after_s)
+    alerts = counted_every(log, CHECKED_EVERY, alerts_now, missed_after_s=settings.worker.missed_after_s)
     if alerts:
         show(alert_rows(alerts))
     else:
@@ -109,7 +109,9 @@ def show_filters(log: Log, rates: Mapping[str, Counts]) -> dict[str, str | None]
 
 
 def show_rates(log: Log, rates: Mapping[str, Counts], chosen: dict[str, str | None]) -> None:
-    kept = {by: counted(log, rates_by, by=by, **chosen) for by in Slice if by is not Slice.ORIGIN}
+    kept: dict[Slice, dict[str, Counts]] = {
+        by: counted(log, rates_by, by=by, **chosen) for by in Slice if by is not Slice.ORIGIN
+    }
     if not kept[Slice.VERSION]:
         show_empty("No verdicts match", "Widen the filters above.")
         return

@@ -96,7 +96,7 @@ def _name_tools() -> None:
 def _name(connection: sa.Connection, named: sa.Update, digest: str, turn: int, items: list[dict[str, Any]]) -> None:
     for item in items:
         check = item.get("check") or {}
-        kind, tools = check.get("kind"), check.get("tools") or ()
+        kind, tools = check.get("kind"), list(check.get("tools") or [])
         tool = check.get("tool") or check.get("then")
         if kind == "not_called" and len(tools) == 1:
             tool = tools[0]
