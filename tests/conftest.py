@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import make_url
@@ -15,18 +16,17 @@ from store.database import Log, open_log
 from tests.databases import PostgresqlDatabases, postgresql_server
 from tests.sample_log import build_sample_log
 from tests.serving import MODEL, Serving, start_serving
-
-OWN_SERVERS = {"test_browser", "test_chat_browser", "test_loop", "test_swap"}
-"""Modules that start vLLM, or a browser that must not wait for one, by themselves."""
+from tests.workers import WITH_SERVERS, ByServers
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (`make test`) a module's tests run in one of them, and all that have to do with a vLLM
-    server in the same one: there is one such server for a session, and no memory or core for two."""
-    needy = {item.path.stem for item in items if "serving" in getattr(item, "fixturenames", ())} | OWN_SERVERS
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("servers" if item.path.stem in needy else item.path.stem))
+    lost = {item.path.stem for item in items if "serving" in getattr(item, "fixturenames", ())} - WITH_SERVERS
+    if lost:
+        raise pytest.UsageError(f"tests use the servers, so tests/workers.py has to name them: {sorted(lost)}")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
+    return ByServers(config, log)
 
 
 @pytest.fixture(scope="session")
