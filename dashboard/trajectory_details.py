@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from dashboard.boundary import may
 from dashboard.format import plural
 from dashboard.job_actions import action
 from dashboard.links import SCENARIOS, address
@@ -23,7 +24,7 @@ from store.settings import Settings
 from store.tokens import TokenSequence, token_sequences
 from store.trajectories import TrajectorySummary
 from store.versions import get_version
-from store.vocabulary import Origin
+from store.vocabulary import AccessRole, Origin
 from train.errors import TrainingFailed
 from train.groups import load_groups_by_id, token_advantages
 
@@ -171,7 +172,7 @@ def show_promotion(summary: TrajectorySummary) -> None:
         name = summary.scenario_name or summary.scenario_hash[:12]
         show(f"{soft('Scenario')} {link(name, address(SCENARIOS, opened=summary.scenario_hash))}")
         return
-    if summary.origin is not Origin.CHAT:
+    if summary.origin is not Origin.CHAT or not may(AccessRole.OPERATOR):
         return
     with st.expander("Promote to a scenario", icon=":material/upgrade:"):
         show(

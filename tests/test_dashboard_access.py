@@ -112,7 +112,8 @@ def _callbacks() -> Iterator[tuple[str, str]]:
     for file in sorted(Path(dashboard.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.keyword) and node.arg in {"on_click", "on_change", "on_submit"}:
-                names = [n.attr if isinstance(n, ast.Attribute) else n.id for n in _ends(node.value)]
+                ends = [n for n in _ends(node.value) if not isinstance(n, ast.Constant)]  # "ignore" calls nothing
+                names = [n.attr if isinstance(n, ast.Attribute) else n.id for n in ends]
                 yield from ((file.name, name) for name in names)
 
 

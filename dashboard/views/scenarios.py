@@ -7,7 +7,7 @@ Reads store.scenario_browsing and store.checklists; what is changed goes through
 import pandas as pd
 import streamlit as st
 
-from dashboard.boundary import run_page
+from dashboard.boundary import may, run_page
 from dashboard.checklist_editor import show_editor
 from dashboard.checklist_graph import dependency_graph
 from dashboard.dialogue import call_html, checklist_html, user_html
@@ -29,6 +29,7 @@ from store.scenario_browsing import (
 )
 from store.scenarios import get_scenario
 from store.settings import Settings
+from store.vocabulary import AccessRole
 
 ALL = "all"
 PAGE_SIZE = 25
@@ -43,7 +44,7 @@ def show_scenarios(log: Log, settings: Settings) -> None:
         return
     look = st.segmented_control(
         "Show",
-        [BROWSE, IMPORT, FILTERS],
+        [BROWSE, IMPORT, FILTERS] if may(AccessRole.OPERATOR) else [BROWSE, FILTERS],
         default=BROWSE,
         required=True,
         key="look",
@@ -181,7 +182,7 @@ def show_turn(log: Log, scenario: Scenario, index: int) -> None:
             for one in reversed(history)
         ]
         show(table(("Variant", "Revision", "Items", "Author", "Reason"), rows, numeric=(0, 1, 2), fill=True))
-    if st.toggle("Edit", key="edit", bind="query-params"):
+    if may(AccessRole.OPERATOR) and st.toggle("Edit", key="edit", bind="query-params"):
         show_editor(scenario, current)
 
 
