@@ -119,6 +119,10 @@ def test_an_item_leads_to_the_dialogues_that_fail_it(page: Page, dashboard: str)
     assert query(page)["outcome"] == ["FAIL"]
 
 
+MAIN = "[data-testid=stMain], [data-testid=stAppScrollToBottomContainer]"
+"""The page beside the sidebar; with a chat's input it is another one."""
+
+
 def test_hostile_text_does_nothing(page: Page, dashboard: str) -> None:
     page.goto(f"{dashboard}/trajectories?trajectory=hostile")
     expect(page.get_by_role("heading", name="Turn 1")).to_be_visible(timeout=30_000)
@@ -135,7 +139,7 @@ def test_hostile_text_does_nothing(page: Page, dashboard: str) -> None:
         page.goto(f"{dashboard}/{address}")
         wait_until_shown(page)
         assert page.locator(".cl img, .cl script, .cl svg, .cl iframe, .katex").count() == 0
-        width = page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth")
+        width = page.locator(MAIN).first.evaluate("main => main.scrollWidth")
         assert width <= 1440, f"{address} is {width} pixels wide"
     page.goto(f"{dashboard}/chat?session=hostile")
     expect(page.get_by_text("checkloop up", exact=True)).to_be_visible(timeout=30_000)
