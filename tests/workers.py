@@ -9,8 +9,8 @@ WITH_SERVERS = {
     "test_gateway_openai", "test_job_kinds", "test_judge_examples", "test_loop", "test_serving", "test_swap",
     "test_swapped_embeddings",
 }  # fmt: skip
-"""Modules whose tests have to do with a vLLM server: there is one for a session, and no memory or core for two. And those
-with a browser, which waits too long for its pages while such a server works."""
+"""Modules whose tests have to do with a vLLM server: there is one for a session, and no memory or core for two. And
+those with a browser, which waits too long for its pages while such a server works."""
 
 
 class ByServers(LoadScopeScheduling):  # type: ignore[misc]
