@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from store.database import Log
 from store.figures import Counts, as_utc
 from store.schema import RewardRow, ScenarioRow, StepRow, ToolCallRow, TrajectoryRow, TurnRow, VerdictRow
-from store.standing import outcome_sums, winning_verdicts
+from store.standing import newest_reward, outcome_sums, winning_verdicts
 from store.trajectory_filters import (
     REVERSED,
     RUNNING,
@@ -23,7 +23,6 @@ from store.trajectory_filters import (
     beyond,
     conditions_of,
     in_order,
-    newest_reward,
 )
 
 

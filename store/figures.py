@@ -37,6 +37,7 @@ from store.schema import (
     WithdrawalRow,
 )
 from store.schema.dialogues import ELIGIBLE
+from store.standing import newest_reward
 from store.vocabulary import Origin, VersionState
 
 
@@ -318,10 +319,6 @@ def coverage_by_version(log: Log, *, origin: str) -> dict[str, Coverage]:
 
 def evaluation_rewards(log: Log) -> list[EvaluationReward]:
     """The newest reward of every evaluation dialogue that has one, in the order of play."""
-    later = aliased(RewardRow)
-    newest = (
-        select(func.max(later.id)).where(later.trajectory_id == TrajectoryRow.id).correlate(TrajectoryRow)
-    ).scalar_subquery()
     query = (
         select(
             TrajectoryRow.id,
@@ -337,7 +334,7 @@ def evaluation_rewards(log: Log) -> list[EvaluationReward]:
             TrajectoryRow.created_at,
         )
         .select_from(TrajectoryRow)
-        .join(RewardRow, RewardRow.id == newest)
+        .join(RewardRow, RewardRow.id == newest_reward())
         .join(ScenarioRow, ScenarioRow.hash == TrajectoryRow.scenario_hash)
         .where(TrajectoryRow.origin == Origin.EVALUATION.value)
         .order_by(TrajectoryRow.created_at, TrajectoryRow.id)

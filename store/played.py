@@ -6,12 +6,11 @@ Two versions are paired over it in reward/comparison.py.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import exists, func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import exists, select
 
 from store.database import Log, in_chunks
 from store.schema import ItemRow, RewardRow, ScenarioRow, StepRow, TrajectoryRow, VerdictRow
-from store.standing import winning_verdicts
+from store.standing import newest_reward, winning_verdicts
 from store.vocabulary import Origin, Outcome, Split
 
 
@@ -53,8 +52,6 @@ def played_by(
     log: Log, version: str, *, origin: Origin, split: Split | None = None, domain: str | None = None
 ) -> list[PlayedDialogue]:
     """Dialogues of scenarios that a version played to their end, all of them sampled by it, in the order of play."""
-    later = aliased(RewardRow)
-    newest = select(func.max(later.id)).where(later.trajectory_id == TrajectoryRow.id).correlate(TrajectoryRow)
     other = exists().where(StepRow.trajectory_id == TrajectoryRow.id, StepRow.version != TrajectoryRow.version)
     query = (
         select(
@@ -69,7 +66,7 @@ def played_by(
         )
         .select_from(TrajectoryRow)
         .join(ScenarioRow, ScenarioRow.hash == TrajectoryRow.scenario_hash)
-        .outerjoin(RewardRow, RewardRow.id == newest.scalar_subquery())
+        .outerjoin(RewardRow, RewardRow.id == newest_reward())
         .where(
             TrajectoryRow.version == version,
             TrajectoryRow.origin == origin.value,

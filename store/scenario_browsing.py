@@ -10,6 +10,7 @@ from store.database import Log, LogError
 from store.figures import as_utc
 from store.records import Scenario
 from store.schema import ChecklistRow, ItemRow, ScenarioRow, TrajectoryRow
+from store.trajectory_filters import scenario_named
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,5 @@ def _conditions(wanted: ScenarioFilter) -> list[ColumnElement[bool]]:
         if value is not None:
             conditions.append(column == value)
     if wanted.named:
-        name = ScenarioRow.name.icontains(wanted.named, autoescape=True)
-        conditions.append(or_(name, ScenarioRow.hash.startswith(wanted.named.lower(), autoescape=True)))
+        conditions.append(scenario_named(wanted.named))
     return conditions

@@ -1,12 +1,13 @@
-"""Which verdicts stand, and which of them count: conditions and subqueries that every reader shares.
+"""Which verdicts stand, and which of them and of the rewards count: what every reader's SQL shares.
 
 A verdict counts once for each (trajectory, turn, item): a person's newest verdict if there is one, otherwise the newest
 (invariant 2). What was taken back is left out.
 """
 
 from sqlalchemy import ColumnElement, Subquery, case, func, literal_column, select
+from sqlalchemy.orm import aliased
 
-from store.schema import VerdictRow, WithdrawalRow
+from store.schema import RewardRow, TrajectoryRow, VerdictRow, WithdrawalRow
 from store.vocabulary import Outcome, VerdictSource
 
 
@@ -50,3 +51,11 @@ def outcome_sums(outcome: ColumnElement[str]) -> tuple[ColumnElement[int], ...]:
     """Columns passed, failed, unscored for a grouped query."""
     order = (Outcome.PASS, Outcome.FAIL, Outcome.UNSCORED)
     return tuple(func.sum(case((outcome == o.value, 1), else_=0)) for o in order)
+
+
+def newest_reward() -> ColumnElement[int]:
+    """The id of the trajectory's reward that counts, as a scalar subquery of TrajectoryRow."""
+    later = aliased(RewardRow)
+    return (
+        select(func.max(later.id)).where(later.trajectory_id == TrajectoryRow.id).correlate(TrajectoryRow)
+    ).scalar_subquery()

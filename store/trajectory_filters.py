@@ -7,10 +7,9 @@ log's words is kept, and a request must not read the whole log.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, func, or_, select, union_all
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, or_, select, union_all
 
 from store.schema import (
     ItemRow,
@@ -24,14 +23,12 @@ from store.schema import (
     TurnRow,
     VerdictRow,
 )
-from store.standing import winning_verdicts
+from store.standing import newest_reward, winning_verdicts
 
 RUNNING = "running"
 """Stands for "has not ended" where a stop reason is asked for."""
 SEARCHED = 2_000
 """Dialogues in which a page looks for text: about 50 ms."""
-Said: TypeAlias = TurnRow | StepRow | ToolCallRow | ToolResponseRow
-"""Rows in which somebody says something."""
 LONGEST_TEXT = 200
 """Characters of a text that is looked for."""
 
@@ -84,14 +81,6 @@ class TrajectoryFilter:
     """In how many of the newest dialogues `text` is looked for; None: in all of them."""
 
 
-def newest_reward() -> ColumnElement[int]:
-    """The id of the trajectory's reward that counts, as a scalar subquery of TrajectoryRow."""
-    later = aliased(RewardRow)
-    return (
-        select(func.max(later.id)).where(later.trajectory_id == TrajectoryRow.id).correlate(TrajectoryRow)
-    ).scalar_subquery()
-
-
 def conditions_of(wanted: TrajectoryFilter) -> list[ColumnElement[bool]]:
     """On TrajectoryRow; empty for a filter that leaves everything."""
     conditions = _plain_conditions(wanted)
@@ -122,7 +111,7 @@ def _plain_conditions(wanted: TrajectoryFilter) -> list[ColumnElement[bool]]:
         hashes = select(ScenarioRow.hash).where(ScenarioRow.domain == wanted.domain)
         conditions.append(TrajectoryRow.scenario_hash.in_(hashes))
     if wanted.scenario:
-        hashes = select(ScenarioRow.hash).where(_named(wanted.scenario))
+        hashes = select(ScenarioRow.hash).where(scenario_named(wanted.scenario))
         conditions.append(TrajectoryRow.scenario_hash.in_(hashes))
     if wanted.tool:
         called = exists().where(ToolCallRow.name == wanted.tool, ToolCallRow.trajectory_id == TrajectoryRow.id)
@@ -151,10 +140,11 @@ def _plain_conditions(wanted: TrajectoryFilter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _named(scenario: str) -> ColumnElement[bool]:
+def scenario_named(text: str) -> ColumnElement[bool]:
+    """On ScenarioRow: the text is a part of its name, or how its hash begins."""
     return or_(
-        ScenarioRow.name.icontains(scenario, autoescape=True),
-        ScenarioRow.hash.startswith(scenario.lower(), autoescape=True),
+        ScenarioRow.name.icontains(text, autoescape=True),
+        ScenarioRow.hash.startswith(text.lower(), autoescape=True),
     )
 
 
