@@ -184,8 +184,10 @@ def _refused_unseen(log: Log, candidate: str, live: str, rules: GateSettings) ->
 
 def _with_alert(log: Log, decision: GateDecision, candidate: str, live: str) -> GateDecision:
     """Says so where the reward of what is trained on rises while that of held-out scenarios falls."""
+    if not surely_worse(decision):
+        return decision
     before, after = trained_reward(log, live), trained_reward(log, candidate)
-    if not surely_worse(decision) or before is None or after is None or after <= before:
+    if before is None or after is None or after <= before:
         return decision
     reason = (
         f"{decision.reason}; alert: the reward of what it trained on rose from {100 * before:.1f} to {100 * after:.1f} "
