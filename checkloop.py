@@ -22,7 +22,7 @@ from reward.people_commands import app as people_commands
 from reward.reward_commands import reward
 from store.access_commands import app as access_commands
 from store.commands import app as log_commands
-from store.configured import ConfigOption, open_configured
+from store.configured import ConfigOption, open_configured, settings_and_log
 from store.export_commands import export
 from store.vocabulary import ChatTools
 from train.data_commands import data
@@ -65,14 +65,12 @@ def demo(
     name: Annotated[str, typer.Option(help="Of the loop; the same name goes on with it. Default demo-SEED.")] = "",
 ) -> None:
     """The whole loop on the bundled worlds: cold start, rollouts, judge, GRPO, gate, swap, before and after."""
-    from store.database import open_log
-    from store.settings import load_settings
     from train.demo import run_demo
 
     _use_huge_pages()
     _stop_in_order()
-    settings = load_settings(config)
-    run_demo(open_log(settings.url), settings, name=name or f"demo-{seed}", seed=seed)
+    settings, log = settings_and_log(config)
+    run_demo(log, settings, name=name or f"demo-{seed}", seed=seed)
 
 
 @app.command()
@@ -84,26 +82,22 @@ def serve(
     import uvloop
 
     from agent.commands import serve as serve_gateway
-    from store.database import open_log
-    from store.settings import load_settings
 
     _stop_in_order()
-    settings = load_settings(config)
+    settings, log = settings_and_log(config)
     if until_stdin_closes:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_gateway(open_log(settings.url), settings))
+        runner.run(serve_gateway(log, settings))
 
 
 @app.command()
 def init(config: ConfigOption = None) -> None:
     """Registers the model of the settings (model.source) as the first version and makes it live."""
-    from store.database import open_log
-    from store.settings import load_settings
     from train.registry import register_first_version
 
-    settings = load_settings(config)
-    typer.echo(f"{register_first_version(open_log(settings.url), settings)} is live: `checkloop up` serves it")
+    settings, log = settings_and_log(config)
+    typer.echo(f"{register_first_version(log, settings)} is live: `checkloop up` serves it")
 
 
 @app.command(name="import")

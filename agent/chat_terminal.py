@@ -5,7 +5,6 @@ Reads and writes the log through `agent.chat.ChatSession`; ratings are rows besi
 
 import asyncio
 import contextlib
-import getpass
 import json
 import signal
 import sys
@@ -21,6 +20,7 @@ from rich.table import Table
 from agent.approval import Decision, WaitingCall
 from agent.chat import ApprovalAsked, ChatEvent, ChatSession, Equipment, TokenSaid, ToolAnswered, ToolCalled, TurnEnded
 from agent.tools import ToolOutage
+from store.access import machine_user
 from store.chats import chat_steps, list_chats
 from store.database import Log, LogError
 from store.ratings import rate_turn
@@ -175,7 +175,7 @@ class Terminal:
         if not turns:
             raise LogError("nothing was said yet that could be rated")
         turn = turns[-1].index
-        rate_turn(self.log, self.chat.id, turn, value, comment=comment.strip(), person=getpass.getuser())
+        rate_turn(self.log, self.chat.id, turn, value, comment=comment.strip(), person=machine_user())
         self.out.print(f"[dim]turn {turn + 1} rated {thumb}[/dim]")
 
     def show_whole(self, number: str) -> None:

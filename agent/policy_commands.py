@@ -4,26 +4,14 @@ What changes who answers goes through the running gateway, which proves it; the 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from store.configured import ConfigOption
-
-if TYPE_CHECKING:
-    from store.database import Log
-    from store.settings import Settings
+from store.configured import ConfigOption, open_configured
 
 app = typer.Typer(help="Policy versions: what is live, and what could be.", no_args_is_help=True)
 ReasonOption = Annotated[str, typer.Option(help="Recorded with the change.")]
-
-
-def _open(config: Path | None) -> "tuple[Settings, Log]":
-    from store.database import open_log
-    from store.settings import load_settings
-
-    settings = load_settings(config)
-    return settings, open_log(settings.url)
 
 
 @app.command(name="list")
@@ -36,7 +24,7 @@ def list_all(config: ConfigOption = None) -> None:
     from store.traffic import pinned_versions, traffic_split
     from store.versions import list_versions, state_changes
 
-    _, log = _open(config)
+    log = open_configured(config)
     pins, split = pinned_versions(log), traffic_split(log)
     table = Table("version", "parent", "state", "weights", "made", "why")
     for version in list_versions(log):
@@ -58,7 +46,7 @@ def show(version: str, config: ConfigOption = None) -> None:
     from store.traffic import pinned_versions
     from store.versions import get_version, list_gate_decisions, state_changes
 
-    _, log = _open(config)
+    log = open_configured(config)
     found = get_version(log, version)
     typer.echo(f"{found.name}  {found.state}  parent {found.parent or 'none'}  run {found.run_id or 'none'}")
     typer.echo(f"weights: {found.path}")
@@ -80,8 +68,9 @@ def show(version: str, config: ConfigOption = None) -> None:
 def promote(version: str, reason: ReasonOption = "promoted by hand", config: ConfigOption = None) -> None:
     """Makes a version live in the running gateway, once the server has proved that it answers with it."""
     from agent.promotion import promote_version
+    from store.settings import load_settings
 
-    settings, _ = _open(config)
+    settings = load_settings(config)
     done = promote_version(settings, version, reason)
     typer.echo(f"{version} is live after {done.seconds:.1f} s (before: {done.before})")
 
@@ -91,7 +80,7 @@ def rollback(reason: ReasonOption = "rolled back by hand", config: ConfigOption 
     """Brings back the version that was live before the live one."""
     from store.versions import previous_live
 
-    _, log = _open(config)
+    log = open_configured(config)
     promote(previous_live(log).name, reason, config)
 
 
@@ -100,7 +89,7 @@ def pin(version: str, reason: ReasonOption = "pinned by hand", config: ConfigOpt
     """Keeps a version from being pruned."""
     from store.traffic import pin_version
 
-    pin_version(_open(config)[1], version, reason)
+    pin_version(open_configured(config), version, reason)
     typer.echo(f"{version} is pinned")
 
 
@@ -109,7 +98,7 @@ def unpin(version: str, reason: ReasonOption = "unpinned by hand", config: Confi
     """Takes a pin back."""
     from store.traffic import pin_version
 
-    pin_version(_open(config)[1], version, reason, pinned=False)
+    pin_version(open_configured(config), version, reason, pinned=False)
     typer.echo(f"{version} is not pinned")
 
 
@@ -122,8 +111,9 @@ def split(
 ) -> None:
     """Lets a candidate answer a share of the sessions; it is loaded beside the live version where that is possible."""
     from agent.gateway_process import GatewayProcess
+    from store.settings import load_settings
 
-    settings, _ = _open(config)
+    settings = load_settings(config)
     gateway = GatewayProcess(settings)
     if candidate == "off":
         gateway.split(None, 0.0, reason)

@@ -216,8 +216,7 @@ class RoleEndpoint:
         if not limit or self._price is None:
             return 0.0
         characters = sum(len(str(message.get("content", ""))) for message in messages)
-        likely = characters / CHARACTERS_PER_TOKEN * self._price.prompt + max_tokens * self._price.completion
-        likely /= 1e6
+        likely = self._price.usd(characters / CHARACTERS_PER_TOKEN, max_tokens)
         # Questions in flight mostly cost less than was put aside for them: what they leave over may do for this one.
         while (
             self._reserved_usd > 0 and self.spent_usd + likely <= limit < self.spent_usd + self._reserved_usd + likely
@@ -242,12 +241,7 @@ class RoleEndpoint:
     def _cost(self, usage: _Usage) -> float | None:
         if self._price is None:
             return None
-        cached = _cached(usage)
-        of_cached = self._price.prompt if self._price.cached is None else self._price.cached
-        fresh = usage.prompt_tokens - cached
-        return (
-            fresh * self._price.prompt + cached * of_cached + usage.completion_tokens * self._price.completion
-        ) / 1e6
+        return self._price.usd(usage.prompt_tokens, usage.completion_tokens, _cached(usage))
 
     async def _record(
         self, subject: Subject, usage: _Usage, usd: float | None, began: float, error: str | None

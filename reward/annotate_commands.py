@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from store.configured import ConfigOption
+from store.configured import ConfigOption, settings_and_log
 from store.vocabulary import Split
 
 if TYPE_CHECKING:
@@ -50,12 +50,10 @@ def annotate(
     from reward.annotation_report import report_lines
     from reward.annotator import annotate_scenarios, open_work
     from reward.dialogue_annotator import Annotator
-    from store.database import open_log
-    from store.settings import SettingsError, load_settings
+    from store.settings import SettingsError
     from store.vocabulary import ModelRole
 
-    settings = load_settings(config)
-    log = open_log(settings.url)
+    settings, log = settings_and_log(config)
     if waiting:
         return _list_waiting(log)
     if tools is not None and chat is None:
@@ -140,7 +138,7 @@ def _estimate(
     if price is None:
         typer.echo(f"{text}; {cost_text(total, 1)}")
     else:
-        usd = (total.prompt_tokens * price.prompt + total.completion_tokens * price.completion) / 1e6
+        usd = price.usd(total.prompt_tokens, total.completion_tokens)
         typer.echo(f"{text}; at most {usd:.4f} USD, {usd / max(len(work), 1):.4f} a dialogue, if nothing goes back")
 
 

@@ -100,7 +100,7 @@ def _add_llm(
         if calls and price is None:
             total.usd = None
         if price is not None and total.usd is not None:
-            total.usd += (sent * price.prompt + said * price.completion) / 1e6
+            total.usd += price.usd(sent, said)
     total.by["llm"] += len(unknown)
     total.by["cache"] += len(work.pending) - len(unknown)
 

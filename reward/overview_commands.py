@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from store.configured import ConfigOption
+from store.configured import ConfigOption, settings_and_log
 from store.vocabulary import Origin
 
 if TYPE_CHECKING:
@@ -27,14 +27,12 @@ def overview(
 
     from reward.failure_patterns import find_patterns
     from reward.rate_alerts import LOOK_BACK, find_alerts, last_two
-    from store.database import open_log
     from store.figures import Slice, coverage_by_version, rates_by
-    from store.settings import load_settings
     from store.trouble import jobs_since
     from store.versions import live_version
 
-    settings = load_settings(config)
-    log, now, console = open_log(settings.url), datetime.now(UTC), Console()
+    settings, log = settings_and_log(config)
+    now, console = datetime.now(UTC), Console()
     live = live_version(log)
     typer.echo(f"live: {live.name}" if live else "no version is live yet")
     for alert in find_alerts(log, now, missed_after_s=settings.worker.missed_after_s):

@@ -10,13 +10,20 @@ import typer
 
 if TYPE_CHECKING:
     from store.database import Log
+    from store.settings import Settings
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")]
 
 
-def open_configured(config: Path | None) -> "Log":
-    """The log of the settings. Raises SettingsError and LogError."""
+def settings_and_log(config: Path | None) -> "tuple[Settings, Log]":
+    """The settings and the log that they name. Raises SettingsError and LogError."""
     from store.database import open_log
     from store.settings import load_settings
 
-    return open_log(load_settings(config).url)
+    settings = load_settings(config)
+    return settings, open_log(settings.url)
+
+
+def open_configured(config: Path | None) -> "Log":
+    """The log of the settings. Raises SettingsError and LogError."""
+    return settings_and_log(config)[1]

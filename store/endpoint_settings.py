@@ -39,3 +39,9 @@ class Price(Section):
     cached: float | None = Field(default=None, ge=0)
     """Of a prompt, tokens served from the endpoint's cache; None: as `prompt`."""
     completion: float = Field(ge=0)
+
+    def usd(self, prompt_tokens: float, completion_tokens: float, cached_tokens: float = 0) -> float:
+        """What so many tokens cost; `cached_tokens` of the prompt's came out of the endpoint's cache."""
+        cached = self.prompt if self.cached is None else self.cached
+        fresh = prompt_tokens - cached_tokens
+        return (fresh * self.prompt + cached_tokens * cached + completion_tokens * self.completion) / 1e6

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from store.configured import ConfigOption
+from store.configured import ConfigOption, settings_and_log
 
 if TYPE_CHECKING:
     from store.settings import Settings
@@ -25,15 +25,12 @@ def data(
 ) -> None:
     """Filters the log's scenarios, shortens their thinking, writes an SFT set."""
     from agent.role_endpoint import RoleEndpoint
-    from store.database import open_log
-    from store.settings import load_settings
     from store.sft_sets import list_sft_sets
     from store.vocabulary import ModelRole
     from train.compressor import Compressor
     from train.sft_set import filter_scenarios, make_set, set_lines
 
-    settings = load_settings(config)
-    log = open_log(settings.url)
+    settings, log = settings_and_log(config)
     if listed:
         for one in list_sft_sets(log):
             typer.echo(f"{one.name}  {one.created_at:%Y-%m-%d %H:%M}  {one.dialogues} dialogues  {one.path}")
@@ -108,7 +105,7 @@ def _estimate(filtered: "Filtered", compressor: "Compressor | None", again: bool
         total.add(compressor.estimate(scenario))
     text = f"{total.prompt_tokens:,} prompt and {total.completion_tokens:,} generated tokens"
     price = settings.prices.get(settings.compressor.model)
-    usd = (total.prompt_tokens * price.prompt + total.completion_tokens * price.completion) / 1e6 if price else None
+    usd = price.usd(total.prompt_tokens, total.completion_tokens) if price else None
     cost = "what it costs is not known" if usd is None else f"at most {usd:.4f} USD"
     typer.echo(f"{len(work)} dialogues to ask about, {report.skipped} not; {text}; {cost}, if nothing goes back")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from store.configured import ConfigOption
+from store.configured import ConfigOption, open_configured, settings_and_log
 
 
 def distil(
@@ -25,14 +25,11 @@ def distil(
     """Fine-tunes a small judge (LoRA) on what people, checks and stronger judges said; reports its κ."""
     from rich.console import Console
 
-    from store.database import open_log
-    from store.settings import load_settings
     from train.distil_run import EXPECTED_S, describe, distil_judge
     from train.judge_examples import Sources
     from train.progress import StageProgress
 
-    settings = load_settings(config)
-    log = open_log(settings.url)
+    settings, log = settings_and_log(config)
     progress = StageProgress(EXPECTED_S)
     with progress.shown():
         sources = Sources(people, checks, tuple(teacher or ()))
@@ -62,7 +59,6 @@ def serve(
     """Serves a distilled judge with vLLM and prints what to put into checkloop.toml."""
     import asyncio
 
-    from store.database import open_log
     from store.settings import load_settings
     from train.judge_files import read_judge
     from train.judge_serving import judge_section, load_beside, serve_judge
@@ -72,5 +68,5 @@ def serve(
     if not beside:
         asyncio.run(serve_judge(settings, judge, port, typer.echo))
         return
-    url = asyncio.run(load_beside(open_log(settings.url), settings, judge))
+    url = asyncio.run(load_beside(open_configured(config), settings, judge))
     typer.echo(f"{name} is loaded beside the policy, until that server ends\n\n{judge_section(judge, url)}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from store.configured import ConfigOption
+from store.configured import ConfigOption, settings_and_log
 
 
 def grpo(
@@ -31,8 +31,6 @@ def grpo(
 
     On several GPUs: `accelerate launch --config_file FILE -m checkloop train grpo` (docs/training.md).
     """
-    from store.database import open_log
-    from store.settings import load_settings
     from train.grpo_run import plan_grpo, run_grpo
     from train.processes import follow, is_first, leading
     from train.progress import StageProgress
@@ -41,14 +39,13 @@ def grpo(
     if not is_first():
         follow()
         return
-    settings = load_settings(config)
+    settings, log = settings_and_log(config)
     given = {"domains": domain, "sources": source, "tools": tool}
     changes = {key: tuple(value) for key, value in given.items() if value}
     numbers = {"max_age": max_age, "max_uses": max_uses}
     kept = {key: value for key, value in numbers.items() if value is not None}
     selection = settings.selection.model_copy(update=changes | kept)
     settings = settings.model_copy(update={"selection": selection})
-    log = open_log(settings.url)
     plan = plan_grpo(log, settings, name=name, base=base, seed=seed, max_groups=max_groups, batches=batch)
     if plan.choice is None:
         typer.echo(f"run {plan.name} goes on with the {len(plan.groups)} groups that it has")
@@ -81,14 +78,11 @@ def sft(
     ] = 0,
 ) -> None:
     """A cold start: supervised fine-tuning on an SFT set; makes a candidate, or the first live version."""
-    from store.database import open_log
-    from store.settings import load_settings
     from train.progress import StageProgress
     from train.sft_rollouts import rollouts_of
     from train.sft_run import run_sft
 
-    settings = load_settings(config)
-    log = open_log(settings.url)
+    settings, log = settings_and_log(config)
     progress = StageProgress({"train": 75.0})
     play = rollouts_of(log, settings, count=rollouts, seed=seed) if rollouts else None
     with progress.shown():

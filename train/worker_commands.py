@@ -1,11 +1,11 @@
 """`checkloop worker`: a process that does the jobs."""
 
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from store.configured import ConfigOption, settings_and_log
 from store.vocabulary import JobKind
 
 if TYPE_CHECKING:
@@ -20,15 +20,12 @@ def worker(
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="End when nothing is ready.")] = False,
     show: Annotated[bool, typer.Option("--list", help="Show the workers there are, and end.")] = False,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings file; default ./checkloop.toml.")] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Fires due schedules and does jobs, one at a time, until Ctrl-C; start several for more at once."""
-    from store.database import open_log
-    from store.settings import load_settings
     from train.worker import Worker
 
-    settings = load_settings(config)
-    log = open_log(settings.url)
+    settings, log = settings_and_log(config)
     if show:
         _show(log)
         return
