@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from dashboard.access import NOBODY, NotAllowedError, Visitor, sign_in_is_on, visitor
-from dashboard.counting import COUNTS, StillCounting, one_request
+from dashboard.counting import COUNTS, StillCounting, once_a_request, one_request
 from dashboard.text import escape, show, show_code, show_empty, soft, state_badge
 from store.database import Log, LogError, open_log
 from store.figures import log_state
@@ -74,7 +74,8 @@ def counted_every(log: Log, often: timedelta, function: Callable[..., T], **argu
 def _counted(log: Log, function: Callable[..., T], tick: int | None, arguments: dict[str, Any]) -> T:
     name = f"{function.__module__}.{function.__qualname__}"
     key = (name, log.url, tuple(sorted(arguments.items())))
-    result: T = COUNTS.get(key, (log_state(log), tick), lambda: function(log, **arguments))
+    state = once_a_request(log.url, lambda: log_state(log))
+    result: T = COUNTS.get(key, (state, tick), lambda: function(log, **arguments))
     return result
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar, cast
 
 PATIENCE_S = 0.2
 """How long one request waits for counts, all of them together."""
@@ -23,6 +23,7 @@ LONGEST_LIST = 256
 """Counts kept; the one not asked for the longest goes first."""
 REST = 4.0
 """A count is made again no sooner than after so many times what the last one took."""
+T = TypeVar("T", bound=Hashable)
 
 
 class StillCounting(Exception):
@@ -50,6 +51,7 @@ class _Request:
 
     deadline: float
     oldest: datetime | None = None
+    states: dict[Hashable, Hashable] = field(default_factory=dict)
 
 
 _request: ContextVar[_Request | None] = ContextVar("request", default=None)
@@ -65,6 +67,16 @@ def one_request() -> Iterator[Callable[[], datetime | None]]:
         yield lambda: None if before else request.oldest
     finally:
         _request.reset(token)
+
+
+def once_a_request(key: Hashable, state: Callable[[], T]) -> T:
+    """`state()`, asked once in a request: all that it shows is of one state of the log."""
+    request = _request.get()
+    if request is None:
+        return state()
+    if key not in request.states:
+        request.states[key] = state()
+    return cast(T, request.states[key])
 
 
 @dataclass

@@ -4,11 +4,11 @@ Reads scenarios, checklists and annotations; `reward.dialogue_annotator` writes 
 kill loses at most the dialogues in flight, and the same call goes on where it stood.
 """
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint
+from agent.role_endpoint import EndpointError, RoleEndpoint
+from agent.role_work import ask_about_all
 from reward.dialogue_annotator import Annotator
 from reward.examination import Annotated, Cost, Work
 from reward.self_test import JudgeItems
@@ -18,9 +18,6 @@ from store.database import Log, in_chunks
 from store.records import Scenario
 from store.settings import AnnotationSettings, SettingsError
 from store.vocabulary import AnnotationStatus
-
-ENOUGH_FAILURES = 20
-"""Dialogues in succession without an answer after which the endpoint is taken to be down."""
 
 
 @dataclass
@@ -65,38 +62,22 @@ async def annotate_scenarios(
     report = Report(skipped=skipped)
     if on_begin is not None:
         on_begin(len(work))
-    waiting = iter(work)
-    failures = 0
 
-    async def take() -> None:
-        nonlocal failures
-        for one in waiting:
-            cost = Cost()
-            try:
-                ended = await annotator.annotate(one, cost)
-                failures = 0
-            except LimitReached as limit:
-                report.stopped = str(limit)
-                return
-            except EndpointError as error:
-                ended = Annotated(one, None, (str(error),), cost)
-                failures += 1
-            finally:
-                report.cost.add(cost)
-            report.ended.append(ended)
-            if on_done is not None:
-                on_done(ended)
-            if failures >= ENOUGH_FAILURES:
-                report.stopped = f"{failures} dialogues in succession got no answer, the last one: {ended.problems[0]}"
-            if report.stopped is not None:
-                return
+    async def ask(one: Work) -> str | None:
+        cost, failure = Cost(), None
+        try:
+            ended = await annotator.annotate(one, cost)
+        except EndpointError as error:
+            failure = str(error)
+            ended = Annotated(one, None, (failure,), cost)
+        finally:
+            report.cost.add(cost)
+        report.ended.append(ended)
+        if on_done is not None:
+            on_done(ended)
+        return failure
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(endpoint.settings.max_concurrency, len(work))):
-                group.create_task(take())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    report.stopped = await ask_about_all(work, ask, at_once=endpoint.settings.max_concurrency)
     report.left = len(work) - len(report.ended)
     return report
 

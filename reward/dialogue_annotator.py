@@ -16,13 +16,14 @@ from pathlib import Path
 from openai.types.chat import ChatCompletionMessageParam
 
 from agent.role_endpoint import CHARACTERS_PER_TOKEN, RoleEndpoint, Said, Subject
+from agent.role_work import read_prompt
 from reward.annotation_form import answer_format, read_answer, show_dialogue, show_problems, show_task
 from reward.examination import Annotated, Cost, Examined, Work, examine, is_trusted, store_examined
 from reward.self_test import JudgeItems
 from store.annotations import Annotation
 from store.database import Log
 from store.records import Scenario
-from store.settings import AnnotationSettings, SettingsError
+from store.settings import AnnotationSettings
 
 PROMPT_FILE = Path(__file__).parent / "prompts" / "annotate.md"
 RETRY_TOKENS = 1000
@@ -58,7 +59,7 @@ class Annotator:
         self._settings = settings
         self._seed = seed
         self.judge_items = judge_items
-        self._prompt = _read_prompt(settings.prompt)
+        self._prompt = read_prompt(settings.prompt, PROMPT_FILE, "annotation.prompt")
         self.prompt_hash = hashlib.sha256(self._prompt.encode()).hexdigest()
         # One for all dialogues of the process: what is shown stays the same text, and the endpoint's cache holds.
         self._boundary = secrets.token_hex(8)
@@ -206,13 +207,6 @@ class _Conversation:
 
 def _task(scenario: Scenario, turns: Sequence[int]) -> str:
     return show_task(turns, [turn for turn in turns if not is_trusted(scenario, turn)])
-
-
-def _read_prompt(file: Path | None) -> str:
-    try:
-        return (file or PROMPT_FILE).read_text(encoding="utf-8")
-    except OSError as error:
-        raise SettingsError(f"cannot read the prompt {file} (annotation.prompt): {error.strerror or error}") from error
 
 
 def _tokens(*texts: str) -> int:

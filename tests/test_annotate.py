@@ -9,9 +9,10 @@ import httpx2
 import pytest
 
 from agent.role_endpoint import RoleEndpoint
+from agent.role_work import ENOUGH_FAILURES
 from env_sim.scenario_generator import generate_scenarios
 from reward.annotation_report import report_lines
-from reward.annotator import ENOUGH_FAILURES, Report, annotate_scenarios
+from reward.annotator import Report, annotate_scenarios
 from reward.dialogue_annotator import PROMPT_FILE
 from store.annotations import latest_annotations, waiting_for_person
 from store.checklists import Checklist, add_checklists, current_checklists

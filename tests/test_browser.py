@@ -296,4 +296,4 @@ def test_a_regression_is_looked_at_side_by_side(page: Page, dashboard: str) -> N
     page.locator("table a").first.click()
     expect(page.get_by_role("heading", name="Turn 1")).to_be_visible(timeout=30_000)
     assert query(page)["scenario"]
-    assert page.locator(".cl-differs").count() > 0
+    expect(page.locator(".cl-differs").first).to_be_visible(timeout=30_000)

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from dashboard import counting
-from dashboard.counting import Counts, StillCounting, one_request
+from dashboard.counting import Counts, StillCounting, once_a_request, one_request
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,11 @@ def test_what_goes_wrong_is_said_and_tried_again() -> None:
             with pytest.raises(ValueError, match="the database is gone"):
                 counts.get("key", 1, fails)
         assert counts.get("key", 1, lambda: 3) == 3
+
+
+def test_the_state_of_the_log_is_asked_once_in_a_request() -> None:
+    states = iter(range(10))
+    with one_request(), one_request():
+        assert [once_a_request("log", lambda: next(states)) for _ in range(3)] == [0, 0, 0]
+        assert once_a_request("another", lambda: next(states)) == 1
+    assert [once_a_request("log", lambda: next(states)) for _ in range(2)] == [2, 3]

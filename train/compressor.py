@@ -13,17 +13,16 @@ from pathlib import Path
 
 from openai.types.chat import ChatCompletionMessageParam
 
-from agent.role_endpoint import CHARACTERS_PER_TOKEN, EndpointError, LimitReached, RoleEndpoint, Subject
+from agent.role_endpoint import CHARACTERS_PER_TOKEN, EndpointError, RoleEndpoint, Subject
+from agent.role_work import ask_about_all, read_prompt
 from reward.examination import Cost
 from store.database import Log
 from store.records import Scenario
-from store.settings import CompressionSettings, SettingsError
+from store.settings import CompressionSettings
 from store.sft_sets import Compression, add_compression, compressions_by
 from train.thinking import Place, answer_format, passages, read_answer, show_task, why_untrue
 
 PROMPT_FILE = Path(__file__).parent / "prompts" / "compress.md"
-ENOUGH_FAILURES = 20
-"""Dialogues in succession without an answer after which the endpoint is taken to be down."""
 _NO_ANSWER = "the answer has no such passage"
 
 
@@ -49,10 +48,7 @@ class Compressor:
         self._endpoint = endpoint
         self._settings = settings
         self._seed = seed
-        try:
-            self._prompt = (settings.prompt or PROMPT_FILE).read_text(encoding="utf-8")
-        except OSError as error:
-            raise SettingsError(f"compression.prompt: cannot read {settings.prompt}: {error.strerror}") from error
+        self._prompt = read_prompt(settings.prompt, PROMPT_FILE, "compression.prompt")
         self.prompt_hash = hashlib.sha256(self._prompt.encode()).hexdigest()
         # One for all dialogues of the process: what is shown stays the same text, and the endpoint's cache holds.
         self._boundary = secrets.token_hex(8)
@@ -140,36 +136,20 @@ async def compress_thinking(
     """As many dialogues at a time as the endpoint takes questions. A limit of its settings ends it cleanly."""
     work, report = compressor.open_work(scenarios, again=again)
     on_begin(len(work))
-    waiting = iter(work)
-    failures = 0
 
-    async def take() -> None:
-        nonlocal failures
-        for scenario in waiting:
-            cost = Cost()
-            try:
-                report.done[scenario.hash] = await compressor.compress(scenario, cost)
-                failures = 0
-            except LimitReached as limit:
-                report.stopped = str(limit)
-                return
-            except EndpointError as error:
-                report.failed.append(f"{scenario.name}: {error}")
-                failures += 1
-            finally:
-                report.cost.add(cost)
-            report.asked += 1
-            on_done(scenario)
-            if failures >= ENOUGH_FAILURES:
-                report.stopped = f"{failures} dialogues in succession got no answer, the last one: {report.failed[-1]}"
-            if report.stopped is not None:
-                return
+    async def ask(scenario: Scenario) -> str | None:
+        cost, failure = Cost(), None
+        try:
+            report.done[scenario.hash] = await compressor.compress(scenario, cost)
+        except EndpointError as error:
+            failure = f"{scenario.name}: {error}"
+            report.failed.append(failure)
+        finally:
+            report.cost.add(cost)
+        report.asked += 1
+        on_done(scenario)
+        return failure
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(compressor.max_concurrency, len(work))):
-                group.create_task(take())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    report.stopped = await ask_about_all(work, ask, at_once=compressor.max_concurrency)
     report.left = len(work) - report.asked
     return report

@@ -23,6 +23,7 @@ from dashboard.comparing import (
 )
 from dashboard.format import percent, plural
 from dashboard.links import COMPARE
+from dashboard.paging import page_offset
 from dashboard.text import chip, escape, show, show_empty, soft
 from reward.comparison import ScenarioPair, VersionComparison, by_dialogue, compare_versions
 from store.browsing import sampled_arguments, step_figures
@@ -124,9 +125,8 @@ def show_whole(found: VersionComparison, asked: dict[str, str]) -> None:
     st.subheader("By domain", anchor=False, help="Paired difference in points with its 95 % bootstrap interval.")
     show(difference_rows([*found.domains, whole]))
     st.subheader("Scenarios, regressions first", anchor=False)
-    pages = (len(found.pairs) - 1) // PAGE_SIZE + 1
-    number = st.pagination(pages, key="c_page", bind="query-params") if pages > 1 else 1
-    shown = found.pairs[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]
+    offset = page_offset(len(found.pairs), PAGE_SIZE, "c_page")
+    shown = found.pairs[offset : offset + PAGE_SIZE]
     show(pair_rows(shown, found.before, found.after, asked))
     for title, changes in (("Items lost", found.lost), ("Items gained", found.gained)):
         if changes:

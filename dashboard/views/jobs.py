@@ -25,6 +25,7 @@ from dashboard.job_tables import (
     worker_line,
 )
 from dashboard.links import JOBS, address
+from dashboard.paging import captioned_offset
 from dashboard.schedule_form import MISSED, OVERLAP, show_job_form, show_schedule_form
 from dashboard.text import advice, escape, escape_markdown, link, show, show_empty, soft, status_badge
 from store.database import Log, LogError
@@ -113,11 +114,8 @@ def show_list(log: Log) -> None:
                 "No job has been queued yet", "Queue some above, or let a worker start on a schedule.", "make demo"
             )
         return
-    pages = (total - 1) // PAGE_SIZE + 1
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(f"{plural(total, 'job')}, newest first")
-        number = st.pagination(pages, key="j_page", bind="query-params") if pages > 1 else 1
-    show_rows(log, list_jobs(log, **wanted, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE))
+    offset = captioned_offset(f"{plural(total, 'job')}, newest first", total, PAGE_SIZE, "j_page")
+    show_rows(log, list_jobs(log, **wanted, limit=PAGE_SIZE, offset=offset))
 
 
 def show_rows(log: Log, jobs: Sequence[JobRecord]) -> None:

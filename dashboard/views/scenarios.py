@@ -14,6 +14,7 @@ from dashboard.dialogue import call_html, checklist_html, user_html
 from dashboard.format import plural
 from dashboard.job_actions import say_outcome
 from dashboard.links import SCENARIOS, TRAJECTORIES, address
+from dashboard.paging import captioned_offset
 from dashboard.scenario_import import show_filter_statistics, show_import
 from dashboard.text import chip, escape, link, prose, show, show_empty, soft, table
 from env_sim.recordings import played_reference
@@ -74,11 +75,8 @@ def show_list(log: Log) -> None:
     if not total:
         show_empty("No scenario matches", "Widen the filters above.")
         return
-    pages = (total - 1) // PAGE_SIZE + 1
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(f"{total:,} found, by name. Click a row to open it.")
-        number = st.pagination(pages, key="s_page", bind="query-params") if pages > 1 else 1
-    rows = page_of_scenarios(log, wanted, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE)
+    offset = captioned_offset(f"{total:,} found, by name. Click a row to open it.", total, PAGE_SIZE, "s_page")
+    rows = page_of_scenarios(log, wanted, limit=PAGE_SIZE, offset=offset)
     count = st.session_state.get("scenarios-opened", 0)
     picked = st.dataframe(
         _frame(rows),

@@ -15,6 +15,7 @@ from dashboard.dialogue import checklist_html, turn_html
 from dashboard.format import moment, percent, plural
 from dashboard.job_actions import say_outcome
 from dashboard.links import TRAJECTORIES
+from dashboard.paging import captioned_offset
 from dashboard.text import badge, chip, escape, show, show_code, show_empty, soft
 from dashboard.trajectory_details import show_promotion, show_reward, show_tokens
 from dashboard.trajectory_table import (
@@ -84,12 +85,10 @@ def show_list(log: Log, wanted: TrajectoryFilter) -> None:
     if not total:
         show_empty("No trajectory matches", "Widen the filters above.")
         return
-    pages = (total - 1) // PAGE_SIZE + 1
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption(f"{total:,} found, {order} first. Click a row to open it.")
-        number = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
+    caption = f"{total:,} found, {order} first. Click a row to open it."
+    offset = captioned_offset(caption, total, PAGE_SIZE, "page")
     show_export(log, wanted, order, total)
-    rows = page_of_trajectories(log, wanted, limit=PAGE_SIZE, offset=(number - 1) * PAGE_SIZE, order=order)
+    rows = page_of_trajectories(log, wanted, limit=PAGE_SIZE, offset=offset, order=order)
     opened = st.session_state.get("opened-count", 0)
     picked = st.dataframe(
         **listing_frame(rows),
