@@ -222,6 +222,7 @@ class JobKind(StrEnum):
 
     ROLLOUT = "rollout"
     JUDGE = "judge"
+    SFT = "sft"
     TRAIN = "train"
     GATE = "gate"
     EVALUATE = "evaluate"

@@ -36,8 +36,9 @@ from tests.tiny_model import load_tiny_model, write_tiny_model
 from train.errors import JobRefused, TrainingFailed
 from train.evaluation import Outcome
 from train.job_gateway import JobGateway
-from train.job_kinds import Work, run_job
+from train.job_kinds import run_job
 from train.job_process import JobProgress, StopRequested, reason_of
+from train.job_work import Work
 from train.progress import Stage
 from train.pruning import prunable, prune_versions
 

@@ -29,7 +29,7 @@ from tests.faulty_vllm import faulty_servers, gateway_over
 from tests.serving import MODEL, free_ports
 from tests.test_library_rendering import spans
 from tests.test_sft import dialogues
-from tests.tiny_model import load_tiny_model, write_tiny_model
+from tests.tiny_model import load_tiny_model, write_small_base, write_tiny_model
 from train.checkpoints import check_files
 from train.references import reference_messages
 from train.sft import train_sft
@@ -202,13 +202,7 @@ def test_rollouts_of_half_trained_weights_have_a_server_and_a_log_of_their_own(t
 def test_the_commands_from_scenarios_to_a_version(
     sqlite_log: Log, tmp_path: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    small = load_tiny_model(model_dir)
-    small.config.max_position_embeddings = 4096
-    small.resize_token_embeddings(len(tokenizer))
-    base = tmp_path / "base"
-    small.save_pretrained(base)
-    tokenizer.save_pretrained(base)
+    base = write_small_base(model_dir, tmp_path / "base")
     train = generate_scenarios(Split.TRAIN, 4, 3)
     add_scenarios(sqlite_log, [*train, *generate_scenarios(Split.VALIDATION, 1, 3)])
     named = {"HOME": tmp_path / "home", "DATABASE_URL": sqlite_log.url, "MODEL__SOURCE": base, "SFT__EPOCHS": 1,

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from tests.serving import MODEL
 
 VOCABULARY = 96
 
@@ -50,3 +52,14 @@ def write_moved_model(model_dir: Path, place: Path, seed: int = 5, scale: float 
     shutil.copytree(model_dir, place)
     moved.save_pretrained(place)
     return place
+
+
+def write_small_base(model_dir: Path, base: Path) -> Path:
+    """A tiny model with the bundled one's tokenizer and template."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    small = load_tiny_model(model_dir)
+    small.config.max_position_embeddings = 4096
+    small.resize_token_embeddings(len(tokenizer))
+    small.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    return base

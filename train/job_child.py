@@ -19,7 +19,8 @@ from typing import Any
 
 from store.jobs import JobRecord
 from store.schema import now
-from store.vocabulary import ExitReason, JobKind
+from store.vocabulary import ExitReason
+from train.job_payloads import MAKE_CANDIDATES
 
 MAX_WAITING_LINES = 10_000
 """Lines that wait for a database that does not answer; more are counted and left out."""
@@ -145,6 +146,6 @@ def environment_of(job: JobRecord, config: Path | None) -> dict[str, str]:
         environment["CHECKLOOP_CONFIG"] = str(config)
     if job.accelerator is not None and job.accelerator.startswith("cuda:"):
         environment["CUDA_VISIBLE_DEVICES"] = job.accelerator.removeprefix("cuda:")
-    if job.kind is JobKind.TRAIN and sys.platform == "linux" and "GLIBC_TUNABLES" not in environment:
+    if job.kind in MAKE_CANDIDATES and sys.platform == "linux" and "GLIBC_TUNABLES" not in environment:
         environment |= HUGE_PAGES
     return environment

@@ -38,6 +38,16 @@ class JudgePayload(Payload):
     retry_unscored: bool = False
 
 
+class SftPayload(Payload):
+    data: str = ""
+    """An SFT set; the newest."""
+    base: str = ""
+    """A version to start from; the model of the settings."""
+    rollouts: int = Field(default=0, ge=0)
+    """Validation scenarios that are played at each evaluation, on a server of the run's own."""
+    seed: int = 1
+
+
 class TrainPayload(Payload):
     batch: str | None = None
     """The rollouts before it in the pipeline, else the whole log; `[selection]` says what is taken of it."""
@@ -80,11 +90,14 @@ class PrunePayload(Payload):
 PAYLOADS: dict[JobKind, type[Payload]] = {
     JobKind.ROLLOUT: RolloutPayload,
     JobKind.JUDGE: JudgePayload,
+    JobKind.SFT: SftPayload,
     JobKind.TRAIN: TrainPayload,
     JobKind.GATE: GatePayload,
     JobKind.EVALUATE: EvaluatePayload,
     JobKind.PRUNE: PrunePayload,
 }
+
+MAKE_CANDIDATES = frozenset({JobKind.SFT, JobKind.TRAIN})
 
 
 def read_jobs(words: Sequence[str], *, priority: int = 0, max_attempts: int = MAX_ATTEMPTS) -> list[NewJob]:
@@ -129,9 +142,11 @@ def check_pipeline(jobs: Sequence[NewJob]) -> list[NewJob]:
         if job.max_attempts < 1:
             raise JobRefused(f"{job.kind}: {job.max_attempts} attempts are none: allow at least one")
         candidate_given = getattr(payload, "version", None) is not None
-        made_before = any(one.kind is JobKind.TRAIN for one in checked)
+        made_before = any(one.kind in MAKE_CANDIDATES for one in checked)
         if job.kind is JobKind.GATE and not candidate_given and not made_before:
-            raise JobRefused("gate: nothing makes a candidate before it: put train before it, or add version=v0007")
+            raise JobRefused(
+                "gate: nothing makes a candidate before it: put train or sft before it, or add version=v0007"
+            )
         checked.append(replace(job, payload=payload.model_dump(mode="json", exclude_unset=True)))
     return checked
 

@@ -90,7 +90,8 @@ def main(job_id: int, claim: int, outcome_file: Path) -> None:
 
 def _do(job_id: int, claim: int, is_to_stop: Callable[[], bool]) -> dict[str, Any]:
     from train.job_gateway import JobGateway
-    from train.job_kinds import Work, run_job
+    from train.job_kinds import run_job
+    from train.job_work import Work
 
     settings = load_settings()
     log = open_log(settings.url)

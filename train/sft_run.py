@@ -26,7 +26,7 @@ from store.vocabulary import JobStatus, RunKind, Split, VersionState
 from train.best_weights import Play
 from train.checkpoints import new_directory, save_version
 from train.errors import TrainingFailed
-from train.progress import Stage, StageProgress
+from train.progress import Stage
 from train.registry import model_directory, probe_prompts, register_version, version_of_run
 from train.run_directory import next_run_name
 from train.sft import SftExample, SftResult, train_sft
@@ -58,7 +58,7 @@ def run_sft(
     name: str = "",
     seed: int,
     play: Play | None = None,
-    progress: StageProgress,
+    stage: Stage,
 ) -> SftRun:
     """Trains on the set `data` (default: the newest) from the version `base` (default: the model of the settings).
 
@@ -95,21 +95,22 @@ def run_sft(
         if not train:
             why = "; ".join(f"{count}: {reason}" for reason, count in left_out.most_common())
             raise TrainingFailed(f"SFT set {made_from.name} has no dialogue to train on{': ' if why else ''}{why}")
-        with progress.stage("train", f"train (SFT) on {len(train)} dialogues of {made_from.name}, run {name}") as stage:
-            result = train_sft(
-                start,
-                made,
-                train,
-                settings.sft,
-                seed,
-                _on_step(log, run_id, stage),
-                probe_ids=(probe_prompts(start) if base else ()) or _probe(held_out or train),
-                validation=held_out,
-                play=play,
-                run_dir=folder / "checkpoints",
-                tracking=tracking_arguments(settings.tracking, settings.home, name),
-            )
-            stage.advance(1.0, f"{result.steps} steps, loss {result.loss:.3f}")
+        stage.advance(0.0, f"{len(train)} dialogues of {made_from.name}, run {name}")
+        result = train_sft(
+            start,
+            made,
+            train,
+            settings.sft,
+            seed,
+            _on_step(log, run_id, stage),
+            probe_ids=(probe_prompts(start) if base else ()) or _probe(held_out or train),
+            validation=held_out,
+            play=play,
+            run_dir=folder / "checkpoints",
+            tracking=tracking_arguments(settings.tracking, settings.home, name),
+        )
+        done = f"{result.steps} steps on {len(train)} dialogues of {made_from.name}"
+        stage.advance(1.0, f"{done}, loss {result.loss:.3f}")
     except BaseException as error:
         finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
         raise

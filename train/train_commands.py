@@ -85,8 +85,8 @@ def sft(
     settings, log = settings_and_log(config)
     progress = StageProgress({"train": 75.0})
     play = rollouts_of(log, settings, count=rollouts, seed=seed) if rollouts else None
-    with progress.shown():
-        made = run_sft(log, settings, data=data, base=base, name=name, seed=seed, play=play, progress=progress)
+    with progress.shown(), progress.stage("train", "train (SFT)") as stage:
+        made = run_sft(log, settings, data=data, base=base, name=name, seed=seed, play=play, stage=stage)
     for reason, count in made.left_out.most_common():
         typer.echo(f"left out: {count}: {reason}")
     if (best := made.result.best if made.result is not None else None) is not None:

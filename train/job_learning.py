@@ -1,0 +1,170 @@
+"""The jobs that make and judge versions: `sft`, `train`, `gate`. Heavy libraries are imported by their functions."""
+
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from store.database import Log
+from store.runs import list_runs
+from store.settings import Settings
+from store.sft_sets import list_sft_sets
+from store.versions import get_version, live_version
+from store.vocabulary import JobKind, JobStatus, Origin, Split, VersionState
+from train.errors import JobRefused
+from train.job_payloads import MAKE_CANDIDATES, GatePayload, SftPayload, TrainPayload
+from train.job_work import Work, least_played_scenarios, live_name, play
+
+
+def cold_start(work: Work) -> dict[str, Any]:
+    """A run of SFT on a set of `checkloop data`: a candidate, or the first live version."""
+    from env_sim.rollout_plans import derive_seed
+    from train.sft_rollouts import rollouts_of
+    from train.sft_run import run_sft
+
+    payload = SftPayload.model_validate(work.job.payload)
+    if (made_before := _made_before(work)) is not None:
+        live = live_version(work.log)
+        return {"version": made_before, "live": live is not None and live.name == made_before}
+    notes = work.noted(lambda: {"data": _sft_set(work.log, payload.data)})
+    seed = derive_seed(payload.seed, work.job.name) % 2**32  # NumPy takes no greater one
+    rollouts = rollouts_of(work.log, work.settings, count=payload.rollouts, seed=seed) if payload.rollouts else None
+    made = run_sft(
+        work.log,
+        work.settings,
+        data=notes["data"],
+        base=payload.base,
+        name=work.job.name,
+        seed=seed,
+        play=rollouts,
+        stage=work.stage,
+    )
+    return {"version": made.version, "live": made.is_live}
+
+
+def _made_before(work: Work) -> str | None:
+    """The version of a run that ended just before its process was killed."""
+    from train.registry import version_of_run
+
+    done = next((r for r in list_runs(work.log) if r.name == work.job.name and r.status is JobStatus.DONE), None)
+    return version_of_run(work.log, done.id) if done is not None else None
+
+
+def _sft_set(log: Log, name: str) -> str:
+    """Its name, by default the newest one's. Raises JobRefused if there is none."""
+    names = [one.name for one in list_sft_sets(log)]
+    if not names or (name and name not in names):
+        there = f"there are {', '.join(names)}" if names else "`checkloop data` makes one"
+        raise JobRefused(f"sft: there is no SFT set {name}".rstrip() + f" in the log: {there}")
+    return name or names[-1]
+
+
+def train_run(work: Work) -> dict[str, Any]:
+    """A GRPO run from the live version; the candidate that it makes, None if there was nothing to learn."""
+    from env_sim.rollout_plans import derive_seed
+    from train.candidates import RunFiles, train_candidate
+    from train.groups import load_groups_by_id
+
+    payload = TrainPayload.model_validate(work.job.payload)
+    if any(run.name == work.job.name and run.status is JobStatus.DONE for run in list_runs(work.log)):
+        return {"version": _made_before(work)}
+    settings = _selecting(work.settings, payload)
+    notes = work.noted(lambda: _groups_to_train_on(work, settings, payload))
+    step_level = settings.grpo.advantage == "step"
+    folder = work.settings.home / "jobs" / work.job.name.replace("/", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / "made"
+    shutil.rmtree(made, ignore_errors=True)
+    files = RunFiles(made, run_dir=folder / "checkpoints", checkpoint_every=payload.checkpoint_every)
+    version = train_candidate(
+        work.log,
+        settings,
+        lambda: load_groups_by_id(work.log, notes["groups"], step_level=step_level),
+        files,
+        work.stage,
+        name=work.job.name,
+        base=notes["base"],
+        seed=derive_seed(payload.seed, work.job.name) % 2**32,  # NumPy takes no greater one
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    return {"version": version, "base": notes["base"]}
+
+
+def gate_candidate(work: Work) -> dict[str, Any]:
+    """The candidate against the live version; where it passes it goes live, with the server's proof."""
+    payload = GatePayload.model_validate(work.job.payload)
+    runs = work.before(*MAKE_CANDIDATES)
+    made = (runs[-1].result or {}) if runs else {}
+    candidate = payload.version or made.get("version")
+    if candidate is None:
+        return {"passed": None, "reason": "the run made no candidate"}
+    if payload.version is None and made.get("live"):
+        return {"passed": None, "reason": f"{candidate} went live without a gate: no version was live before"}
+    state = get_version(work.log, candidate).state
+    if work.job.notes is None and state is not VersionState.CANDIDATE:
+        raise JobRefused(f"gate: {candidate} is {state}: only a candidate can be held against the live version")
+    count = payload.scenarios or work.settings.loop.validation_scenarios
+    notes = work.noted(
+        lambda: {
+            "live": live_name(work.log),
+            "scenarios": least_played_scenarios(work.log, Split.VALIDATION, None, Origin.EVALUATION, count),
+        }
+    )
+    if state is VersionState.CANDIDATE and (live := live_name(work.log)) != notes["live"]:
+        raise JobRefused(
+            f"gate: {live} went live instead of {notes['live']} meanwhile: hold {candidate} against it anew"
+        )
+    from train.candidates import hold_against_live
+    from train.evaluation import one_each
+    from train.gate_items import look_at_batch
+
+    def batch_of(version: str) -> str:
+        return f"{work.job.name}/{version}"
+
+    def play_at_gate(version: str) -> dict[str, float | None]:
+        at_the_gate = replace(work, settings=work.settings.at_the_gate)
+        return one_each(play(at_the_gate, notes["scenarios"], version, batch=batch_of(version), seed=payload.seed))
+
+    least = work.settings.loop.gate_min_effect if payload.min_effect is None else payload.min_effect
+    decision = hold_against_live(
+        work.log,
+        lambda version: work.gateway.open().stage(version),
+        play_at_gate,
+        lambda version: look_at_batch(work.log, batch_of(version), work.settings.gate.safety_items),
+        candidate=candidate,
+        live=notes["live"],
+        rules=work.settings.gate,
+        min_effect=least,
+        seed=payload.seed,
+    )
+    result: dict[str, Any] = {
+        "candidate": candidate,
+        "passed": decision.passed,
+        "reason": decision.reason,
+        "figures": decision.figures,
+    }
+    work.stage.advance(0.99, f"{candidate} {'passes' if decision.passed else 'is refused'}: {decision.reason}")
+    if decision.passed and payload.promote and state is VersionState.CANDIDATE:
+        result["swap"] = work.gateway.open().promote(candidate, f"gate: {decision.reason}")
+    return result
+
+
+def _groups_to_train_on(work: Work, settings: Settings, payload: TrainPayload) -> dict[str, Any]:
+    """What the run starts from, the ids of its groups and why others are left out."""
+    from train.selection import choose_groups
+
+    base = live_name(work.log)
+    batches = [payload.batch] if payload.batch is not None else [job.name for job in work.before(JobKind.ROLLOUT)]
+    choice = choose_groups(work.log, settings, base=base, max_groups=payload.max_groups, batches=batches or None)
+    return {"base": base, "groups": list(choice.looked_at), "left_out": dict(choice.reasons())}
+
+
+def _selecting(settings: Settings, payload: TrainPayload) -> Settings:
+    """The settings with the payload's conditions."""
+    given: dict[str, Any] = {
+        "domains": payload.domain and (payload.domain,),
+        "sources": payload.source and (payload.source,),
+        "max_age": payload.max_age,
+        "max_uses": payload.max_uses,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    return settings.model_copy(update={"selection": settings.selection.model_copy(update=changes)})
