@@ -24,7 +24,7 @@ class Moment:
     then_s: float = 0.0
     """… and so many seconds have passed; what it does meanwhile is up to the machine."""
     file: int | None = None
-    """Instead: when the n-th file of a checkpoint is opened to be written."""
+    """Instead: when the n-th file of a checkpoint is opened to be written, or is about to be removed."""
 
 
 def train(
@@ -55,14 +55,21 @@ def die() -> None:
 
 
 def _die_at_file(run_dir: Path, count: int) -> None:
-    opened = 0
+    touched = 0
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal opened
-        if event != "open" or f"{run_dir}/checkpoint-" not in str(arguments[0]) or not arguments[2] & _WRITING:
+        nonlocal touched
+        if event == "open" and arguments[2] & _WRITING:
+            place = str(arguments[0])
+        elif event == "os.remove":
+            folder = f"{os.readlink(f'/proc/self/fd/{arguments[1]}')}/" if arguments[1] >= 0 else ""
+            place = f"{folder}{arguments[0]}"
+        else:
             return
-        opened += 1
-        if opened == count:
+        if f"{run_dir}/checkpoint-" not in place:
+            return
+        touched += 1
+        if touched == count:
             die()
 
     sys.addaudithook(hook)

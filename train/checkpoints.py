@@ -162,6 +162,15 @@ def mark_complete(checkpoint: Path) -> None:
     (checkpoint / COMPLETE).touch()
 
 
+def remove_others(checkpoint: Path) -> None:
+    """Remove the run's other checkpoints. Each stops counting before its first file goes: a kill half-way leaves none
+    that looks whole."""
+    for other in checkpoint.parent.glob("checkpoint-*"):
+        if other.name != checkpoint.name:
+            (other / COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(other, ignore_errors=True)
+
+
 def attempt(action: Callable[[], Any], place: Path) -> Any:
     """Run a library's write to `place`; its failure becomes a CheckpointError with the reason."""
     try:

@@ -73,7 +73,7 @@ def train_judge(
         model=with_adapter,
         args=SFTConfig(
             **shared_arguments(run_dir, seed, settings.learning_rate)
-            | {"save_strategy": "steps", "save_steps": settings.checkpoint_every, "save_total_limit": 1},
+            | {"save_strategy": "steps", "save_steps": settings.checkpoint_every},
             max_steps=len(steps),
             lr_scheduler_type="cosine",
             warmup_steps=0.1,

@@ -131,7 +131,7 @@ def train_grpo(
         checkpoint = from_first(open_run_dir(work_dir, fingerprint) if is_first() else None)
     arguments = grpo_arguments(work_dir, settings, seed, temperature)
     if checkpoint_every:
-        arguments |= {"save_strategy": "steps", "save_steps": checkpoint_every, "save_total_limit": 1}
+        arguments |= {"save_strategy": "steps", "save_steps": checkpoint_every}
     arguments |= tracking or {}
     trainer = LoggedGroupsTrainer(trained, tokenizer, steps, settings, arguments, reference_dir or model_dir)
     last: dict[str, float] = {}

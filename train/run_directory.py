@@ -8,18 +8,23 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from store.database import Log
 from store.runs import list_runs
-from train.checkpoints import mark_complete, newest_checkpoint
+from train.checkpoints import mark_complete, newest_checkpoint, remove_others
 from train.processes import is_first, wait_for_all
 from train.training_run import TrainingError
 
 
 class MarkComplete(TrainerCallback):  # type: ignore[misc]
-    """A checkpoint counts once all its files are on the disk."""
+    """A checkpoint counts once all its files are on the disk; only then those before it go.
+
+    The trainer's own `save_total_limit` removes the old one first: a kill in between would leave none.
+    """
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         wait_for_all()  # each process writes its random state
         if is_first():
-            mark_complete(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
+            written = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+            mark_complete(written)
+            remove_others(written)
 
 
 def next_run_name(log: Log, kind: str) -> str:

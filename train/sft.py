@@ -114,7 +114,7 @@ def train_sft(
     if run_dir is not None:
         forget_if_moved(run_dir)
         checkpoint = open_run_dir(run_dir, _fingerprint(model_dir, examples, validation, settings, seed))
-        saving = {"save_strategy": "steps", "save_steps": settings.checkpoint_every, "save_total_limit": 1}
+        saving = {"save_strategy": "steps", "save_steps": settings.checkpoint_every}
         arguments |= saving
     arguments |= tracking or {}
     trained = model
