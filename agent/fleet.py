@@ -211,6 +211,10 @@ class Fleet:
                 swap = await self._promote_behind_doors(new, old, reason)
             if not swap.accepted and (proof := swap.worst.proof) is not None:
                 await asyncio.to_thread(self._refuse, version, f"proof failed: {proof.reason}")
+            if self.split is not None and self.split.candidate == version:
+                ended = "it is live" if swap.accepted else "its proof failed"
+                await asyncio.to_thread(set_traffic_split, self._log, None, 0.0, f"{version}: {ended}")
+                self.split = None
             # An adapter goes when the last step on it has ended, which nobody has to wait for.
             keep = {self.live_version, *([self.split.candidate] if self.split else [])}
             self._tidying = asyncio.gather(*(slot.unload_unused(keep) for slot in self._all()), return_exceptions=True)

@@ -67,6 +67,20 @@ def paired_bootstrap(
     return PairedInterval(float(difference_N.mean()), low, high)
 
 
+def bootstrap_difference(
+    before: Sequence[float], after: Sequence[float], seed: int, draws: int = 10_000, confidence: float = 0.95
+) -> PairedInterval:
+    """Percentile bootstrap of mean(after) − mean(before) of two independent samples, each resampled by itself.
+
+    Raises ValueError for an empty sample or a value that is not finite.
+    """
+    before_N, after_M = _finite(before, "before"), _finite(after, "after")
+    generator = np.random.default_rng(seed)
+    differences_B = _resampled_means(after_M, generator, draws) - _resampled_means(before_N, generator, draws)
+    low, high = np.quantile(differences_B, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return PairedInterval(float(after_M.mean() - before_N.mean()), float(low), float(high))
+
+
 def sign_flips(differences: Sequence[float], seed: int, draws: int = 10_000) -> float:
     """p that the mean of paired differences is this great or greater by chance: one-sided sign-flip permutation test.
 
@@ -110,11 +124,15 @@ def _finite(values: Sequence[float], name: str) -> NDArray[np.float64]:
 
 
 def _percentiles(sample_N: NDArray[np.float64], seed: int, draws: int, confidence: float) -> tuple[float, float]:
-    generator = np.random.default_rng(seed)
+    means_B = _resampled_means(sample_N, np.random.default_rng(seed), draws)
+    low, high = np.quantile(means_B, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return float(low), float(high)
+
+
+def _resampled_means(sample_N: NDArray[np.float64], generator: np.random.Generator, draws: int) -> NDArray[np.float64]:
     rows = max(1, _CELLS_AT_ONCE // sample_N.size)
     means = [
         sample_N[generator.integers(0, sample_N.size, size=(min(rows, draws - done), sample_N.size))].mean(axis=1)
         for done in range(0, draws, rows)
     ]
-    low, high = np.quantile(np.concatenate(means), [0.5 - confidence / 2, 0.5 + confidence / 2])
-    return float(low), float(high)
+    return np.concatenate(means)

@@ -5,11 +5,12 @@ Two versions are paired over it in reward/comparison.py.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import exists, select
+from sqlalchemy import ColumnElement, exists, func, select
 
 from store.database import Log, in_chunks
-from store.schema import ItemRow, RewardRow, ScenarioRow, StepRow, TrajectoryRow, VerdictRow
+from store.schema import ItemRow, RatingRow, RewardRow, ScenarioRow, StepRow, TrajectoryRow, VerdictRow
 from store.standing import newest_reward, winning_verdicts
 from store.vocabulary import Origin, Outcome, Split
 
@@ -52,7 +53,6 @@ def played_by(
     log: Log, version: str, *, origin: Origin, split: Split | None = None, domain: str | None = None
 ) -> list[PlayedDialogue]:
     """Dialogues of scenarios that a version played to their end, all of them sampled by it, in the order of play."""
-    other = exists().where(StepRow.trajectory_id == TrajectoryRow.id, StepRow.version != TrajectoryRow.version)
     query = (
         select(
             TrajectoryRow.id,
@@ -71,7 +71,7 @@ def played_by(
             TrajectoryRow.version == version,
             TrajectoryRow.origin == origin.value,
             TrajectoryRow.stop_reason.is_not(None),
-            ~other,
+            ~_answered_by_another(),
         )
         .order_by(TrajectoryRow.created_at, TrajectoryRow.id)
     )
@@ -81,6 +81,47 @@ def played_by(
         query = query.where(ScenarioRow.domain == domain)
     with log.lookup() as connection:
         return [PlayedDialogue(*row) for row in connection.execute(query)]
+
+
+def judged_chats(log: Log, version: str, since: datetime) -> list[float]:
+    """The newest rewards of chats that began since then and that this version alone answered, in their order."""
+    query = (
+        select(RewardRow.value)
+        .select_from(TrajectoryRow)
+        .join(RewardRow, RewardRow.id == newest_reward())
+        .where(*_chats_of(version, since), RewardRow.value.is_not(None))
+        .order_by(TrajectoryRow.created_at, TrajectoryRow.id)
+    )
+    with log.lookup() as connection:
+        return [value for value in connection.scalars(query) if value is not None]
+
+
+def thumbs_of(log: Log, version: str, since: datetime) -> tuple[int, int]:
+    """Turns of such chats with people's thumbs up, and down; the newest of a turn counts."""
+    newest = select(func.max(RatingRow.id)).group_by(RatingRow.trajectory_id, RatingRow.turn_index)
+    query = (
+        select(RatingRow.value, func.count())
+        .join(TrajectoryRow, TrajectoryRow.id == RatingRow.trajectory_id)
+        .where(RatingRow.id.in_(newest), *_chats_of(version, since))
+        .group_by(RatingRow.value)
+    )
+    with log.lookup() as connection:
+        counts: dict[int, int] = dict(connection.execute(query).tuples().all())
+    return counts.get(1, 0), counts.get(-1, 0)
+
+
+def _chats_of(version: str, since: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (
+        TrajectoryRow.origin == Origin.CHAT.value,
+        TrajectoryRow.version == version,
+        TrajectoryRow.created_at >= since,
+        ~_answered_by_another(),
+    )
+
+
+def _answered_by_another() -> ColumnElement[bool]:
+    """Some step of the trajectory was sampled by another version than it began with."""
+    return exists().where(StepRow.trajectory_id == TrajectoryRow.id, StepRow.version != TrajectoryRow.version)
 
 
 def versions_that_played(log: Log, origin: Origin) -> list[str]:

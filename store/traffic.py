@@ -1,10 +1,12 @@
 """Which share of new sessions a candidate answers, and which versions are pinned. Append-only."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import func, insert, select
 
 from store.database import Log, LogError
+from store.figures import as_utc
 from store.schema import TrafficSplitRow, VersionPinRow
 from store.versions import get_version
 from store.vocabulary import VersionState
@@ -16,16 +18,17 @@ class TrafficSplit:
     share: float
     """Of the sessions, 0 to 1."""
     reason: str
+    since: datetime
 
 
 def traffic_split(log: Log) -> TrafficSplit | None:
     """The split in force, None if all sessions go to the live version."""
-    columns = (TrafficSplitRow.candidate, TrafficSplitRow.share, TrafficSplitRow.reason)
+    columns = (TrafficSplitRow.candidate, TrafficSplitRow.share, TrafficSplitRow.reason, TrafficSplitRow.created_at)
     with log.lookup() as connection:
         row = connection.execute(select(*columns).order_by(TrafficSplitRow.id.desc()).limit(1)).first()
     if row is None or row.candidate is None or row.share <= 0:
         return None
-    return TrafficSplit(**row._asdict())
+    return TrafficSplit(row.candidate, row.share, row.reason, as_utc(row.created_at))
 
 
 def set_traffic_split(log: Log, candidate: str | None, share: float, reason: str) -> None:

@@ -225,6 +225,7 @@ class JobKind(StrEnum):
     SFT = "sft"
     TRAIN = "train"
     GATE = "gate"
+    RELEASE = "release"
     EVALUATE = "evaluate"
     PRUNE = "prune"
 

@@ -17,8 +17,6 @@ import train.evaluation
 from agent.vllm_client import ServerError
 from store.backlog import least_played, unjudged
 from store.database import Log, LogError
-from store.jobs import JobRecord, NewJob, get_job, submit_pipeline
-from store.leases import end_job
 from store.records import Scenario
 from store.runs import add_run_trajectories, get_run, run_trajectories, start_run
 from store.scenarios import add_scenarios
@@ -27,8 +25,8 @@ from store.traffic import pin_version
 from store.trajectories import create_group, end_trajectory, list_trajectories, record_step
 from store.verdicts import Reward, add_rewards
 from store.versions import add_version, get_version, list_gate_decisions, list_versions, live_version, set_version_state
-from store.vocabulary import ExitReason, JobKind, Origin, RunKind, Split, StopReason, VersionState
-from tests.job_examples import take
+from store.vocabulary import ExitReason, Origin, RunKind, Split, StopReason, VersionState
+from tests.job_stand_ins import StandInGateway, again, done, pipeline, versions, work
 from tests.serving import Serving
 from tests.small_loop import small_sets
 from tests.store_examples import a_scenario, a_step, start
@@ -38,55 +36,8 @@ from train.evaluation import Outcome
 from train.job_gateway import JobGateway
 from train.job_kinds import run_job
 from train.job_process import JobProgress, StopRequested, reason_of
-from train.job_work import Work
 from train.progress import Stage
 from train.pruning import prunable, prune_versions
-
-FAR = 1e9
-
-
-class StandInGateway:
-    """In the place of JobGateway and of the gateway that it opens: says yes, and remembers what it was told."""
-
-    def __init__(self, log: Log) -> None:
-        self.log = log
-        self.told: list[str] = []
-        self.accepts = True
-
-    def open(self) -> "StandInGateway":
-        return self
-
-    def stage(self, version: str) -> dict[str, Any]:
-        self.told.append(f"stage {version}")
-        return {"accepted": self.accepts, "proof": {"reason": "other logprobs"}}
-
-    def promote(self, version: str, reason: str) -> dict[str, Any]:
-        self.told.append(f"promote {version}")
-        set_version_state(self.log, version, VersionState.LIVE, reason)
-        return {"accepted": True, "drain_s": 0.1}
-
-
-def pipeline(log: Log, *jobs: tuple[str, dict[str, Any]]) -> None:
-    submit_pipeline(log, [NewJob(JobKind(kind), payload) for kind, payload in jobs])
-
-
-def work(log: Log, settings: Settings, gateway: Any, job: JobRecord | None = None, stop: bool = False) -> Work:
-    """The next job, taken."""
-    progress = JobProgress(lambda: stop)
-    return Work(log, settings, job or take(log, FAR), Stage(progress, "job", "job"), gateway)
-
-
-def done(log: Log, one: Work) -> dict[str, Any]:
-    """Its result, with which it is ended."""
-    result = run_job(one)
-    json.dumps(result, allow_nan=False)
-    assert end_job(log, one.job, ExitReason.DONE, result=result)
-    return result
-
-
-def again(log: Log, one: Work) -> Work:
-    """The job as whoever takes it over finds it."""
-    return replace(one, job=get_job(log, one.job.id))
 
 
 @pytest.fixture
@@ -97,18 +48,6 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def gateway(sqlite_log: Log) -> StandInGateway:
     return StandInGateway(sqlite_log)
-
-
-def versions(log: Log, folder: Path, states: str) -> None:
-    """`L`ive (the last one stays it), `C`andidate, `R`efused, each with a file, in order of their names."""
-    for number, state in enumerate(states, start=1):
-        name = f"v{number:04d}"
-        directory = folder / name
-        directory.mkdir(parents=True)
-        (directory / "model.safetensors").write_bytes(b"0" * 100)
-        add_version(log, name, parent=None, path=str(directory.resolve()), files={})
-        if state != "C":
-            set_version_state(log, name, VersionState.LIVE if state == "L" else VersionState.REFUSED, "test")
 
 
 Rewards = Callable[[str, Scenario], float | None]

@@ -52,6 +52,15 @@ class JobGateway:
                 gateway.wait_ready()
         return self._opened
 
+    def is_shared(self) -> bool:
+        """Whether it is one that others use, not one that was started for the job."""
+        return not self._ours and is_running(self._settings)
+
+    def bring_back_live(self) -> None:
+        """Where the live version has made room for another one. Raises ServerError."""
+        self.open()
+        bring_back_live(self._log, self._settings)
+
     @contextmanager
     def holding(self, version: str) -> Iterator[None]:
         """`version` can be asked for meanwhile: it is staged unless a server holds it. ServerError if it fails its

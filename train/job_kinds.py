@@ -11,7 +11,7 @@ from typing import Any
 
 from store.backlog import unjudged
 from store.vocabulary import JobKind, Origin
-from train.job_learning import cold_start, gate_candidate, train_run
+from train.job_learning import cold_start, gate_candidate, release_candidate, train_run
 from train.job_payloads import MAKE_CANDIDATES, EvaluatePayload, JudgePayload, PrunePayload, RolloutPayload
 from train.job_work import Work, figures_of, least_played_scenarios, live_name, mean, play
 
@@ -115,12 +115,13 @@ KINDS: dict[JobKind, Callable[[Work], dict[str, Any]]] = {
     JobKind.SFT: cold_start,
     JobKind.TRAIN: train_run,
     JobKind.GATE: gate_candidate,
+    JobKind.RELEASE: release_candidate,
     JobKind.EVALUATE: evaluate_version,
     JobKind.PRUNE: prune,
 }
 
 NEED_ACCELERATOR = MAKE_CANDIDATES
-NEED_GATEWAY = frozenset({JobKind.ROLLOUT, JobKind.GATE, JobKind.EVALUATE})
+NEED_GATEWAY = frozenset({JobKind.ROLLOUT, JobKind.GATE, JobKind.RELEASE, JobKind.EVALUATE})
 """They are answered by the policy; one such job talks to a gateway at a time, as a gate borrows its server."""
 
 

@@ -1,17 +1,19 @@
-"""The jobs that make and judge versions: `sft`, `train`, `gate`. Heavy libraries are imported by their functions."""
+"""The jobs that make and release versions: `sft`, `train`, `gate`, `release`. Their functions import what is heavy."""
 
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from store.database import Log
 from store.runs import list_runs
 from store.settings import Settings
 from store.sft_sets import list_sft_sets
-from store.versions import get_version, live_version
+from store.traffic import traffic_split
+from store.versions import get_version, list_gate_decisions, live_version, set_version_state
 from store.vocabulary import JobKind, JobStatus, Origin, Split, VersionState
 from train.errors import JobRefused
-from train.job_payloads import MAKE_CANDIDATES, GatePayload, SftPayload, TrainPayload
+from train.job_payloads import MAKE_CANDIDATES, GatePayload, ReleasePayload, SftPayload, TrainPayload
 from train.job_work import Work, least_played_scenarios, live_name, play
 
 
@@ -102,6 +104,8 @@ def gate_candidate(work: Work) -> dict[str, Any]:
     state = get_version(work.log, candidate).state
     if work.job.notes is None and state is not VersionState.CANDIDATE:
         raise JobRefused(f"gate: {candidate} is {state}: only a candidate can be held against the live version")
+    if payload.canary is not None:
+        _check_canary(work, candidate)
     count = payload.scenarios or work.settings.loop.validation_scenarios
     notes = work.noted(
         lambda: {
@@ -143,9 +147,53 @@ def gate_candidate(work: Work) -> dict[str, Any]:
         "figures": decision.figures,
     }
     work.stage.advance(0.99, f"{candidate} {'passes' if decision.passed else 'is refused'}: {decision.reason}")
-    if decision.passed and payload.promote and state is VersionState.CANDIDATE:
+    if decision.passed and payload.canary is not None and state is VersionState.CANDIDATE:
+        work.gateway.bring_back_live()
+        work.gateway.open().split(candidate, payload.canary, f"canary: {decision.reason}")
+        result["canary"] = payload.canary
+    elif decision.passed and payload.promote and state is VersionState.CANDIDATE:
         result["swap"] = work.gateway.open().promote(candidate, f"gate: {decision.reason}")
     return result
+
+
+def _check_canary(work: Work, candidate: str) -> None:
+    """Raises JobRefused where nobody could chat with the candidate."""
+    from agent.slot import is_adapter
+
+    if not work.gateway.is_shared():
+        raise JobRefused("gate: a canary needs the gateway that people use: start `checkloop up` or `checkloop serve`")
+    if not work.settings.server.staging and not is_adapter(Path(get_version(work.log, candidate).path)):
+        raise JobRefused("gate: a canary has no place beside the live version: set server.staging = true")
+
+
+def release_candidate(work: Work) -> dict[str, Any]:
+    """Looks at the chats of the candidate that has a share of the sessions: live, refused, or not decided yet."""
+    from train.canary import CanaryRules, canary_chats, decide_canary
+    from train.gate import GateDecision, record
+
+    payload = ReleasePayload.model_validate(work.job.payload)
+    split, live = traffic_split(work.log), live_name(work.log)
+    if split is None:
+        return {"passed": None, "reason": "no candidate has a share of the sessions"}
+    recorded = [d for d in list_gate_decisions(work.log) if d.candidate == split.candidate and d.figures.get("canary")]
+    chats = canary_chats(work.log, live, split.since), canary_chats(work.log, split.candidate, split.since)
+    decision: GateDecision | None
+    if recorded:  # the process was killed before it could act on it
+        decision = GateDecision(recorded[-1].passed, recorded[-1].reason, recorded[-1].figures)
+    else:
+        decision = decide_canary(*chats, CanaryRules(payload.min_chats, payload.max_loss), payload.seed)
+    if decision is None:
+        counts = f"{len(chats[1].rewards)} judged chats of {split.candidate}, {len(chats[0].rewards)} of {live}"
+        return {"candidate": split.candidate, "passed": None, "reason": f"not decided yet: {counts}"}
+    if not recorded:
+        record(work.log, split.candidate, live, decision)
+    if decision.passed:
+        work.gateway.open().promote(split.candidate, decision.reason)
+    else:
+        work.gateway.open().split(None, 0.0, decision.reason)
+        set_version_state(work.log, split.candidate, VersionState.REFUSED, decision.reason)
+    work.stage.advance(0.99, f"{split.candidate} {'goes live' if decision.passed else 'is refused'}: {decision.reason}")
+    return {"candidate": split.candidate} | asdict(decision)
 
 
 def _groups_to_train_on(work: Work, settings: Settings, payload: TrainPayload) -> dict[str, Any]:

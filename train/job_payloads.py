@@ -69,6 +69,16 @@ class GatePayload(Payload):
     """`loop.validation_scenarios`; those that were evaluated on least often."""
     min_effect: float | None = None
     promote: bool = True
+    canary: float | None = Field(default=None, gt=0, le=0.5)
+    """Share of the sessions that a candidate which passes is given, instead of going live; `release` decides."""
+    seed: int = 1
+
+
+class ReleasePayload(Payload):
+    min_chats: int = Field(default=30, ge=2)
+    """Judged chats that candidate and live version need since the split began."""
+    max_loss: float = Field(default=0.05, gt=0, le=1)
+    """Reward that the candidate may lose at worst, by the lower end of the interval."""
     seed: int = 1
 
 
@@ -93,6 +103,7 @@ PAYLOADS: dict[JobKind, type[Payload]] = {
     JobKind.SFT: SftPayload,
     JobKind.TRAIN: TrainPayload,
     JobKind.GATE: GatePayload,
+    JobKind.RELEASE: ReleasePayload,
     JobKind.EVALUATE: EvaluatePayload,
     JobKind.PRUNE: PrunePayload,
 }
