@@ -109,6 +109,15 @@ def test_a_suggestion_in_an_error_works(domain: Domain) -> None:
     assert not world.call(domain.act.tool, wanted | {"id": error.fields["try"]}).is_error
 
 
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS.keys())
+def test_a_name_in_the_place_of_an_id_is_answered_with_the_tool_that_finds_ids(domain: Domain) -> None:
+    world = domain.world(6)
+    thing = world.draw(Random(2))
+    error = world.call(domain.drop.tool, {"id": thing["query"]})
+    assert error.is_error and error.fields["try"] == domain.find.tool
+    assert world.call(error.fields["try"], {"query": thing["query"]}).fields["id"] == thing["id"]
+
+
 def test_a_scenario_can_hold_tools_of_several_worlds_and_no_others() -> None:
     world = build_world(WorldRef(name="travel", seed=2), ["get_flight", "find_device"])
     asked = {"query": "kitchen lamp"}

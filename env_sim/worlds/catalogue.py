@@ -42,13 +42,14 @@ class Catalogue(World):
         raise ToolError(f"no {self.noun} {query}")
 
     def known(self, id: str) -> str:
-        """The id as the catalogue spells it. Raises ToolError for what it does not hold, or no longer."""
+        """The id as the catalogue spells it. Raises ToolError for what it no longer holds, and for what is no id of a
+        thing, with the tool that finds ids: a name in its place is the usual mistake."""
         for code in self.things:
             if same(code, id):
                 if code in self.dropped:
                     raise ToolError(f"{code} is gone already")
                 return code
-        raise ToolError(f"no {self.noun} {id}")
+        raise ToolError(f"no {self.noun} {id}", f"find_{self.noun}")
 
     def take(self, id: str) -> str:
         """The id of a thing that is to be had. Raises ToolError that suggests another one."""
