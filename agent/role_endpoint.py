@@ -13,6 +13,7 @@ from typing import cast
 import openai
 from openai.types.chat import ChatCompletionMessageParam
 from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJSONSchema
+from openai.types.shared_params.reasoning_effort import ReasoningEffort
 from pydantic import BaseModel, Field, ValidationError
 
 from store.database import Log
@@ -139,18 +140,20 @@ class RoleEndpoint:
         response_format: ResponseFormatJSONSchema | ResponseFormatJSONObject | None = None,
         seed: int | None = None,
         temperature: float | None = None,
+        effort: ReasoningEffort = None,
         subject: Subject = Subject(),
     ) -> Said:
         """Raises EndpointError if there is no answer within the deadline, LimitReached if it may not be asked.
 
-        `temperature` None: the endpoint's. Waiting for a free slot, or for the rate, does not count as time.
+        `temperature` None: the endpoint's; `effort` None: the model is told no reasoning effort. Waiting
+        for a free slot, or for the rate, does not count as time.
         """
         async with self._slots:
             # Not before there is a slot: what only waits must not use up the limit.
             reserved = await self._reserve(messages, max_tokens)
             try:
                 await self._wait_for_turn()
-                return await self._ask(messages, max_tokens, response_format, seed, temperature, subject)
+                return await self._ask(messages, max_tokens, response_format, seed, temperature, effort, subject)
             finally:
                 self._reserved_usd -= reserved
                 self._freed.set()
@@ -162,12 +165,13 @@ class RoleEndpoint:
         response_format: ResponseFormatJSONSchema | ResponseFormatJSONObject | None,
         seed: int | None,
         temperature: float | None,
+        effort: ReasoningEffort,
         subject: Subject,
     ) -> Said:
         began = time.monotonic()
         try:
             async with asyncio.timeout(self.settings.timeout_s):
-                completion = await self._send(messages, max_tokens, response_format, seed, temperature)
+                completion = await self._send(messages, max_tokens, response_format, seed, temperature, effort)
         except TimeoutError as error:
             await self._record(subject, _Usage(), None, began, why := f"no answer within {self.settings.timeout_s:g} s")
             raise EndpointError(f"{self._role} {self.name}: {why}") from error
@@ -199,6 +203,7 @@ class RoleEndpoint:
         response_format: ResponseFormatJSONSchema | ResponseFormatJSONObject | None,
         seed: int | None,
         temperature: float | None,
+        effort: ReasoningEffort,
     ) -> _Completion:
         # Raw: a proxy's page or an error with status 200 is no completion, and the client's types would not say so.
         response = await self._client.chat.completions.with_raw_response.create(
@@ -208,6 +213,7 @@ class RoleEndpoint:
             max_tokens=max_tokens,
             temperature=self.settings.temperature if temperature is None else temperature,
             seed=openai.omit if seed is None else seed,
+            reasoning_effort=openai.omit if effort is None else effort,
         )
         return _Completion.model_validate_json(response.text)
 

@@ -10,7 +10,7 @@ class Section(BaseModel):
 
 
 class Endpoint(Section):
-    """An OpenAI-compatible endpoint for the roles judge, annotator, simulator, compressor and user."""
+    """An OpenAI-compatible endpoint for the roles judge, annotator, simulator, compressor, filter and user."""
 
     base_url: str
     model: str

@@ -106,6 +106,18 @@ class CompressionSettings(Section):
     """A file with another prompt than train/prompts/compress.md; its hash is stored with what it produced."""
 
 
+class FilteringSettings(Section):
+    """How an LLM is asked which reference dialogues are unfit; the endpoint is `[filter]`."""
+
+    efforts: tuple[Literal["low", "medium", "high", ""], ...] = Field(default=("low", "medium", "high"), min_length=1)
+    """`reasoning_effort` of the questions, one after the other until one flags the dialogue (CM2 pipeline, step 1).
+    `[""]`: the endpoint is not told any."""
+    draws: int = Field(default=2, ge=1)
+    """Questions at each effort."""
+    prompt: Path | None = None
+    """A file with another prompt than train/prompts/filter.md; its hash is stored with what it decided."""
+
+
 class ServerSettings(Section):
     """The vLLM servers that checkloop starts."""
 
@@ -214,6 +226,8 @@ class Settings(BaseSettings):
     annotator: Endpoint | None = None
     annotation: AnnotationSettings = AnnotationSettings()
     simulator: Endpoint | None = None
+    filter: Endpoint | None = None
+    filtering: FilteringSettings = FilteringSettings()
     compressor: Endpoint | None = None
     compression: CompressionSettings = CompressionSettings()
     data: DataSettings = DataSettings()
@@ -268,12 +282,17 @@ class Settings(BaseSettings):
                 f"annotation.variants = {self.annotation.variants} asks {self.annotator.model} for the same checklists "
                 "again at temperature 0: set its temperature above 0, or variants to 1"
             )
+        if self.filter is not None and self.filtering.draws > 1 and self.filter.temperature == 0:
+            raise ValueError(
+                f"filtering.draws = {self.filtering.draws} asks {self.filter.model} the same thing again at "
+                "temperature 0: set its temperature above 0, or draws to 1"
+            )
         if (other := self.gate.judge) is not None and (other.base_url, other.model) in names:
             raise ValueError(
                 f"gate.judge is {other.model} at {other.base_url}, which judges the training too: name another one, or "
                 "leave gate.judge out"
             )
-        for endpoint in (*judges, self.gate.judge, self.annotator, self.simulator, self.compressor):
+        for endpoint in (*judges, self.gate.judge, self.annotator, self.simulator, self.compressor, self.filter):
             if endpoint is not None and endpoint.max_usd > 0 and endpoint.model not in self.prices:
                 raise ValueError(
                     f"max_usd limits what {endpoint.model} may cost, but its price is not known: "

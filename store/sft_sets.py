@@ -1,4 +1,5 @@
-"""SFT sets and compressed thinking. Writes sft_set and thinking_compression rows, appended, never changed."""
+"""SFT sets, and what LLMs said of the dialogues in them. Writes sft_set, thinking_compression and dialogue_criticism
+rows, appended, never changed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from store.database import Log, LogError
-from store.schema import SftSetRow, ThinkingCompressionRow
+from store.schema import DialogueCriticismRow, SftSetRow, ThinkingCompressionRow
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,20 @@ class Compression:
     """(turn, step, shorter thinking) of those that were taken."""
     problems: tuple[tuple[int, int, str], ...] = ()
     """(turn, step, reason) of those of which the original stays."""
+
+
+@dataclass(frozen=True)
+class Criticism:
+    """Whether a scenario's reference dialogue is fit to learn from."""
+
+    scenario_hash: str
+    model: str
+    prompt_hash: str
+    problem: str
+    """Empty: nothing was found."""
+    effort: str
+    """At which it was found, or the last one asked at."""
+    questions: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +77,28 @@ def compressions_by(log: Log, compressor: str, prompt_hash: str) -> dict[str, Co
         )
         for row in rows
     }
+
+
+def add_criticism(log: Log, criticism: Criticism) -> None:
+    """Raises LogError for an unknown scenario."""
+    with log.writing() as connection:
+        connection.execute(insert(DialogueCriticismRow.__table__), [asdict(criticism)])
+
+
+def criticisms_by(log: Log, model: str, prompt_hash: str) -> dict[str, Criticism]:
+    """The newest of each scenario, by its hash, that this model with this prompt came to."""
+    table = DialogueCriticismRow.__table__
+    columns = (
+        table.c.scenario_hash,
+        table.c.model,
+        table.c.prompt_hash,
+        table.c.problem,
+        table.c.effort,
+        table.c.questions,
+    )
+    query = select(*columns).where(table.c.model == model, table.c.prompt_hash == prompt_hash).order_by(table.c.id)
+    with log.lookup() as connection:
+        return {row.scenario_hash: Criticism(*row) for row in connection.execute(query)}
 
 
 def add_sft_set(log: Log, made: SftSet) -> None:

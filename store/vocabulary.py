@@ -98,6 +98,8 @@ class ModelRole(StrEnum):
     USER = "user"
     COMPRESSOR = "compressor"
     """Shortens the thinking of reference dialogues (docs/data.md)."""
+    FILTER = "filter"
+    """Says which reference dialogues are unfit to learn from (docs/data.md)."""
 
 
 class AnnotationStatus(StrEnum):

@@ -1,25 +1,35 @@
 """`checkloop data`: the log's scenarios become a set of dialogues to start from (docs/data.md)."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from store.configured import ConfigOption, settings_and_log
 
 if TYPE_CHECKING:
+    from store.endpoint_settings import Endpoint, Price
     from store.settings import Settings
     from train.compressor import CompressionReport, Compressor
+    from train.dialogue_critic import CriticismReport, DialogueCritic
     from train.sft_set import CountTokens, Filtered
+
+R = TypeVar("R", bound="CompressionReport | CriticismReport")
 
 
 def data(
     config: ConfigOption = None,
     domain: Annotated[list[str] | None, typer.Option(help="Instead of data.domains; may be repeated.")] = None,
     source: Annotated[list[str] | None, typer.Option(help="Instead of data.sources; may be repeated.")] = None,
+    ask_filter: Annotated[
+        bool, typer.Option("--filter/--no-filter", help="Have dialogues read by the LLM [filter], if there is one.")
+    ] = True,
     compress: Annotated[bool, typer.Option(help="Have long thinking shortened, if there is a [compressor].")] = True,
-    again: Annotated[bool, typer.Option("--again", help="Ask again about thinking that was shortened before.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the compressor's sampling.")] = 0,
+    again: Annotated[
+        bool, typer.Option("--again", help="Ask again about dialogues that were asked about before.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the LLMs' sampling.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is left out, and what asking may cost.")] = False,
     listed: Annotated[bool, typer.Option("--list", help="List the sets that there are.")] = False,
 ) -> None:
@@ -27,8 +37,12 @@ def data(
     from agent.role_endpoint import RoleEndpoint
     from store.sft_sets import list_sft_sets
     from store.vocabulary import ModelRole
-    from train.compressor import Compressor
-    from train.sft_set import filter_scenarios, make_set, set_lines
+    from train.compressor import Compressor, compress_thinking
+    from train.dialogue_critic import DialogueCritic, criticize, unfit_reasons
+    from train.sft_set import filter_scenarios, leave_out, make_set, set_lines
+
+    def _endpoint(role: ModelRole, named: "Endpoint") -> RoleEndpoint:
+        return RoleEndpoint(role, named, log=log, price=settings.prices.get(named.model))
 
     settings, log = settings_and_log(config)
     if listed:
@@ -39,75 +53,87 @@ def data(
     changes = {key: tuple(value) for key, value in given.items() if value}
     wanted = settings.data.model_copy(update=changes)
     filtered = filter_scenarios(log, wanted)
-    compressor = None
+    critic = compressor = None
+    if ask_filter and settings.filter is not None:
+        critic = DialogueCritic(log, _endpoint(ModelRole.FILTER, settings.filter), settings.filtering, seed=seed)
+    elif ask_filter:
+        typer.echo("only rules filter: there is no LLM for it (name one in checkloop.toml, section [filter])")
     if compress and settings.compressor is not None:
-        price = settings.prices.get(settings.compressor.model)
-        endpoint = RoleEndpoint(ModelRole.COMPRESSOR, settings.compressor, log=log, price=price)
-        compressor = Compressor(log, endpoint, settings.compression, seed=seed)
+        asked = _endpoint(ModelRole.COMPRESSOR, settings.compressor)
+        compressor = Compressor(log, asked, settings.compression, seed=seed)
     elif compress:
         typer.echo("thinking stays as it is: there is no compressor (name one in checkloop.toml, section [compressor])")
     if dry_run:
-        _estimate(filtered, compressor, again, settings)
+        typer.echo(f"{len(filtered.kept)} of {filtered.looked_at} scenarios would be taken; nothing was written")
+        for reason, count in filtered.left_out.most_common():
+            typer.echo(f"  left out: {count}: {reason}")
+        for name, asking, endpoint in (
+            ("filter", critic, settings.filter),
+            ("shorten", compressor, settings.compressor),
+        ):
+            if asking is not None and endpoint is not None:
+                _estimate(name, asking, filtered, again, settings.prices.get(endpoint.model))
         return
-    report = _ask(compressor, filtered, again) if compressor is not None else None
-    if report is not None and report.stopped is not None:
-        typer.echo(f"stopped with {report.left} left, no set was written; the same command goes on: {report.stopped}")
-        raise typer.Exit(1)
+    criticized = _ask("reading dialogues", criticize, critic, filtered, again) if critic is not None else None
+    if criticized is not None:
+        filtered = leave_out(filtered, unfit_reasons(criticized, filtered.kept))
+    report = _ask("shortening thinking", compress_thinking, compressor, filtered, again) if compressor else None
     made = make_set(log, settings.home, filtered, report.done if report else {}, wanted, _counter(settings))
     for line in set_lines(made.set):
         typer.echo(line)
     if not made.is_new:
         typer.echo("the newest set holds the same already: nothing was written")
-    if report is not None and report.failed:
+    if any(one is not None and one.failed for one in (criticized, report)):
         raise typer.Exit(1)
 
 
-def _ask(compressor: "Compressor", filtered: "Filtered", again: bool) -> "CompressionReport":
+def _ask(doing: str, work: Callable[..., Coroutine[Any, Any, R]], asking: Any, filtered: "Filtered", again: bool) -> R:
+    """Exits where a limit of the endpoint's settings, or an endpoint that is down, stopped it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from reward.annotation_report import cost_text
-    from train.compressor import compress_thinking
 
     console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("shortening thinking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         report = asyncio.run(
-            compress_thinking(
-                compressor,
+            work(
+                asking,
                 filtered.kept,
                 again=again,
                 on_begin=lambda count: bar.update(task, total=count),
                 on_done=lambda _: bar.advance(task),
             )
         )
+    others = len(filtered.kept) - report.asked - report.left
     typer.echo(
-        f"{report.asked} dialogues asked about, {report.skipped} done before or with nothing to shorten, "
+        f"{doing}: {report.asked} dialogues asked about, {others} done before or with nothing to ask, "
         f"{len(report.failed)} without an answer; {cost_text(report.cost, max(report.asked, 1))}"
     )
     for line in report.failed[:10]:
-        typer.echo(f"  no answer, the original stays: {line}")
+        typer.echo(f"  no answer: {line}")
+    if report.stopped is not None:
+        typer.echo(f"stopped with {report.left} left, no set was written; the same command goes on: {report.stopped}")
+        raise typer.Exit(1)
     return report
 
 
-def _estimate(filtered: "Filtered", compressor: "Compressor | None", again: bool, settings: "Settings") -> None:
+def _estimate(
+    name: str, asking: "DialogueCritic | Compressor", filtered: "Filtered", again: bool, price: "Price | None"
+) -> None:
     from reward.examination import Cost
 
-    typer.echo(f"{len(filtered.kept)} of {filtered.looked_at} scenarios would be taken; nothing was written")
-    for reason, count in filtered.left_out.most_common():
-        typer.echo(f"  left out: {count}: {reason}")
-    if compressor is None or settings.compressor is None:
-        return
-    work, report = compressor.open_work(filtered.kept, again=again)
+    work, _ = asking.open_work(filtered.kept, again=again)
     total = Cost()
     for scenario in work:
-        total.add(compressor.estimate(scenario))
+        total.add(asking.estimate(scenario))
     text = f"{total.prompt_tokens:,} prompt and {total.completion_tokens:,} generated tokens"
-    price = settings.prices.get(settings.compressor.model)
     usd = price.usd(total.prompt_tokens, total.completion_tokens) if price else None
     cost = "what it costs is not known" if usd is None else f"at most {usd:.4f} USD"
-    typer.echo(f"{len(work)} dialogues to ask about, {report.skipped} not; {text}; {cost}, if nothing goes back")
+    others = len(filtered.kept) - len(work)
+    typer.echo(f"{name}: {len(work)} dialogues to ask about, {others} not; at most {text}; {cost}, if none goes back")
 
 
 def _counter(settings: "Settings") -> "CountTokens":

@@ -67,6 +67,13 @@ def filter_scenarios(log: Log, wanted: DataSettings) -> Filtered:
     return Filtered(tuple(kept), looked_at, left_out)
 
 
+def leave_out(filtered: Filtered, reasons: Mapping[str, str]) -> Filtered:
+    """Without the scenarios whose hash has a reason."""
+    kept = tuple(scenario for scenario in filtered.kept if scenario.hash not in reasons)
+    gone = Counter(reasons[scenario.hash] for scenario in filtered.kept if scenario.hash in reasons)
+    return Filtered(kept, filtered.looked_at, filtered.left_out + gone)
+
+
 def make_set(
     log: Log,
     home: Path,

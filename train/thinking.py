@@ -73,14 +73,19 @@ def kind_of(reason: str) -> str:
 
 def show_task(scenario: Scenario, places: Sequence[Place], boundary: str) -> str:
     """The dialogue with its thinking passages numbered, and which of them are asked for."""
+    asked = "Shorten the passages " + ", ".join(f"{t}.{s}" for t, s in places) + "."
+    return "\n".join([*show_dialogue(scenario, boundary), "", asked])
+
+
+def show_dialogue(scenario: Scenario, boundary: str) -> list[str]:
+    """The lines of the whole reference dialogue, delimited as data."""
     lines = [f"<data-{boundary}>", f"system: {scenario.system}"]
     lines += [f"tool {tool.name}: {tool.description}" for tool in scenario.tools]
     for t, turn in enumerate(scenario.turns):
         lines.append(f"user: {turn.user}")
         for s, step in enumerate(turn.reference):
             lines += _shown(step, f"{t}.{s}")
-    lines += [f"</data-{boundary}>", "", "Shorten the passages " + ", ".join(f"{t}.{s}" for t, s in places) + "."]
-    return "\n".join(lines)
+    return [*lines, f"</data-{boundary}>"]
 
 
 def answer_format(places: Sequence[Place]) -> ResponseFormatJSONSchema:

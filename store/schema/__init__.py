@@ -26,6 +26,7 @@ from store.schema.judging import (
 from store.schema.reviewing import RestorationRow, ReviewClaimRow, ReviewPlaceRow, WithdrawalRow
 from store.schema.tallies import ItemTallyRow, RateTallyRow
 from store.schema.training import (
+    DialogueCriticismRow,
     GateRow,
     LoopRow,
     MetricRow,
@@ -47,6 +48,7 @@ __all__ = [
     "Base",
     "BigKey",
     "ChecklistRow",
+    "DialogueCriticismRow",
     "FiringRow",
     "GateRow",
     "GroupRow",

@@ -120,6 +120,23 @@ class ThinkingCompressionRow(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class DialogueCriticismRow(Base):
+    """What an LLM found wrong with a scenario's reference; the newest row of (scenario, model, prompt) counts."""
+
+    __tablename__ = "dialogue_criticism"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    scenario_hash: Mapped[str] = mapped_column(String(64), ForeignKey("scenario.hash"), index=True)
+    model: Mapped[str] = mapped_column(String(128))
+    prompt_hash: Mapped[str] = mapped_column(String(64))
+    """Of prompt, efforts and draws."""
+    problem: Mapped[str]
+    """Empty: none."""
+    effort: Mapped[str] = mapped_column(String(16))
+    """At which it was found, or the last one."""
+    questions: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
 class SftSetRow(Base):
     """A file of dialogues to start from, made of the log's scenarios."""
 
