@@ -198,7 +198,7 @@ class SelectionSettings(Section):
 class SftSettings(LearnerSettings):
     learning_rate: float = Field(default=5e-4, gt=0)
     epochs: int = Field(default=3, ge=1)
-    dialogues: int = Field(default=72, ge=1)
+    dialogues: int = Field(default=64, ge=1)
     """Of the demo's cold start."""
     batch_size: int = Field(default=8, ge=1)
     max_tokens: int = Field(default=0, ge=0)
