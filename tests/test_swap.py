@@ -23,6 +23,7 @@ from benchmarks.adapters import make_adapter
 from store.database import open_log
 from store.settings import load_settings
 from store.tokens import TokenSequence, token_sequences
+from store.traffic import traffic_split
 from store.versions import add_version, get_version, set_version_state
 from store.vocabulary import VersionState
 from tests.serving import MODEL, Serving, free_ports
@@ -184,8 +185,10 @@ def test_a_share_of_the_sessions_goes_to_a_staged_candidate(fleet: Serving) -> N
 def test_a_staging_server_becomes_the_live_one(fleet: Serving) -> None:
     """v0004 waits on the staging server: its promotion is at once. Streams move to it with the tokens they have (on a
     CPU, where two servers at work would take each other's cores)."""
+    fleet.gateway.split("v0004", 1e-9, "a canary that answers nobody")
     streams = Streams(fleet, "exchange", 50)
     figures = fleet.gateway.promote("v0004", "test")
+    assert traffic_split(fleet.log) is None, "what is live needs no share"
     assert figures["accepted"] and figures["reload_s"] == figures["drain_s"] == 0
     assert ask(fleet, "exchanged") == "policy@v0004"
     streams.wait()
