@@ -195,6 +195,9 @@ class WorkerSettings(Section):
     """A job that is to stop may take so long to come to the end of a piece before it is interrupted."""
     kill_after_s: float = Field(default=30.0, gt=0)
     """From the wish to stop; then its process is killed."""
+    launcher: tuple[str, ...] = ()
+    """What starts a `train` job in several processes, such as ["accelerate", "launch", "--config_file", FILE]; Python's
+    `-m MODULE` follows. Empty: one process."""
     missed_after_s: float = Field(default=300.0, ge=0)
     """A cron time longer ago than this was missed."""
 

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import torch
 
 import train.evaluation
 from agent.vllm_client import ServerError
@@ -22,15 +21,16 @@ from store.runs import add_run_trajectories, get_run, run_trajectories, start_ru
 from store.scenarios import add_scenarios
 from store.settings import Settings, load_settings
 from store.traffic import pin_version
-from store.trajectories import create_group, end_trajectory, list_trajectories, record_step
+from store.trajectories import end_trajectory, list_trajectories
 from store.verdicts import Reward, add_rewards
 from store.versions import add_version, get_version, list_gate_decisions, list_versions, live_version, set_version_state
 from store.vocabulary import ExitReason, Origin, RunKind, Split, StopReason, VersionState
 from tests.job_stand_ins import StandInGateway, again, done, pipeline, versions, work
+from tests.logged_groups import logged_groups
 from tests.serving import Serving
 from tests.small_loop import small_sets
-from tests.store_examples import a_scenario, a_step, start
-from tests.tiny_model import load_tiny_model, write_tiny_model
+from tests.store_examples import a_scenario, start
+from tests.tiny_model import write_tiny_model
 from train.errors import JobRefused, TrainingFailed
 from train.evaluation import Outcome
 from train.job_gateway import JobGateway
@@ -120,26 +120,6 @@ def test_a_gate_that_was_overtaken_by_another_version_is_refused(
     set_version_state(sqlite_log, "v0003", VersionState.LIVE, "by hand")
     with pytest.raises(JobRefused, match="v0003 went live instead of v0001 meanwhile"):
         run_job(again(sqlite_log, one))
-
-
-def logged_groups(log: Log, model_dir: Path, batch: str, rewards: Sequence[float]) -> None:
-    """Two groups as the tiny model's server would have logged them: one step each."""
-    model = load_tiny_model(model_dir)
-    torch.manual_seed(0)
-    for number in range(2):
-        scenario = a_scenario(f"{batch}-{number}")
-        add_scenarios(log, [scenario])
-        group = create_group(log, scenario.hash, batch, "v0001", 1)
-        names = [f"{batch}-{number}-{member}" for member in range(len(rewards))]
-        start(log, *names, scenario=scenario, group_id=group, batch=batch, version="v0001")
-        for name, reward in zip(names, rewards, strict=True):
-            ids = [4 + number, 5, 6, *torch.randint(7, 90, (5,)).tolist()]
-            with torch.no_grad():
-                table = model(torch.tensor([ids])).logits[0].log_softmax(-1)
-            logprobs = [float(table[place - 1, ids[place]]) for place in range(3, 8)]
-            record_step(log, a_step(name, delta_ids=ids[:3], sampled_ids=ids[3:], logprobs=logprobs))
-            end_trajectory(log, name, StopReason.COMPLETED)
-            add_rewards(log, [Reward(name, reward, (reward,), None, 0)])
 
 
 def test_a_run_is_trained_on_what_no_run_has_used_and_goes_on_where_it_was_stopped(

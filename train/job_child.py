@@ -19,7 +19,7 @@ from typing import Any
 
 from store.jobs import JobRecord
 from store.schema import now
-from store.vocabulary import ExitReason
+from store.vocabulary import ExitReason, JobKind
 from train.job_payloads import MAKE_CANDIDATES
 
 MAX_WAITING_LINES = 10_000
@@ -40,8 +40,10 @@ class Outcome:
     error: str | None
 
 
-def job_command(job: JobRecord, outcome_file: Path) -> Sequence[str]:
-    return [sys.executable, "-m", "train.job_process", str(job.id), str(job.claims), str(outcome_file)]
+def job_command(job: JobRecord, outcome_file: Path, launcher: Sequence[str] = ()) -> Sequence[str]:
+    """With a launcher, a GRPO run starts in several processes (train/processes.py)."""
+    start = launcher if launcher and job.kind is JobKind.TRAIN else [sys.executable]
+    return [*start, "-m", "train.job_process", str(job.id), str(job.claims), str(outcome_file)]
 
 
 class JobChild:

@@ -1,8 +1,9 @@
 """The process of one job: `python -m train.job_process JOB CLAIM OUTCOME`, started by a worker (train/job_child.py).
 
-Does the job, prints what happens, writes how it ended to the file OUTCOME. It stops when it gets SIGTERM: at the end of
-the piece it is at, or where it stands when the signal comes a second time. The worker holds the other end of its
-standard input; when that closes, however the worker went, this process stops by itself.
+Does the job, prints what happens, writes how it ended to the file OUTCOME. Started several times by a launcher, the
+first does that and the others follow it. It stops when it gets SIGTERM: at the end of the piece it is at, or where it
+stands when the signal comes a second time. The worker holds the other end of its standard input; when that closes,
+however the worker went, this process stops by itself.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from train.errors import TrainingFailed
 from train.progress import Stage, StageProgress
 
 SAY_EVERY_S = 5.0
+_IN_SEVERAL = int(os.environ.get("WORLD_SIZE", "1")) > 1
 LAST_SECONDS = (2.0, 15.0)
 """After the worker is gone: when this process is interrupted, when it is killed."""
 
@@ -60,7 +62,10 @@ class JobProgress(StageProgress):
             self._said_at, self._said = time.monotonic(), detail
 
 
-def main(job_id: int, claim: int, outcome_file: Path) -> None:
+def main(job_id: int, claim: int, outcome_file: Path) -> int:
+    """The exit status: 1 tells a launcher that the processes which follow wait for nothing any more."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        return _follow()
     stopping = threading.Event()
 
     def on_signal(number: int, frame: Any) -> None:
@@ -86,6 +91,18 @@ def main(job_id: int, claim: int, outcome_file: Path) -> None:
     part = outcome_file.with_suffix(".part")
     part.write_text(json.dumps(outcome))
     part.replace(outcome_file)
+    return int(_IN_SEVERAL and outcome["reason"] is not ExitReason.DONE)
+
+
+def _follow() -> int:
+    """When the run is to stop, the first process does; the launcher ends this one then."""
+    from train.processes import follow
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_worker, daemon=True).start()
+    follow()
+    return 0
 
 
 def _do(job_id: int, claim: int, is_to_stop: Callable[[], bool]) -> dict[str, Any]:
@@ -100,10 +117,18 @@ def _do(job_id: int, claim: int, is_to_stop: Callable[[], bool]) -> dict[str, An
         if job.claims != claim:
             raise LogError(f"job {job_id} was taken over before it began")
         progress = JobProgress(is_to_stop)
-        with progress.stage(job.kind, job.name) as stage, JobGateway(log, settings) as gateway:
+        with progress.stage(job.kind, job.name) as stage, JobGateway(log, settings) as gateway, _leading():
             return run_job(Work(log, settings, job, stage, gateway))
     finally:
         log.close()
+
+
+def _leading() -> AbstractContextManager[None]:
+    if not _IN_SEVERAL:
+        return contextlib.nullcontext()
+    from train.processes import leading
+
+    return leading()
 
 
 def reason_of(error: BaseException) -> ExitReason:
@@ -142,4 +167,4 @@ def _end_with_worker() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])))

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from agent.vllm_client import ServerError
@@ -44,7 +45,7 @@ class Worker:
         accelerators: Sequence[str] = (),
         kinds: Sequence[JobKind] = tuple(JobKind),
         config: Path | None = None,
-        command: Command = job_command,
+        command: Command | None = None,
         clock: Callable[[], datetime] = now,
         say: Callable[[str], None] = print,
     ) -> None:
@@ -58,7 +59,7 @@ class Worker:
         self._accelerators = tuple(accelerators) or find_accelerators()
         self._kinds = tuple(kinds)
         self._config = config
-        self._command = command
+        self._command = command or partial(job_command, launcher=settings.worker.launcher)
         self._clock = clock
         self._say = say
         self._stopping = False
