@@ -51,21 +51,17 @@ def words_of(log: Log, job: int) -> str:
 
 
 @pytest.mark.timeout(300)
-def test_two_processes_do_the_job_of_one(tmp_path: Path) -> None:
-    made: list[dict[str, torch.Tensor]] = []
-    for name, launcher in (("one", ()), ("two", TORCHRUN)):
-        log, number, _ = do_jobs(tmp_path / name, launcher)
-        job = get_job(log, number)
-        assert job.status is JobStatus.DONE, words_of(log, number)
-        assert job.result == {"version": "v0002", "base": "v0001"}
-        version = get_version(log, "v0002")
-        assert version.run_id is not None and len(run_trajectories(log, version.run_id)) == 6
-        made.append(load_file(Path(version.path) / "model.safetensors"))
-        log.close()
-    for name, weight in made[0].items():
-        assert torch.allclose(weight, made[1][name], atol=2e-3), name
-    start = load_file(tmp_path / "one" / "tiny" / "model.safetensors")
-    assert any(not torch.equal(start[name], weight) for name, weight in made[1].items())
+def test_two_processes_do_the_job(tmp_path: Path) -> None:
+    """That they make what one makes is tests/test_processes.py's to show."""
+    log, number, _ = do_jobs(tmp_path, TORCHRUN)
+    job = get_job(log, number)
+    assert job.status is JobStatus.DONE, words_of(log, number)
+    assert job.result == {"version": "v0002", "base": "v0001"}
+    version = get_version(log, "v0002")
+    assert version.run_id is not None and len(run_trajectories(log, version.run_id)) == 6
+    made, start = (load_file(Path(d) / "model.safetensors") for d in (version.path, tmp_path / "tiny"))
+    assert any(not torch.equal(start[name], weight) for name, weight in made.items())
+    log.close()
 
 
 @pytest.mark.timeout(300)
