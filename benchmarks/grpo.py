@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 from benchmarks.line import Line
 from benchmarks.stock_grpo import stock_speed
 from store.settings import load_settings
-from store.training_settings import GrpoSettings
+from store.training_settings import AlertSettings, GrpoSettings
 from train.groups import TrainingGroup, TrainingMember
 from train.grpo import train_grpo
 from train.registry import model_directory
@@ -66,7 +66,9 @@ def _ours(model_dir: Path, groups: Sequence[TrainingGroup], home: Path, trained_
     out = home / "grpo"
     shutil.rmtree(out, ignore_errors=True)
     steps: list[dict[str, float]] = []
-    settings = GrpoSettings(scenarios_per_step=GROUPS_A_STEP, trained_layers=trained_layers)
+    # Random ids are far from what any policy samples: a run of them would be stopped.
+    never = AlertSettings(entropy_share=0, mismatch_kl=0)
+    settings = GrpoSettings(scenarios_per_step=GROUPS_A_STEP, trained_layers=trained_layers, alerts=never)
     train_grpo(model_dir, out / "made", groups, settings, 1, lambda step, count, metrics: steps.append(metrics))
     shutil.rmtree(out, ignore_errors=True)
     # The first step warms up allocators and kernels, as the peers' first ones do.

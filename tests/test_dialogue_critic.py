@@ -13,9 +13,11 @@ from store.database import Log
 from store.records import Scenario
 from store.scenarios import add_scenarios
 from store.settings import DataSettings, FilteringSettings, SettingsError, load_settings
+from store.sft_sets import Criticism
 from tests.scripted_annotator import Answer, endpoint, in_turn
 from tests.test_thinking import dialogue
-from train.dialogue_critic import CriticismReport, DialogueCritic, criticize, unfit_reasons
+from train.dialogue_critic import DialogueCritic, unfit_reasons
+from train.dialogue_work import DialogueReport, ask_about_dialogues
 from train.sft_set import filter_scenarios, leave_out, make_set
 
 FIT, UNFIT = json.dumps({"problem": "", "unfit": False}), json.dumps({"problem": "turn 1: no call", "unfit": True})
@@ -24,9 +26,9 @@ USUAL = FilteringSettings()
 
 def run(
     log: Log, answer: Answer, scenarios: Sequence[Scenario], settings: FilteringSettings = USUAL, **more: Any
-) -> CriticismReport:
+) -> DialogueReport[Criticism]:
     add_scenarios(log, scenarios)
-    return asyncio.run(criticize(DialogueCritic(log, endpoint(answer, log), settings), scenarios, **more))
+    return asyncio.run(ask_about_dialogues(DialogueCritic(log, endpoint(answer, log), settings), scenarios, **more))
 
 
 def test_effort_rises_and_the_first_flag_decides(log: Log) -> None:

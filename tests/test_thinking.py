@@ -13,10 +13,11 @@ from store.database import Log
 from store.records import RecordedCall, ReferenceStep, Scenario, ScenarioTurn
 from store.scenarios import add_scenarios
 from store.settings import CompressionSettings, DataSettings
-from store.sft_sets import compressions_by, get_sft_set
+from store.sft_sets import Compression, compressions_by, get_sft_set
 from tests.scripted_annotator import Answer, endpoint, in_turn
 from tests.store_examples import WEATHER, a_scenario
-from train.compressor import CompressionReport, Compressor, compress_thinking
+from train.compressor import Compressor
+from train.dialogue_work import DialogueReport, ask_about_dialogues
 from train.errors import TrainingFailed
 from train.references import reference_messages
 from train.sft_dialogues import read_dialogues
@@ -68,10 +69,12 @@ def says(**passages: str) -> str:
     return json.dumps({"passages": [{"id": f"{key[1]}.{key[2]}", "thinking": text} for key, text in passages.items()]})
 
 
-def run(log: Log, answer: Answer | RoleEndpoint, scenarios: Sequence[Scenario], **more: Any) -> CompressionReport:
+def run(
+    log: Log, answer: Answer | RoleEndpoint, scenarios: Sequence[Scenario], **more: Any
+) -> DialogueReport[Compression]:
     add_scenarios(log, scenarios)
     asked = answer if isinstance(answer, RoleEndpoint) else endpoint(answer, log)
-    return asyncio.run(compress_thinking(Compressor(log, asked, CompressionSettings()), scenarios, **more))
+    return asyncio.run(ask_about_dialogues(Compressor(log, asked, CompressionSettings()), scenarios, **more))
 
 
 def asked_for(body: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`compress_thinking`: has the thinking of reference dialogues shortened by an LLM, many at a time (CM2 pipeline, 2).
+"""The compressor: has the thinking of reference dialogues shortened by an LLM (CM2 pipeline, step 2).
 
 Writes a row for each dialogue when it is done, and model calls: a kill loses at most the dialogues in flight, the same
 call goes on where it stood. The prompt is `prompts/compress.md`, addressed by the SHA-256 of its text.
@@ -7,37 +7,23 @@ call goes on where it stood. The prompt is `prompts/compress.md`, addressed by t
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 from openai.types.chat import ChatCompletionMessageParam
 
-from agent.role_endpoint import CHARACTERS_PER_TOKEN, EndpointError, RoleEndpoint, Subject
-from agent.role_work import ask_about_all, read_prompt
+from agent.role_endpoint import CHARACTERS_PER_TOKEN, RoleEndpoint, Subject
+from agent.role_work import read_prompt
 from reward.examination import Cost
 from store.database import Log
 from store.records import Scenario
 from store.settings import CompressionSettings
 from store.sft_sets import Compression, add_compression, compressions_by
+from train.dialogue_work import DialogueReport
 from train.thinking import Place, answer_format, passages, read_answer, show_task, why_untrue
 
 PROMPT_FILE = Path(__file__).parent / "prompts" / "compress.md"
 _NO_ANSWER = "the answer has no such passage"
-
-
-@dataclass
-class CompressionReport:
-    done: dict[str, Compression] = field(default_factory=dict)
-    """By scenario hash, those that were done before included."""
-    asked: int = 0
-    skipped: int = 0
-    """Dialogues that were done before, or have nothing long enough."""
-    failed: list[str] = field(default_factory=list)
-    """Why dialogues got no answer; they are asked about again the next time."""
-    left: int = 0
-    stopped: str | None = None
-    cost: Cost = field(default_factory=Cost)
 
 
 class Compressor:
@@ -55,10 +41,10 @@ class Compressor:
 
     def open_work(
         self, scenarios: Sequence[Scenario], *, again: bool = False
-    ) -> tuple[list[Scenario], CompressionReport]:
+    ) -> tuple[list[Scenario], DialogueReport[Compression]]:
         """The scenarios to ask about, and a report that holds what is done."""
         before = {} if again else compressions_by(self._log, self.name, self.prompt_hash)
-        report = CompressionReport()
+        report: DialogueReport[Compression] = DialogueReport()
         work = []
         for scenario in {one.hash: one for one in scenarios}.values():
             if (done := before.get(scenario.hash)) is not None:
@@ -75,7 +61,7 @@ class Compressor:
         shown = self._prompt + show_task(scenario, list(asked), self._boundary)
         return Cost(1, int(len(shown) / CHARACTERS_PER_TOKEN), 0, self._room(list(asked.values())))
 
-    async def compress(self, scenario: Scenario, cost: Cost) -> Compression:
+    async def ask(self, scenario: Scenario, cost: Cost) -> Compression:
         """Asks and stores. Raises EndpointError or LimitReached, with nothing stored, where there is no answer."""
         asked = passages(scenario, self._settings.min_words)
         tools = [tool.name for tool in scenario.tools]
@@ -123,33 +109,3 @@ class Compressor:
 
     def _room(self, originals: Sequence[str]) -> int:
         return sum(48 + int(len(text) / CHARACTERS_PER_TOKEN) for text in originals) + 64
-
-
-async def compress_thinking(
-    compressor: Compressor,
-    scenarios: Sequence[Scenario],
-    *,
-    again: bool = False,
-    on_begin: Callable[[int], None] = lambda count: None,
-    on_done: Callable[[Scenario], None] = lambda scenario: None,
-) -> CompressionReport:
-    """As many dialogues at a time as the endpoint takes questions. A limit of its settings ends it cleanly."""
-    work, report = compressor.open_work(scenarios, again=again)
-    on_begin(len(work))
-
-    async def ask(scenario: Scenario) -> str | None:
-        cost, failure = Cost(), None
-        try:
-            report.done[scenario.hash] = await compressor.compress(scenario, cost)
-        except EndpointError as error:
-            failure = f"{scenario.name}: {error}"
-            report.failed.append(failure)
-        finally:
-            report.cost.add(cost)
-        report.asked += 1
-        on_done(scenario)
-        return failure
-
-    report.stopped = await ask_about_all(work, ask, at_once=compressor.max_concurrency)
-    report.left = len(work) - report.asked
-    return report

@@ -1,7 +1,6 @@
 """`checkloop data`: the log's scenarios become a set of dialogues to start from (docs/data.md)."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -11,11 +10,10 @@ from store.configured import ConfigOption, settings_and_log
 if TYPE_CHECKING:
     from store.endpoint_settings import Endpoint, Price
     from store.settings import Settings
-    from train.compressor import CompressionReport, Compressor
-    from train.dialogue_critic import CriticismReport, DialogueCritic
+    from train.dialogue_work import AsksAboutDialogues, DialogueReport
     from train.sft_set import CountTokens, Filtered
 
-R = TypeVar("R", bound="CompressionReport | CriticismReport")
+R = TypeVar("R")
 
 
 def data(
@@ -37,8 +35,8 @@ def data(
     from agent.role_endpoint import RoleEndpoint
     from store.sft_sets import list_sft_sets
     from store.vocabulary import ModelRole
-    from train.compressor import Compressor, compress_thinking
-    from train.dialogue_critic import DialogueCritic, criticize, unfit_reasons
+    from train.compressor import Compressor
+    from train.dialogue_critic import DialogueCritic, unfit_reasons
     from train.sft_set import filter_scenarios, leave_out, make_set, set_lines
 
     def _endpoint(role: ModelRole, named: "Endpoint") -> RoleEndpoint:
@@ -74,10 +72,10 @@ def data(
             if asking is not None and endpoint is not None:
                 _estimate(name, asking, filtered, again, settings.prices.get(endpoint.model))
         return
-    criticized = _ask("reading dialogues", criticize, critic, filtered, again) if critic is not None else None
+    criticized = _ask("reading dialogues", critic, filtered, again) if critic is not None else None
     if criticized is not None:
         filtered = leave_out(filtered, unfit_reasons(criticized, filtered.kept))
-    report = _ask("shortening thinking", compress_thinking, compressor, filtered, again) if compressor else None
+    report = _ask("shortening thinking", compressor, filtered, again) if compressor else None
     made = make_set(log, settings.home, filtered, report.done if report else {}, wanted, _counter(settings))
     for line in set_lines(made.set):
         typer.echo(line)
@@ -87,19 +85,20 @@ def data(
         raise typer.Exit(1)
 
 
-def _ask(doing: str, work: Callable[..., Coroutine[Any, Any, R]], asking: Any, filtered: "Filtered", again: bool) -> R:
+def _ask(doing: str, asking: "AsksAboutDialogues[R]", filtered: "Filtered", again: bool) -> "DialogueReport[R]":
     """Exits where a limit of the endpoint's settings, or an endpoint that is down, stopped it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from reward.annotation_report import cost_text
+    from train.dialogue_work import ask_about_dialogues
 
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         report = asyncio.run(
-            work(
+            ask_about_dialogues(
                 asking,
                 filtered.kept,
                 again=again,
@@ -107,9 +106,8 @@ def _ask(doing: str, work: Callable[..., Coroutine[Any, Any, R]], asking: Any, f
                 on_done=lambda _: bar.advance(task),
             )
         )
-    others = len(filtered.kept) - report.asked - report.left
     typer.echo(
-        f"{doing}: {report.asked} dialogues asked about, {others} done before or with nothing to ask, "
+        f"{doing}: {report.asked} dialogues asked about, {report.skipped} done before or with nothing to ask, "
         f"{len(report.failed)} without an answer; {cost_text(report.cost, max(report.asked, 1))}"
     )
     for line in report.failed[:10]:
@@ -121,19 +119,20 @@ def _ask(doing: str, work: Callable[..., Coroutine[Any, Any, R]], asking: Any, f
 
 
 def _estimate(
-    name: str, asking: "DialogueCritic | Compressor", filtered: "Filtered", again: bool, price: "Price | None"
+    name: str, asking: "AsksAboutDialogues[Any]", filtered: "Filtered", again: bool, price: "Price | None"
 ) -> None:
     from reward.examination import Cost
 
-    work, _ = asking.open_work(filtered.kept, again=again)
+    work, report = asking.open_work(filtered.kept, again=again)
     total = Cost()
     for scenario in work:
         total.add(asking.estimate(scenario))
     text = f"{total.prompt_tokens:,} prompt and {total.completion_tokens:,} generated tokens"
     usd = price.usd(total.prompt_tokens, total.completion_tokens) if price else None
     cost = "what it costs is not known" if usd is None else f"at most {usd:.4f} USD"
-    others = len(filtered.kept) - len(work)
-    typer.echo(f"{name}: {len(work)} dialogues to ask about, {others} not; at most {text}; {cost}, if none goes back")
+    typer.echo(
+        f"{name}: {len(work)} dialogues to ask about, {report.skipped} not; at most {text}; {cost}, if none goes back"
+    )
 
 
 def _counter(settings: "Settings") -> "CountTokens":

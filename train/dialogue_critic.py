@@ -1,4 +1,4 @@
-"""`criticize`: an LLM reads reference dialogues and leaves out the unfit ones (CM2 pipeline, step 1, second half).
+"""The filter: an LLM reads reference dialogues and flags the unfit ones (CM2 pipeline, step 1, second half).
 
 With rising effort, several draws at each, and the first flag decides: most dialogues that are wrong cost one cheap
 question. Writes a row for each dialogue that is decided, and model calls; a killed call goes on where it stood. The
@@ -9,20 +9,20 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 
 from openai.types.chat import ChatCompletionMessageParam
 from openai.types.shared_params import ResponseFormatJSONSchema
 
 from agent.role_endpoint import CHARACTERS_PER_TOKEN, EndpointError, RoleEndpoint, Subject
-from agent.role_work import ask_about_all, read_prompt
+from agent.role_work import read_prompt
 from reward.examination import Cost
 from store.database import Log
 from store.records import Scenario
 from store.settings import FilteringSettings
 from store.sft_sets import Criticism, add_criticism, criticisms_by
+from train.dialogue_work import DialogueReport
 from train.thinking import show_dialogue
 
 PROMPT_FILE = Path(__file__).parent / "prompts" / "filter.md"
@@ -43,18 +43,6 @@ _FORMAT: ResponseFormatJSONSchema = {
 }
 
 
-@dataclass
-class CriticismReport:
-    done: dict[str, Criticism] = field(default_factory=dict)
-    """By scenario hash, those that were decided before included."""
-    asked: int = 0
-    failed: list[str] = field(default_factory=list)
-    """Why dialogues are not decided; they are asked about again the next time."""
-    left: int = 0
-    stopped: str | None = None
-    cost: Cost = field(default_factory=Cost)
-
-
 class DialogueCritic:
     def __init__(self, log: Log, endpoint: RoleEndpoint, settings: FilteringSettings, *, seed: int = 0) -> None:
         self.name = endpoint.name
@@ -72,11 +60,12 @@ class DialogueCritic:
 
     def open_work(
         self, scenarios: Sequence[Scenario], *, again: bool = False
-    ) -> tuple[list[Scenario], CriticismReport]:
+    ) -> tuple[list[Scenario], DialogueReport[Criticism]]:
         """The scenarios to ask about, and a report that holds what is decided."""
         before = {} if again else criticisms_by(self._log, self.name, self.prompt_hash)
         unique = {one.hash: one for one in scenarios}
-        report = CriticismReport({digest: before[digest] for digest in unique if digest in before})
+        report = DialogueReport({digest: before[digest] for digest in unique if digest in before})
+        report.skipped = len(report.done)
         return [scenario for digest, scenario in unique.items() if digest not in before], report
 
     def estimate(self, scenario: Scenario) -> Cost:
@@ -86,7 +75,7 @@ class DialogueCritic:
         room = self._settings.draws * sum(self._room(effort) for effort in self._settings.efforts)
         return Cost(calls, calls * int(shown / CHARACTERS_PER_TOKEN), 0, room)
 
-    async def criticize(self, scenario: Scenario, cost: Cost) -> Criticism:
+    async def ask(self, scenario: Scenario, cost: Cost) -> Criticism:
         """Asks until the first flag and stores. Raises EndpointError or LimitReached, with nothing stored, where an
         answer is missing."""
         messages = self._messages(scenario)
@@ -125,37 +114,7 @@ class DialogueCritic:
         return ANSWER_TOKENS + _THINKING_TOKENS.get(effort, 0)
 
 
-async def criticize(
-    critic: DialogueCritic,
-    scenarios: Sequence[Scenario],
-    *,
-    again: bool = False,
-    on_begin: Callable[[int], None] = lambda count: None,
-    on_done: Callable[[Scenario], None] = lambda scenario: None,
-) -> CriticismReport:
-    """As many dialogues at a time as the endpoint takes questions. A limit of its settings ends it cleanly."""
-    work, report = critic.open_work(scenarios, again=again)
-    on_begin(len(work))
-
-    async def ask(scenario: Scenario) -> str | None:
-        cost, failure = Cost(), None
-        try:
-            report.done[scenario.hash] = await critic.criticize(scenario, cost)
-        except EndpointError as error:
-            failure = f"{scenario.name}: {error}"
-            report.failed.append(failure)
-        finally:
-            report.cost.add(cost)
-        report.asked += 1
-        on_done(scenario)
-        return failure
-
-    report.stopped = await ask_about_all(work, ask, at_once=critic.max_concurrency)
-    report.left = len(work) - report.asked
-    return report
-
-
-def unfit_reasons(report: CriticismReport, scenarios: Sequence[Scenario]) -> dict[str, str]:
+def unfit_reasons(report: DialogueReport[Criticism], scenarios: Sequence[Scenario]) -> dict[str, str]:
     """By scenario hash, why it is left out: it was flagged, or nobody could say yet."""
     reasons = {
         digest: f"unfit by the LLM{f' at effort {found.effort}' if found.effort else ''} ([filter])"
