@@ -220,6 +220,22 @@ def test_a_review_session_with_keys(page: Page, dashboard: str, database_url: st
     log.close()
 
 
+def test_pictures_of_every_page(database_url: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dashboard.screenshots", str(tmp_path / "pictures"), database_url]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=180).stdout
+    taken = [Path(line) for line in printed.splitlines()]
+    assert {file.stem for file in taken} >= {
+        "overview",
+        "review",
+        "trajectories",
+        "trajectory",
+        "items",
+        "training",
+        "chat",
+    }
+    assert all(file.read_bytes().startswith(b"\x89PNG") and file.stat().st_size > 20_000 for file in taken)
+
+
 def test_a_schedule_is_made_in_the_form_and_its_job_runs(page: Page, database_url: str, tmp_path: Path) -> None:
     """From the empty form to the log of a job that a real worker did."""
     log = open_log(database_url)
