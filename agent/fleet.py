@@ -213,8 +213,7 @@ class Fleet:
                 await asyncio.to_thread(self._refuse, version, f"proof failed: {proof.reason}")
             if self.split is not None and self.split.candidate == version:
                 ended = "it is live" if swap.accepted else "its proof failed"
-                await asyncio.to_thread(set_traffic_split, self._log, None, 0.0, f"{version}: {ended}")
-                self.split = None
+                await self._record_split(None, 0.0, f"{version}: {ended}")
             # An adapter goes when the last step on it has ended, which nobody has to wait for.
             keep = {self.live_version, *([self.split.candidate] if self.split else [])}
             self._tidying = asyncio.gather(*(slot.unload_unused(keep) for slot in self._all()), return_exceptions=True)
@@ -241,6 +240,9 @@ class Fleet:
                 )
             if not all(outcome.accepted for outcome in outcomes):
                 raise ApiError(409, f"{candidate} failed its proof: it takes no sessions", "proof_failed")
+        await self._record_split(candidate, share, reason)
+
+    async def _record_split(self, candidate: str | None, share: float, reason: str) -> None:
         await asyncio.to_thread(set_traffic_split, self._log, candidate, share, reason)
         self.split = await asyncio.to_thread(traffic_split, self._log)
 

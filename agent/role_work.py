@@ -1,4 +1,4 @@
-"""Many dialogues at a time before an LLM with a role (annotator, compressor), and the prompt that it gets."""
+"""Many dialogues at a time before an LLM with a role (annotator, compressor, filter), and the prompt that it gets."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -30,9 +30,6 @@ class CanaryRules:
     """Judged chats that both versions need before anything is decided."""
     max_loss: float
     """How much reward the candidate may lose at worst, by the lower end of the interval."""
-    confidence: float = 0.95
-    max_chats: int = 0
-    """Judged chats of the candidate after which it is refused unless it has passed. 0: four times `min_chats`."""
 
 
 def canary_chats(log: Log, version: str, since: datetime) -> Chats:
@@ -44,13 +41,13 @@ def canary_chats(log: Log, version: str, since: datetime) -> Chats:
 
 def decide_canary(live: Chats, candidate: Chats, rules: CanaryRules, seed: int) -> GateDecision | None:
     """Passes where the candidate surely loses less than `rules.max_loss`; refuses where it is surely worse, and where
-    it has not passed after `max_chats`. None: more chats are needed.
+    it has not passed after four times `rules.min_chats`. None: more chats are needed.
 
     The chats of the two versions are other chats of other people: the interval is that of two independent means.
     """
     if min(len(live.rewards), len(candidate.rewards)) < max(2, rules.min_chats):
         return None
-    found = bootstrap_difference(live.rewards, candidate.rewards, seed, confidence=rules.confidence)
+    found = bootstrap_difference(live.rewards, candidate.rewards, seed)
     figures = {
         "canary": True,
         "chats_live": len(live.rewards),
@@ -70,6 +67,6 @@ def decide_canary(live: Chats, candidate: Chats, rules: CanaryRules, seed: int) 
         return GateDecision(False, f"{said}: surely worse", figures)
     if found.low > -rules.max_loss:
         return GateDecision(True, said, figures)
-    if len(candidate.rewards) >= (rules.max_chats or 4 * rules.min_chats):
+    if len(candidate.rewards) >= 4 * rules.min_chats:
         return GateDecision(False, f"{said}: may lose more than {100 * rules.max_loss:g} points", figures)
     return None

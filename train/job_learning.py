@@ -20,13 +20,14 @@ from train.job_work import Work, least_played_scenarios, live_name, play
 def cold_start(work: Work) -> dict[str, Any]:
     """A run of SFT on a set of `checkloop data`: a candidate, or the first live version."""
     from env_sim.rollout_plans import derive_seed
+    from train.registry import version_of_run
     from train.sft_rollouts import rollouts_of
     from train.sft_run import run_sft
 
     payload = SftPayload.model_validate(work.job.payload)
-    if (made_before := _made_before(work)) is not None:
-        live = live_version(work.log)
-        return {"version": made_before, "live": live is not None and live.name == made_before}
+    if (run_id := _ended_run(work)) is not None:
+        version, live = version_of_run(work.log, run_id), live_version(work.log)
+        return {"version": version, "live": live is not None and live.name == version}
     notes = work.noted(lambda: {"data": _sft_set(work.log, payload.data)})
     seed = derive_seed(payload.seed, work.job.name) % 2**32  # NumPy takes no greater one
     rollouts = rollouts_of(work.log, work.settings, count=payload.rollouts, seed=seed) if payload.rollouts else None
@@ -43,12 +44,10 @@ def cold_start(work: Work) -> dict[str, Any]:
     return {"version": made.version, "live": made.is_live}
 
 
-def _made_before(work: Work) -> str | None:
-    """The version of a run that ended just before its process was killed."""
-    from train.registry import version_of_run
-
-    done = next((r for r in list_runs(work.log) if r.name == work.job.name and r.status is JobStatus.DONE), None)
-    return version_of_run(work.log, done.id) if done is not None else None
+def _ended_run(work: Work) -> int | None:
+    """The job's run, where it ended just before the job's process was killed."""
+    ended = (run.id for run in list_runs(work.log) if run.name == work.job.name and run.status is JobStatus.DONE)
+    return next(ended, None)
 
 
 def _sft_set(log: Log, name: str) -> str:
@@ -65,10 +64,11 @@ def train_run(work: Work) -> dict[str, Any]:
     from env_sim.rollout_plans import derive_seed
     from train.candidates import RunFiles, train_candidate
     from train.groups import load_groups_by_id
+    from train.registry import version_of_run
 
     payload = TrainPayload.model_validate(work.job.payload)
-    if any(run.name == work.job.name and run.status is JobStatus.DONE for run in list_runs(work.log)):
-        return {"version": _made_before(work)}
+    if (run_id := _ended_run(work)) is not None:
+        return {"version": version_of_run(work.log, run_id)}
     settings = _selecting(work.settings, payload)
     notes = work.noted(lambda: _groups_to_train_on(work, settings, payload))
     step_level = settings.grpo.advantage == "step"
@@ -176,16 +176,15 @@ def release_candidate(work: Work) -> dict[str, Any]:
     if split is None:
         return {"passed": None, "reason": "no candidate has a share of the sessions"}
     recorded = [d for d in list_gate_decisions(work.log) if d.candidate == split.candidate and d.figures.get("canary")]
-    chats = canary_chats(work.log, live, split.since), canary_chats(work.log, split.candidate, split.since)
-    decision: GateDecision | None
     if recorded:  # the process was killed before it could act on it
         decision = GateDecision(recorded[-1].passed, recorded[-1].reason, recorded[-1].figures)
     else:
-        decision = decide_canary(*chats, CanaryRules(payload.min_chats, payload.max_loss), payload.seed)
-    if decision is None:
-        counts = f"{len(chats[1].rewards)} judged chats of {split.candidate}, {len(chats[0].rewards)} of {live}"
-        return {"candidate": split.candidate, "passed": None, "reason": f"not decided yet: {counts}"}
-    if not recorded:
+        before, after = (canary_chats(work.log, version, split.since) for version in (live, split.candidate))
+        decided = decide_canary(before, after, CanaryRules(payload.min_chats, payload.max_loss), payload.seed)
+        if decided is None:
+            counts = f"{len(after.rewards)} judged chats of {split.candidate}, {len(before.rewards)} of {live}"
+            return {"candidate": split.candidate, "passed": None, "reason": f"not decided yet: {counts}"}
+        decision = decided
         record(work.log, split.candidate, live, decision)
     if decision.passed:
         work.gateway.open().promote(split.candidate, decision.reason)
