@@ -1,5 +1,7 @@
 """The OpenAI form of requests and errors. What the gateway does not know it refuses (invariant 7)."""
 
+import json
+from functools import lru_cache
 from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
@@ -24,6 +26,30 @@ class ApiError(Exception):
         self.status = status
         self.retry_after = retry_after
         self.body = {"error": {"message": message, "type": kind, "code": code, "param": param}}
+
+
+REMEMBERED_SCHEMA = 16_384
+"""Characters: schemas up to this size are checked once. An agent sends the same tools with every request, and checking
+them took longer than everything else that the gateway does."""
+
+
+def schema_fault(schema: dict[str, Any]) -> str | None:
+    """What keeps `schema` from being a JSON Schema (draft 2020-12), or None."""
+    text = json.dumps(schema)
+    return _remembered_fault(text) if len(text) <= REMEMBERED_SCHEMA else _fault(schema)
+
+
+@lru_cache(maxsize=512)
+def _remembered_fault(text: str) -> str | None:
+    return _fault(json.loads(text))
+
+
+def _fault(schema: dict[str, Any]) -> str | None:
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return str(error.message)
+    return None
 
 
 class FunctionCall(BaseModel):
@@ -81,10 +107,8 @@ class FunctionTool(BaseModel):
         @field_validator("parameters")
         @classmethod
         def _is_a_schema(cls, schema: dict[str, Any] | None) -> dict[str, Any] | None:
-            try:
-                Draft202012Validator.check_schema(schema or {})
-            except SchemaError as error:
-                raise ValueError(f"no JSON Schema: {error.message}") from error
+            if fault := schema_fault(schema or {}):
+                raise ValueError(f"no JSON Schema: {fault}")
             return schema
 
     type: Literal["function"]
@@ -125,10 +149,8 @@ class ResponseFormat(BaseModel):
         if self.type == "json_schema":
             if self.json_schema is None or self.json_schema.schema_ is None:
                 raise ValueError("type json_schema needs json_schema.schema")
-            try:
-                Draft202012Validator.check_schema(self.json_schema.schema_)
-            except SchemaError as error:
-                raise ValueError(f"json_schema.schema is no JSON Schema: {error.message}") from error
+            if fault := schema_fault(self.json_schema.schema_):
+                raise ValueError(f"json_schema.schema is no JSON Schema: {fault}")
         return self
 
 

@@ -33,6 +33,8 @@ class RequestRefused(ServerError):
 class VllmClient:
     """A server at `url`; the session belongs to the event loop that uses it first."""
 
+    after_start: tuple[str, ...] = ()
+    """Methods of the worker to call once it is up."""
     after_reload: tuple[str, ...] = ()
     """Methods of the worker to call once new weights are in."""
 
@@ -80,8 +82,7 @@ class VllmClient:
     async def reload(self, weights: Path) -> None:
         """Replaces the weights in place and empties the prefix cache. Call it with no request running."""
         await self.post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(weights)}})
-        for method in self.after_reload:
-            await self.post("/collective_rpc", {"method": method})
+        await self.call_worker(*self.after_reload)
         # Answers 200 with success=false while requests still run: their blocks would carry old weights' keys.
         for _ in range(100):
             answer = await self.post("/reset_prefix_cache", None)
@@ -89,6 +90,11 @@ class VllmClient:
                 return
             await asyncio.sleep(0.05)
         raise ServerError(f"vLLM server {self.name!r} did not empty its prefix cache after a reload")
+
+    async def call_worker(self, *methods: str) -> None:
+        """Calls methods without arguments of vLLM's worker, one after the other."""
+        for method in methods:
+            await self.post("/collective_rpc", {"method": method})
 
     async def load_adapter(self, name: str, path: Path) -> None:
         await self.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})

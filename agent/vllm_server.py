@@ -58,6 +58,7 @@ class VllmServer(VllmClient):
         self.log_file = log_dir / f"vllm-{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         if is_cpu_build():
+            self.after_start = ("use_own_kernels",)
             self.after_reload = ("repack_output_layer",)
 
     @property
@@ -81,7 +82,7 @@ class VllmServer(VllmClient):
             if not self.alive:
                 raise ServerError(f"vLLM server {self.name!r} ended while starting: {self.last_words()}")
             if await self.healthy():
-                return
+                return await self.call_worker(*self.after_start)
             await asyncio.sleep(0.25)
         self.stop()
         raise ServerError(
@@ -125,8 +126,10 @@ class VllmServer(VllmClient):
             command += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(budget), "--enforce-eager"]
             # The engine runs its one worker itself: as two processes they spin for each other's core.
             command += ["--distributed-executor-backend", "uni"]
-            # `reload` needs it (agent/vllm_worker.py).
-            command += ["--worker-extension-cls", "agent.vllm_worker.OutputLayer"]
+            # Only whole blocks are found in the prefix cache. vLLM's 128 tokens are more than many a first prompt.
+            command += ["--block-size", "32"]
+            # `wait_ready` and `reload` need it.
+            command += ["--worker-extension-cls", "agent.vllm_worker.CpuWorker"]
         if s.max_loras:
             command += ["--enable-lora", "--max-loras", str(s.max_loras), "--max-lora-rank", str(s.max_lora_rank)]
             command += ["--lora-target-modules", *s.lora_modules]

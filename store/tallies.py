@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Table, select, text
+from sqlalchemy import Connection, Executable, Select, Table, bindparam, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from store.database import in_chunks
@@ -21,7 +22,8 @@ from store.vocabulary import Outcome
 
 _ADVISORY_LOCK = 0x74616C6C79  # "tally"
 _SUMS = {Outcome.PASS.value: 0, Outcome.FAIL.value: 1, Outcome.UNSCORED.value: 2}
-"""Outcome to its place among passed, failed, unscored."""
+"""Outcome to its place in `_SUM_NAMES`."""
+_SUM_NAMES = ("passed", "failed", "unscored")
 _ROWS_AT_ONCE = 500
 
 
@@ -66,30 +68,35 @@ def standing_verdicts(connection: Connection, trajectory_ids: Sequence[str]) -> 
     """The verdicts that count in these trajectories, like ones counted together."""
     found: Counter[Standing] = Counter()
     for chunk in in_chunks(trajectory_ids):
-        winning = winning_verdicts(VerdictRow.trajectory_id.in_(chunk))
-        query = (
-            select(
-                winning.c.item_id,
-                TrajectoryRow.version,
-                TrajectoryRow.origin,
-                TrajectoryRow.batch,
-                TrajectoryRow.created_at,
-                ScenarioRow.domain,
-                ScenarioRow.seen,
-                ItemRow.kind,
-                ItemRow.focus_on,
-                ItemRow.tool,
-                winning.c.outcome,
-            )
-            .join(TrajectoryRow, TrajectoryRow.id == winning.c.trajectory_id)
-            .join(ItemRow, ItemRow.id == winning.c.item_id)
-            .join(ScenarioRow, ScenarioRow.hash == ItemRow.scenario_hash)
-        )
-        for row in connection.execute(query):
+        for row in connection.execute(_standing_query(), {"trajectory_ids": list(chunk)}):
             item, version, origin, batch, at, domain, seen, kind, channel, tool, outcome = row
             what = (domain, seen, kind, channel, tool or "", outcome)
             found[Standing(item, version or "", origin, batch or "", day_of(at), *what)] += 1
     return found
+
+
+@cache
+def _standing_query() -> Select[Any]:
+    """Of the verdicts of `trajectory_ids`. Made once: every judged turn asks it twice."""
+    winning = winning_verdicts(VerdictRow.trajectory_id.in_(bindparam("trajectory_ids", expanding=True)))
+    return (
+        select(
+            winning.c.item_id,
+            TrajectoryRow.version,
+            TrajectoryRow.origin,
+            TrajectoryRow.batch,
+            TrajectoryRow.created_at,
+            ScenarioRow.domain,
+            ScenarioRow.seen,
+            ItemRow.kind,
+            ItemRow.focus_on,
+            ItemRow.tool,
+            winning.c.outcome,
+        )
+        .join(TrajectoryRow, TrajectoryRow.id == winning.c.trajectory_id)
+        .join(ItemRow, ItemRow.id == winning.c.item_id)
+        .join(ScenarioRow, ScenarioRow.hash == ItemRow.scenario_hash)
+    )
 
 
 def day_of(moment: datetime) -> str:
@@ -101,10 +108,14 @@ def _add(connection: Connection, table: Table, changes: dict[tuple[Any, ...], li
     if not changes:
         return
     key = [column.name for column in table.primary_key.columns]
-    sums = ("passed", "failed", "unscored")
-    rows = [dict(zip((*key, *sums), (*cell, *counts), strict=True)) for cell, counts in sorted(changes.items())]
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+    rows = [dict(zip((*key, *_SUM_NAMES), (*cell, *counts), strict=True)) for cell, counts in sorted(changes.items())]
     for some in in_chunks(rows, _ROWS_AT_ONCE):
-        new = dialect.insert(table)
-        added = {name: table.c[name] + new.excluded[name] for name in sums}
-        connection.execute(new.on_conflict_do_update(index_elements=key, set_=added), list(some))
+        connection.execute(_addition(table, connection.dialect.name), list(some))
+
+
+@cache
+def _addition(table: Table, dialect: str) -> Executable:
+    """Adds sums to a row of `table`, or makes it."""
+    new = (sqlite if dialect == "sqlite" else postgresql).insert(table)
+    added = {name: table.c[name] + new.excluded[name] for name in _SUM_NAMES}
+    return new.on_conflict_do_update(index_elements=[c.name for c in table.primary_key.columns], set_=added)
