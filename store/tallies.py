@@ -118,4 +118,6 @@ def _addition(table: Table, dialect: str) -> Executable:
     """Adds sums to a row of `table`, or makes it."""
     new = (sqlite if dialect == "sqlite" else postgresql).insert(table)
     added = {name: table.c[name] + new.excluded[name] for name in _SUM_NAMES}
-    return new.on_conflict_do_update(index_elements=[c.name for c in table.primary_key.columns], set_=added)
+    key = [column.name for column in table.primary_key.columns]
+    statement: Executable = new.on_conflict_do_update(index_elements=key, set_=added)
+    return statement
