@@ -10,6 +10,7 @@ from agent.fleet import Fleet
 from agent.gateway import Gateway
 from agent.gateway_app import make_app
 from agent.renderer_choice import load_renderer
+from agent.rendering import Renderer
 from agent.vllm_client import ServerError
 from agent.vllm_server import check_port_free
 from store.database import Log
@@ -34,8 +35,7 @@ async def started(log: Log, settings: Settings) -> AsyncIterator[tuple[uvicorn.S
         )
     check_port_free(host, port, "gateway")
     fleet = Fleet(log, settings)
-    renderer = load_renderer(fleet.live.weights.full.path, settings.model.renderer)
-    await fleet.start()
+    renderer = await _start(fleet, settings)
     gateway = Gateway(log, fleet, renderer, settings)
     config = uvicorn.Config(
         make_app(gateway),
@@ -51,3 +51,16 @@ async def started(log: Log, settings: Settings) -> AsyncIterator[tuple[uvicorn.S
     finally:
         watch.cancel()
         await fleet.close()
+
+
+async def _start(fleet: Fleet, settings: Settings) -> Renderer:
+    """Starts the servers, and meanwhile loads the renderer, whose libraries take seconds to import."""
+    starting = asyncio.create_task(fleet.start())
+    try:
+        renderer = await asyncio.to_thread(load_renderer, fleet.live.weights.full.path, settings.model.renderer)
+        await starting
+    except BaseException:
+        starting.cancel()
+        await fleet.close()
+        raise
+    return renderer
