@@ -186,7 +186,7 @@ class Slot:
         began = time.perf_counter()
         await self._add_adapter(new)
         loaded = time.perf_counter()
-        proof = await self._prove(new, self.weights)
+        proof = await self._prove(new, self.weights, beside=True)
         proved = time.perf_counter()
         if proof is not None and not proof.accepted:
             await self._remove_adapter(new.version)
@@ -261,13 +261,16 @@ class Slot:
         for version in list(self.adapters):
             await self._remove_adapter(version)
 
-    async def _prove(self, new: Weights, old: Weights) -> Proof | None:
+    async def _prove(self, new: Weights, old: Weights, *, beside: bool = False) -> Proof | None:
+        """`beside` running steps: prompt after prompt, so that none of them waits for the whole probe."""
         probe = read_probe(new.path)
         if probe is None:
             return None
         before = read_probe(old.path) if old.version != new.version else None
         earlier = before.logprobs if before is not None and before.ids == probe.ids else None
-        answered = await self.server.prompt_logprobs(probe.ids, self._model_of(new.version))
+        model = self._model_of(new.version)
+        parts = [[ids] for ids in probe.ids] if beside else [probe.ids]
+        answered = [row for part in parts for row in await self.server.prompt_logprobs(part, model)]
         proof = weigh_proof(answered, probe.logprobs, earlier, self.noise)
         if proof.accepted and new.base is None:
             self.noise = proof.error

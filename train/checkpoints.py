@@ -84,12 +84,13 @@ def write_probe(version_dir: Path, probe_ids: Sequence[Sequence[int]], model: Pr
     if model is None:
         model, _ = load_policy(version_dir)
     model.eval()
-    rows: list[list[float]] = []
+    # In one pass: autocast turns all weights into bfloat16 anew for each.
+    row = pack([Family(ids) for ids in probe_ids])
+    spans = [range(start, stop - 1) for start, stop, _ in row.layout.families]
+    sources = torch.tensor([at for span in spans for at in span])
     with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16):
-        for ids in probe_ids:
-            sources = torch.arange(len(ids) - 1)
-            logprobs, _ = token_logprobs(model, pack([Family(ids)]), sources, torch.tensor(list(ids[1:])))
-            rows.append(logprobs.tolist())
+        logprobs, _ = token_logprobs(model, row, sources, row.ids[0][sources + 1])
+    rows = [part.tolist() for part in logprobs.split([len(span) for span in spans])]
     place = version_dir / PROBE_FILE
     part = _part_of(place)
     try:

@@ -18,6 +18,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -154,12 +155,15 @@ def train_grpo(
         if whole is not None:
             trained, _ = _what_learns(model_dir, settings, seed)
             fill(trained, whole)
-        if optimizer_out is not None:
-            save_state(trainer.optimizer.state_dict(), optimizer_out)
         model = merged(trained)
-        files = save_version(model, model_dir, out_dir)
-        if probe_ids:
-            write_probe(out_dir, probe_ids, model)
+        with ThreadPoolExecutor(1) as beside:  # the disk is waited for while the probe is computed
+            saving = beside.submit(save_state, trainer.optimizer.state_dict(), optimizer_out) if optimizer_out else None
+            files = save_version(model, model_dir, out_dir)
+            if probe_ids:
+                write_probe(out_dir, probe_ids, model)
+            if saving is not None and (error := saving.exception()):
+                shutil.rmtree(out_dir, ignore_errors=True)
+                raise error
     wait_for_all()
     if run_dir is not None and is_first():
         shutil.rmtree(work_dir, ignore_errors=True)

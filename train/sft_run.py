@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from agent.proof import probe_of
 from agent.renderer_choice import load_renderer
 from agent.special_tokens import start_from_words
 from store.database import Log
@@ -29,12 +30,10 @@ from train.errors import TrainingFailed
 from train.progress import Stage
 from train.registry import model_directory, probe_prompts, register_version, version_of_run
 from train.run_directory import next_run_name
-from train.sft import SftExample, SftResult, train_sft
+from train.sft import SftResult, train_sft
 from train.sft_dialogues import read_dialogues, render_dialogues
 from train.tracking import check_trackers, tracking_arguments
 from train.training_run import load_policy
-
-PROBES = 8
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def run_sft(
             settings.sft,
             seed,
             _on_step(log, run_id, stage),
-            probe_ids=(probe_prompts(start) if base else ()) or _probe(held_out or train),
+            probe_ids=(probe_prompts(start) if base else ()) or probe_of(one.ids for one in held_out or train),
             validation=held_out,
             play=play,
             run_dir=folder / "checkpoints",
@@ -170,10 +169,6 @@ def _unfinished(log: Log, base: str, settings: dict[str, Any], seed: int) -> str
 def _context(model_dir: Path) -> int:
     text = AutoConfig.from_pretrained(model_dir, local_files_only=True).get_text_config()
     return int(text.max_position_embeddings)
-
-
-def _probe(examples: list[SftExample]) -> list[list[int]]:
-    return [example.ids for example in examples[:PROBES]]
 
 
 def _go_live(log: Log, version: str, run: str) -> bool:
