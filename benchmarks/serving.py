@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.gateway_process import GatewayProcess
+from agent.proof import PROBE_PROMPTS, PROBE_TOKENS
 from benchmarks.adapters import make_adapter
 from store.database import Log, open_log
 from store.settings import Settings, load_settings
@@ -15,7 +16,7 @@ from store.vocabulary import VersionState
 from train.checkpoints import write_probe
 from train.registry import model_directory
 
-PROBE = [list(range(200 * n, 200 * n + 170)) for n in range(1, 7)]
+PROBE = [list(range(200 * n, 200 * n + PROBE_TOKENS)) for n in range(1, PROBE_PROMPTS + 1)]
 """As long as a version's own (agent/proof.py)."""
 
 

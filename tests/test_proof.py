@@ -2,7 +2,7 @@
 
 import random
 
-from agent.proof import PROBE_TOKENS, probe_of, weigh_proof
+from agent.proof import PROBE_PROMPTS, PROBE_TOKENS, probe_of, weigh_proof
 
 OLD = [[-1.0, -2.0, -0.5, -3.0]]
 NEW = [[-0.8, -2.2, -0.3, -3.2]]
@@ -57,14 +57,9 @@ def test_equal_weights_pass_and_say_so() -> None:
     assert "alike" in weigh_proof(OLD, OLD, OLD).reason
 
 
-def test_a_probe_is_the_first_dialogues_up_to_its_size() -> None:
-    """400 + 1 (too short for a probe) + 600 + 24 of 500: 1,024 tokens."""
-    dialogues = [[1] * 400, [2], [3] * 600, [4] * 500, [5] * 10]
+def test_a_probe_is_how_the_first_dialogues_end() -> None:
+    """Of ten dialogues the one of a single token cannot be probed; the last of the others is one too many."""
+    dialogues = [[7], *([n] * 10 + list(range(1000, 1000 + PROBE_TOKENS)) for n in range(PROBE_PROMPTS + 1))]
     prompts = probe_of(dialogues)
-    assert [(ids[0], len(ids)) for ids in prompts] == [(1, 400), (3, 600), (4, 24)]
-    assert sum(map(len, prompts)) == PROBE_TOKENS
-
-
-def test_a_probe_has_no_prompt_of_one_token() -> None:
-    """A token alone has no logprob."""
-    assert probe_of([[1] * (PROBE_TOKENS - 1), [2] * 5]) == [[1] * (PROBE_TOKENS - 1)]
+    assert prompts == [list(range(1000, 1000 + PROBE_TOKENS))] * PROBE_PROMPTS
+    assert probe_of([[7], [1, 2, 3]]) == [[1, 2, 3]]

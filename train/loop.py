@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.gateway_process import GatewayProcess
-from agent.proof import probe_of
+from agent.proof import PROBE_PROMPTS, probe_of
 from agent.renderer_choice import load_renderer
 from env_sim.rollouts import derive_seed
 from store.database import Log
@@ -178,7 +178,7 @@ class TrainingLoop:
         renderer = load_renderer(model, self._settings.model.renderer)
         examples = sft_examples(self._sets.cold_start, renderer)
         made = self._fresh_folder("cold-start")
-        probe = probe_of(example.ids for example in sft_examples(self._sets.validation[:16], renderer))
+        probe = probe_of(example.ids for example in sft_examples(self._sets.validation[:PROBE_PROMPTS], renderer))
         tracking = tracking_arguments(self._settings.tracking, self._settings.home, f"{self._name}/cold-start")
         result = train_sft(
             model, made, examples, self._settings.sft, self._seed, on_step, probe_ids=probe, tracking=tracking
