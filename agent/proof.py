@@ -13,8 +13,8 @@ from typing import Any
 
 PROBE_FILE = "probe.json"
 PROBE_PROMPTS, PROBE_TOKENS = 8, 64
-"""So many prompts of at most so many tokens. During a swap nobody is answered while the server takes a third of a second
-for all of them on two cores; beside running steps, with an adapter, half a second for one."""
+"""So many prompts of at most so many tokens. During a swap nobody is answered while the server takes a third of a
+second for all of them on two cores; beside running steps, with an adapter, half a second for one."""
 MIN_CLOSENESS = 0.5
 MAX_ERROR = 0.4
 """Nats: mean absolute difference that bfloat16 serving of fp32 weights stays below, even where the model is sure."""
