@@ -82,6 +82,7 @@ def test_a_person_looks_around(page: Page, dashboard: str, database_url: str) ->
     expect(page.locator(".cl-badge", has_text="live").first).to_be_visible(timeout=15_000)
     expect(page.locator("canvas, svg.marks").first).to_be_visible(timeout=15_000)
 
+    wait_until_shown(page)
     page.get_by_role("link", name="Trajectories").click()
     expect(page.get_by_text("found, newest first")).to_be_visible(timeout=15_000)
     page.get_by_role("combobox", name="Batch").click()

@@ -138,7 +138,9 @@ def test_parallel_tools(serving: Serving, tmp_path: Path) -> None:
         ran = run_python(serving, "parallel_tools", f"/sessions/{session}/v1", tmp_path, "Compare Oslo and Rome.")
         assert ran.trajectories == [session]
         assert is_one_dialogue(ran.steps(session))
-        calls = ran.turns(session)[0].steps[0].calls
+        sampled = ran.turns(session)[0].steps[0].calls
+        # LangGraph's tool node is not shown a call whose arguments are no JSON, so nobody answers that one.
+        calls = [call for call in sampled if call.arguments is not None]
         if len(calls) >= 2:
             assert len({call.call_id for call in calls}) == len(calls)
             assert {call.source for call in calls} == {ToolSource.CLIENT}
