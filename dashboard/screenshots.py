@@ -89,6 +89,9 @@ def open_browser() -> Iterator[Browser]:
 
 def wait_until_shown(page: Page) -> None:
     """Waits until Streamlit has run the page to its end and the charts have been drawn."""
+    # Before it has begun it does not run either.
+    begun = '[data-testid="stMainBlockContainer"] [data-testid="stElementContainer"]'
+    page.wait_for_selector(begun, state="attached", timeout=SHOWN_TIMEOUT_MS)
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=SHOWN_TIMEOUT_MS)
     page.wait_for_load_state("networkidle", timeout=SHOWN_TIMEOUT_MS)
 
