@@ -33,8 +33,6 @@ class RequestRefused(ServerError):
 class VllmClient:
     """A server at `url`; the session belongs to the event loop that uses it first."""
 
-    after_start: tuple[str, ...] = ()
-    """Methods of the worker to call once it is up."""
     after_reload: tuple[str, ...] = ()
     """Methods of the worker to call once new weights are in."""
 

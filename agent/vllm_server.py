@@ -58,7 +58,6 @@ class VllmServer(VllmClient):
         self.log_file = log_dir / f"vllm-{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         if is_cpu_build():
-            self.after_start = ("use_own_kernels",)
             self.after_reload = ("repack_output_layer",)
 
     @property
@@ -82,7 +81,9 @@ class VllmServer(VllmClient):
             if not self.alive:
                 raise ServerError(f"vLLM server {self.name!r} ended while starting: {self.last_words()}")
             if await self.healthy():
-                return await self.call_worker(*self.after_start)
+                if is_cpu_build():
+                    await self.call_worker("use_own_kernels")
+                return
             await asyncio.sleep(0.25)
         self.stop()
         raise ServerError(
