@@ -30,7 +30,7 @@ from train.distil_commands import distil
 from train.distil_commands import serve as serve_judge
 from train.job_commands import app as job_commands
 from train.schedule_commands import app as schedule_commands
-from train.train_commands import grpo, sft
+from train.train_commands import grpo, online, sft
 from train.worker_commands import worker
 
 UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -254,6 +254,7 @@ judge_app.command(name="serve")(_in_order(serve_judge))
 app.command()(_in_order(data))
 train_app = typer.Typer(help="Training runs in this process: cold start, GRPO from the log.", no_args_is_help=True)
 train_app.command()(_in_order(grpo, trains=True))
+train_app.command()(_in_order(online, trains=True))
 train_app.command()(_in_order(sft, trains=True))
 app.add_typer(train_app, name="train")
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,10 +29,14 @@ class Child(Protocol):
 
 
 class GatewayProcess:
-    """`checkloop serve` of these settings. Use it as a context manager."""
+    """`checkloop serve` of these settings. Use it as a context manager.
 
-    def __init__(self, settings: Settings) -> None:
+    `environment`: variables of the process that differ from this one's.
+    """
+
+    def __init__(self, settings: Settings, environment: Mapping[str, str] | None = None) -> None:
         self._settings = settings
+        self._environment = dict(environment or {})
         self._log_file = settings.home / "servers" / "gateway.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.url = settings.gateway_url
@@ -53,7 +58,7 @@ class GatewayProcess:
     def launch(self) -> None:
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "checkloop", "serve", "--until-stdin-closes"]
-        environment = os.environ | _as_environment(self._settings)
+        environment = os.environ | _as_environment(self._settings) | self._environment
         with self._log_file.open("wb") as sink:
             # A session of its own: Ctrl-C is for the parent, which stops it in order.
             self._process = subprocess.Popen(

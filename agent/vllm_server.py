@@ -47,6 +47,20 @@ def check_port_free(host: str, port: int, owner: str) -> None:
             ) from error
 
 
+def free_ports() -> tuple[int, int]:
+    """Ports for a gateway and a server that nobody listens on, nor on the one after the server's."""
+    while True:
+        with socket.socket() as one, socket.socket() as other, socket.socket() as following:
+            one.bind(("127.0.0.1", 0))
+            other.bind(("127.0.0.1", 0))
+            port = int(other.getsockname()[1])
+            try:
+                following.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return int(one.getsockname()[1]), port
+
+
 class VllmServer(VllmClient):
     """A server on 127.0.0.1:`port`, started from the model directory `model_dir`."""
 

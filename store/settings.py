@@ -23,6 +23,7 @@ from store.training_settings import (
     GateSettings,
     GrpoSettings,
     LoopSettings,
+    OnlineSettings,
     RolloutSettings,
     SelectionSettings,
     SftSettings,
@@ -198,6 +199,14 @@ class WorkerSettings(Section):
     launcher: tuple[str, ...] = ()
     """What starts a `train` job in several processes, such as ["accelerate", "launch", "--config_file", FILE]; Python's
     `-m MODULE` follows. Empty: one process."""
+    engine: Literal["process", "ray"] = "process"
+    """Where jobs run: in a process of the worker's machine, or where a Ray cluster has a place (the extra `ray`)."""
+    ray_address: str = "auto"
+    """Of the cluster: "HOST:PORT", or "auto" for the one that this machine belongs to."""
+    ray_cpus: float = Field(default=1.0, ge=0)
+    """What a job takes of the cluster."""
+    ray_gpus: float = Field(default=1.0, ge=0)
+    """Of the cluster's GPUs, for a job that trains; with `launcher` as many as it starts processes."""
     missed_after_s: float = Field(default=300.0, ge=0)
     """A cron time longer ago than this was missed."""
 
@@ -221,6 +230,7 @@ class Settings(BaseSettings):
     selection: SelectionSettings = SelectionSettings()
     tracking: TrackingSettings = TrackingSettings()
     loop: LoopSettings = LoopSettings()
+    online: OnlineSettings = OnlineSettings()
     gate: GateSettings = GateSettings()
     worker: WorkerSettings = WorkerSettings()
     distil: DistilSettings = DistilSettings()
@@ -256,6 +266,13 @@ class Settings(BaseSettings):
                 f"gateway.port {self.gateway.port} collides with the vLLM servers' ports "
                 f"{self.server.port} and {self.server.port + 1}: choose another one"
             )
+        theirs = [self.online.gateway_port, self.online.server_port, self.online.server_port + 1]
+        for port in theirs if self.online.server_port else theirs[:1]:
+            if port and ([*ports, *theirs].count(port)) > 1:
+                raise ValueError(
+                    f"port {port} of the training server ([online]) is taken by another server of these settings: "
+                    "choose another one, or 0 for any that is free"
+                )
         return self
 
     @model_validator(mode="after")

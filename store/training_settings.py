@@ -262,6 +262,8 @@ class TrackingSettings(Section):
 class LoopSettings(Section):
     rounds: int = Field(default=7, ge=1)
     scenarios_per_round: int = Field(default=64, ge=1)
+    final_learning_rate: float = Field(default=1.0, gt=0, le=1)
+    """Share of `grpo.learning_rate` that the last round learns at; the rounds before lie on a straight line to it."""
     test_scenarios: int = Field(default=128, ge=4)
     gate_every: int = Field(default=4, ge=1)
     """A gate after so many rounds, and after the last. In between, rounds go on from the newest candidate, which only
@@ -274,6 +276,27 @@ class LoopSettings(Section):
     @property
     def gates(self) -> int:
         return -(-self.rounds // self.gate_every)
+
+    def learning_rate_share(self, round_number: int) -> float:
+        """What share of `grpo.learning_rate` a round, counted from 1, learns at."""
+        done = (round_number - 1) / max(1, self.rounds - 1)
+        return 1 + (self.final_learning_rate - 1) * done
+
+
+class OnlineSettings(Section):
+    """`checkloop train online`: rounds of rollouts and training on a server apart (docs/training.md)."""
+
+    rounds: int = Field(default=4, ge=1)
+    scenarios_per_round: int = Field(default=64, ge=1)
+    """Those of split train that were played least; `rollout.group_size` dialogues of each."""
+    max_staleness: int = Field(default=1, ge=0)
+    """Rounds that may be played while one is trained, so how many versions the one that sampled a group may lie behind
+    the one that is trained on it. 0: rollouts and training take turns."""
+    gateway_port: int = Field(default=0, ge=0, le=65535)
+    """Of the training server; 0: any that is free. So with `server_port`."""
+    server_port: int = Field(default=0, ge=0, le=65535)
+    devices: str = ""
+    """GPUs of the training server ("1", "2,3"; its CUDA_VISIBLE_DEVICES). Empty: those of the trainer."""
 
 
 class GateSettings(Section):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from agent.bundled_model import prepare_bundled_model
 from agent.proof import read_probe
@@ -16,15 +17,18 @@ from store.runs import get_run, metrics_of, run_trajectories
 from store.settings import ModelSettings, Settings
 from store.stages import list_stages
 from store.tokens import token_sequences
+from store.training_settings import OnlineSettings
 from store.trajectories import TrajectorySummary, list_trajectories
 from store.turns import turns_of
 from store.verdicts import rewards_of, verdicts_of
-from store.versions import get_version, list_gate_decisions
+from store.versions import get_version, list_gate_decisions, list_versions, live_version
 from store.vocabulary import Outcome, VersionState
 from tests.serving import MODEL, free_ports
 from tests.small_loop import NAME, WANTED, run, settings_of
 from tests.tiny_model import write_tiny_model
 from train.loop import LoopOutcome
+from train.online import OnlineRun
+from train.progress import StageProgress
 from train.training_run import TrainingError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,3 +144,29 @@ def test_a_model_with_too_few_layers_is_refused_before_anything_is_played(tmp_pa
         run(settings)
     log = open_log(settings.url)
     assert [stage.key for stage in list_stages(log, NAME)] == ["model"]
+
+
+@pytest.mark.timeout(600)
+def test_an_online_run_goes_on_from_the_live_version_on_a_server_apart(loop: Finished) -> None:
+    """The second round is sampled, by the version that the first one is trained from, while that is trained."""
+    live = live_version(loop.log)
+    assert live is not None
+    online = OnlineSettings(rounds=2, scenarios_per_round=4, max_staleness=1)
+    settings = loop.settings.model_copy(update={"online": online})
+    progress = StageProgress({}, Console(file=sys.stderr))
+    outcome = OnlineRun(loop.log, settings, name="online-1", seed=1, progress=progress).run()
+
+    assert outcome.base == live.name and live_version(loop.log) == live, "nobody is answered by anything else"
+    runs = [get_run(loop.log, f"online-1/round-{n}") for n in (1, 2)]
+    assert runs[0].base_version == live.name
+    versions = [v for v in list_versions(loop.log) if v.run_id in [run.id for run in runs]]
+    assert outcome.version == versions[-1].name and versions[-1].state is VersionState.CANDIDATE
+    assert Path(versions[-1].path).is_dir()
+    for earlier in versions[:-1]:
+        assert earlier.state is VersionState.REFUSED and not Path(earlier.path).exists()
+    for n in (1, 2):
+        played = list_trajectories(loop.log, batch=f"online-1/round-{n}", limit=None)
+        assert len(played) == 4 * 8 and {one.version for one in played} == {live.name}
+    began = {stage.key: stage.started_at for stage in list_stages(loop.log, "online-1")}
+    ended = {stage.key: stage.ended_at for stage in list_stages(loop.log, "online-1")}
+    assert ended["round-1/train"] is not None and began["round-2/play"] < ended["round-1/train"]

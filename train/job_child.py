@@ -40,10 +40,14 @@ class Outcome:
     error: str | None
 
 
-def job_command(job: JobRecord, outcome_file: Path, launcher: Sequence[str] = ()) -> Sequence[str]:
-    """With a launcher, a GRPO run starts in several processes (train/processes.py)."""
-    start = launcher if launcher and job.kind is JobKind.TRAIN else [sys.executable]
-    return [*start, "-m", "train.job_process", str(job.id), str(job.claims), str(outcome_file)]
+def job_command(
+    job: JobRecord, outcome_file: Path, launcher: Sequence[str] = (), on_ray: bool = False
+) -> Sequence[str]:
+    """With a launcher, a GRPO run starts in several processes (train/processes.py); `on_ray`: where a Ray cluster has a
+    place for it (train/ray_job.py)."""
+    start = launcher if launcher and job.kind is JobKind.TRAIN and not on_ray else [sys.executable]
+    module = "train.ray_job" if on_ray else "train.job_process"
+    return [*start, "-m", module, str(job.id), str(job.claims), str(outcome_file)]
 
 
 class JobChild:

@@ -75,23 +75,33 @@ def main(job_id: int, claim: int, outcome_file: Path) -> int:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_worker, daemon=True).start()
+    threading.Thread(target=end_with_worker, daemon=True).start()
     outcome: dict[str, Any]
     try:
         outcome = {"reason": ExitReason.DONE, "result": _do(job_id, claim, stopping.is_set), "error": None}
     except (StopRequested, KeyboardInterrupt):
         outcome = {"reason": ExitReason.STOPPED, "result": None, "error": "stopped"}
     except Exception as error:  # the job's boundary: whatever went wrong is recorded with the job
-        reason = reason_of(error)
-        said = str(error)
-        if reason is ExitReason.MISTAKE:
-            traceback.print_exc()
-            said = f"{type(error).__name__}: {error}"
-        outcome = {"reason": reason, "result": None, "error": said}
-    part = outcome_file.with_suffix(".part")
-    part.write_text(json.dumps(outcome))
-    part.replace(outcome_file)
+        outcome = failure_of(error)
+    write_outcome(outcome_file, outcome)
     return int(_IN_SEVERAL and outcome["reason"] is not ExitReason.DONE)
+
+
+def failure_of(error: Exception) -> dict[str, Any]:
+    """What an outcome file says of it; a mistake's traceback is printed."""
+    reason = reason_of(error)
+    said = str(error)
+    if reason is ExitReason.MISTAKE:
+        traceback.print_exception(error)
+        said = f"{type(error).__name__}: {error}"
+    return {"reason": reason, "result": None, "error": said}
+
+
+def write_outcome(file: Path, outcome: dict[str, Any]) -> None:
+    """How a job ended, for whoever started its process; there whole, or not at all."""
+    part = file.with_suffix(".part")
+    part.write_text(json.dumps(outcome))
+    part.replace(file)
 
 
 def _follow() -> int:
@@ -100,7 +110,7 @@ def _follow() -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_worker, daemon=True).start()
+    threading.Thread(target=end_with_worker, daemon=True).start()
     follow()
     return 0
 
@@ -154,7 +164,8 @@ _CLIENTS = {"openai", "httpx", "httpx2"}
 """Whose exceptions say that a server did not do what it should; by name, as most jobs need none of them."""
 
 
-def _end_with_worker() -> None:
+def end_with_worker() -> None:
+    """In a thread: once the worker holds the other end of standard input no more, this process stops by itself."""
     # Not through sys.stdin: its lock, held here for ever, would break the interpreter's way out.
     with contextlib.suppress(OSError):
         while os.read(0, 4096):

@@ -5,10 +5,10 @@ reward is kept. Items are judged as the settings say, by the scenarios' own chec
 """
 
 import shutil
-import socket
 from pathlib import Path
 
 from agent.gateway_process import GatewayProcess
+from agent.vllm_server import free_ports
 from store.database import Log, open_log
 from store.records import Scenario
 from store.scenarios import add_scenarios, load_scenarios
@@ -34,7 +34,7 @@ def rollouts_of(log: Log, settings: Settings, *, count: int, seed: int) -> Play:
 
 def settings_beside(settings: Settings, home: Path, weights: Path) -> Settings:
     """The settings with a log, a gateway and a vLLM of their own under `home`, serving `weights`."""
-    gateway_port, server_port = _free_ports()
+    gateway_port, server_port = free_ports()
     return settings.model_copy(
         update={
             "home": home,
@@ -74,17 +74,3 @@ def _play(settings: Settings, scenarios: list[Scenario], weights: Path, step: in
         log.close()
     shutil.rmtree(home, ignore_errors=True)
     return mean_reward(outcomes)
-
-
-def _free_ports() -> tuple[int, int]:
-    """Two ports that nobody listens on; the one after the second is free too, as the server takes both."""
-    while True:
-        with socket.socket() as one, socket.socket() as other, socket.socket() as following:
-            one.bind(("127.0.0.1", 0))
-            other.bind(("127.0.0.1", 0))
-            port = int(other.getsockname()[1])
-            try:
-                following.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return int(one.getsockname()[1]), port

@@ -1,4 +1,4 @@
-"""`checkloop train grpo` and `checkloop train sft`: GRPO from the log's groups, a cold start (docs/data.md).
+"""`checkloop train grpo`, `sft` and `online`: GRPO from the log's groups, a cold start (docs/data.md), rounds of both.
 
 Attached to the command in checkloop.py.
 """
@@ -97,3 +97,36 @@ def sft(
         typer.echo(f"{made.version} is live: `checkloop up` serves it")
     else:
         typer.echo(f"{made.version} is a candidate: `checkloop job submit gate version={made.version}`")
+
+
+def online(
+    config: ConfigOption = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Instead of online.rounds.")] = None,
+    scenarios: Annotated[
+        int | None, typer.Option(min=1, help="Of a round, instead of online.scenarios_per_round.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Of the run. Default: the unfinished one, or the next.")] = "",
+    seed: Annotated[int, typer.Option(help="Of rollouts and of the order of the groups.")] = 1,
+) -> None:
+    """Rounds of rollouts and training on a server apart, from the live version; makes a candidate for the gate.
+
+    People go on being answered by the live version: `checkloop up` may run meanwhile.
+    """
+    from train.online import OnlineRun, online_run_name
+    from train.progress import StageProgress
+
+    settings, log = settings_and_log(config)
+    given = {"rounds": rounds, "scenarios_per_round": scenarios}
+    changed = settings.online.model_copy(update={key: value for key, value in given.items() if value is not None})
+    settings = settings.model_copy(update={"online": changed})
+    expected = {"servers": 30.0}
+    for n in range(1, changed.rounds + 1):
+        expected |= {f"round-{n}/play": 45.0, f"round-{n}/train": 35.0}
+    progress = StageProgress(expected)
+    with progress.shown():
+        made = OnlineRun(log, settings, name=name or online_run_name(log), seed=seed, progress=progress).run()
+    typer.echo("mean reward of the rollouts by round: " + ", ".join(f"{100 * one:.1f}" for one in made.rewards))
+    if made.version is None:
+        typer.echo("no version was made: no group has anything to learn from")
+        return
+    typer.echo(f"{made.version} is a candidate: `checkloop job submit gate version={made.version}` judges it")

@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from agent.vllm_client import ServerError
@@ -59,13 +58,19 @@ class Worker:
         self._accelerators = tuple(accelerators) or find_accelerators()
         self._kinds = tuple(kinds)
         self._config = config
-        self._command = command or partial(job_command, launcher=settings.worker.launcher)
+        self._command = command or self._command_of
         self._clock = clock
         self._say = say
         self._stopping = False
         self._registered = False
         self._schedules = Every(self._worker.poll_s)
         self._heart = Every(BEAT_EVERY_S)
+
+    def _command_of(self, job: JobRecord, outcome_file: Path) -> Sequence[str]:
+        """A job that talks to a gateway of this machine alone stays here, whatever the engine."""
+        here = job.kind in NEED_GATEWAY and self._settings.gateway.host in LOOPBACK
+        on_ray = self._worker.engine == "ray" and not here
+        return job_command(job, outcome_file, self._worker.launcher, on_ray)
 
     def stop(self) -> None:
         """From a signal handler: the job at hand goes back to the queue, then `run` returns."""

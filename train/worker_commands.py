@@ -10,6 +10,7 @@ from store.vocabulary import JobKind
 
 if TYPE_CHECKING:
     from store.database import Log
+    from store.settings import WorkerSettings
 
 
 def worker(
@@ -18,6 +19,7 @@ def worker(
     accelerator: Annotated[
         list[str] | None, typer.Option(help="What it may train on, such as cuda:0; default: all of this machine.")
     ] = None,
+    engine: Annotated[str, typer.Option(help="process or ray, instead of worker.engine.")] = "",
     once: Annotated[bool, typer.Option("--once", help="End when nothing is ready.")] = False,
     show: Annotated[bool, typer.Option("--list", help="Show the workers there are, and end.")] = False,
     config: ConfigOption = None,
@@ -30,6 +32,8 @@ def worker(
         _show(log)
         return
     chosen = read_kinds(kinds)
+    worker_settings = with_engine(settings.worker, engine or settings.worker.engine)
+    settings = settings.model_copy(update={"worker": worker_settings})
     working = Worker(
         log,
         settings,
@@ -58,6 +62,19 @@ def read_kinds(text: str) -> tuple[JobKind, ...]:
         return tuple(JobKind(word.strip()) for word in text.split(",")) if text else tuple(JobKind)
     except ValueError as error:
         raise JobRefused(f"--kinds {text}: {error}; there are {', '.join(JobKind)}") from error
+
+
+def with_engine(settings: "WorkerSettings", engine: str) -> "WorkerSettings":
+    """The worker's settings with another engine. Raises JobRefused for one that there is not, or not installed."""
+    from importlib.util import find_spec
+
+    from train.errors import JobRefused
+
+    if engine not in ("process", "ray"):
+        raise JobRefused(f"--engine {engine}: there are process and ray")
+    if engine == "ray" and find_spec("ray") is None:
+        raise JobRefused('--engine ray: Ray is not installed here; `pip install "checkloop[ray]"`')
+    return settings.model_copy(update={"engine": engine})
 
 
 def _show(log: "Log") -> None:

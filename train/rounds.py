@@ -1,0 +1,115 @@
+"""Rounds: groups that are played, a candidate that is trained from them. Shared by the loop and by online runs."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from env_sim.rollouts import derive_seed
+from store.database import Log
+from store.records import Scenario
+from store.settings import Settings
+from store.traffic import pinned_versions
+from store.versions import get_version, set_version_state
+from store.vocabulary import Origin, VersionState
+from train.candidates import RunFiles, train_candidate
+from train.evaluation import mean_reward, play_batch
+from train.groups import load_groups
+from train.progress import Stage
+from train.pruning import remove_weights
+
+
+class Rounds:
+    """Of the loop or online run `name`. Batch and run of round n are called `name`/round-n."""
+
+    def __init__(self, log: Log, settings: Settings, *, name: str, seed: int) -> None:
+        self._log = log
+        self._settings = settings
+        self._name = name
+        self._seed = seed
+        self._folder = settings.home / "loops" / name
+
+    def play(
+        self,
+        stage: Stage,
+        n: int,
+        scenarios: Sequence[Scenario],
+        version: str,
+        before_playing: Callable[[], object],
+    ) -> dict[str, Any]:
+        """Groups of these scenarios, played by `version` and judged."""
+        batch, rollout = self._name_of(n), self._settings.rollout
+        outcomes = play_batch(
+            self._log,
+            scenarios,
+            batch=batch,
+            version=version,
+            seed=derive_seed(self._seed, "play", batch),
+            group_size=rollout.group_size,
+            origin=Origin.ROLLOUT,
+            temperature=rollout.temperature,
+            settings=self._settings,
+            stage=stage,
+            before_playing=before_playing,
+        )
+        stage.advance(1.0, f"{len(scenarios)} groups, mean reward {100 * mean_reward(outcomes):.1f} points")
+        return {"reward": mean_reward(outcomes)}
+
+    def train(self, stage: Stage, n: int, base: str, learning_rate: float) -> str | None:
+        """The candidate that round n's groups make of `base`; None if they have nothing to learn from.
+
+        Adam's moments go from round to round. Raises what `train_candidate` raises.
+        """
+        earlier, later = (self._folder / f"optimizer-{number}.pt" for number in (n - 1, n))
+        files = RunFiles(
+            self.fresh_folder(f"round-{n}"),
+            optimizer_in=earlier if earlier.is_file() else None,
+            # An adapter begins anew in every round, so its moments would fit nothing.
+            optimizer_out=later if self._settings.grpo.method == "full" else None,
+        )
+        name, grpo = self._name_of(n), self._settings.grpo.model_copy(update={"learning_rate": learning_rate})
+        version = train_candidate(
+            self._log,
+            self._settings.model_copy(update={"grpo": grpo}),
+            lambda: load_groups(self._log, name, step_level=grpo.advantage == "step"),
+            files,
+            stage,
+            name=name,
+            base=base,
+            temperature=self._settings.rollout.temperature,
+            seed=derive_seed(self._seed, name) % 2**32,  # NumPy takes no greater one
+        )
+        if version is not None:
+            earlier.unlink(missing_ok=True)
+        return version
+
+    def refuse(self, version: str, reason: str) -> None:
+        """A candidate that the server's proof speaks against; one that is refused already stays so."""
+        if get_version(self._log, version).state is VersionState.CANDIDATE:
+            set_version_state(self._log, version, VersionState.REFUSED, reason)
+
+    def prune(self, stage: Stage, versions: Sequence[str], keep: Sequence[str] = ()) -> dict[str, Any]:
+        """What rounds made and no gate let through has done its work: rows stay, weights and Adam's moments go.
+
+        Pinned versions stay, and those of `keep`.
+        """
+        spared = {*pinned_versions(self._log), *keep}
+        found = [get_version(self._log, name) for name in versions if name not in spared]
+        never = (VersionState.CANDIDATE, VersionState.REFUSED)
+        gone = [version for version in found if version.state in never and Path(version.path).is_dir()]
+        for version in gone:
+            self.refuse(version.name, f"made between two gates of {self._name!r}: nobody was to be answered by it")
+        pruned = remove_weights(self._log, gone)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        stage.advance(1.0, f"{len(pruned.versions)} versions, {pruned.freed_bytes / 2**20:.0f} MiB")
+        return {"versions": list(pruned.versions)}
+
+    def fresh_folder(self, key: str) -> Path:
+        """A folder for what a run makes, which does not exist yet; a killed try's remains are removed."""
+        folder = self._folder / key
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _name_of(self, n: int) -> str:
+        return f"{self._name}/round-{n}"
