@@ -36,7 +36,7 @@ def measure(home: Path) -> list[Line]:
         rounds.play(stage, 1, scenarios, "v0001", lambda: None)
         judged = time.time()
         complete = max(t.ended_at for t in list_trajectories(log, batch=f"{NAME}/round-1", limit=None) if t.ended_at)
-        version = rounds.train(stage, 1, "v0001", settings.grpo.learning_rate)
+        version = rounds.train(stage, 1, "v0001")
         if version is None:
             raise RuntimeError("no group has a spread of rewards: there is nothing to train on")
         trained = time.time()

@@ -34,13 +34,13 @@ def bundled_sets(settings: Settings) -> ScenarioSets:
 
 def expected_seconds(loop: LoopSettings) -> dict[str, float]:
     """Seconds of each stage on two quiet cores: what the first estimate of the time left is made from."""
-    stages = {"model": 25.0, "scenarios": 2.0, "cold-start": 75.0, "servers": 25.0, "before": 26.0, "after": 26.0}
+    stages = {"model": 25.0, "scenarios": 2.0, "cold-start": 85.0, "servers": 28.0, "before": 45.0, "after": 45.0}
     for n in range(1, loop.rounds + 1):
-        stages |= {f"round-{n}/play": 44.0, f"round-{n}/train": 32.0}
+        stages |= {f"round-{n}/play": 42.0, f"round-{n}/train": 36.0}
         if n % loop.gate_every and n < loop.rounds:
             stages[f"round-{n}/load"] = 2.0
         else:
-            stages |= {f"round-{n}/gate": 27.0, f"round-{n}/swap": 2.0}
+            stages |= {f"round-{n}/gate": 25.0, f"round-{n}/swap": 2.0}
     return stages
 
 

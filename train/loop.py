@@ -190,8 +190,7 @@ class TrainingLoop:
         return self._rounds.play(stage, n, scenarios, version, lambda: self._serve_or_fail(version))
 
     def _train(self, stage: Stage, n: int, current: str) -> dict[str, Any]:
-        rate = self._settings.grpo.learning_rate * self._settings.loop.learning_rate_share(n)
-        return {"version": self._rounds.train(stage, n, current, rate)}
+        return {"version": self._rounds.train(stage, n, current)}
 
     def _load(self, stage: Stage, candidate: str) -> dict[str, Any]:
         """Load a version that the next round is played with; nobody else is answered by it."""

@@ -143,7 +143,7 @@ class OnlineRun:
             raise TrainingFailed(f"the training server does not answer with {version}: {reason}")
 
     def _train(self, stage: Stage, n: int, base: str) -> dict[str, Any]:
-        return {"version": self._work().train(stage, n, base, self._settings.grpo.learning_rate)}
+        return {"version": self._work().train(stage, n, base)}
 
     def _work(self) -> Rounds:
         return Rounds(self._log, self._server.settings, name=self._name, seed=self._seed)

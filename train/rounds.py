@@ -55,7 +55,7 @@ class Rounds:
         stage.advance(1.0, f"{len(scenarios)} groups, mean reward {100 * mean_reward(outcomes):.1f} points")
         return {"reward": mean_reward(outcomes)}
 
-    def train(self, stage: Stage, n: int, base: str, learning_rate: float) -> str | None:
+    def train(self, stage: Stage, n: int, base: str) -> str | None:
         """The candidate that round n's groups make of `base`; None if they have nothing to learn from.
 
         Adam's moments go from round to round. Raises what `train_candidate` raises.
@@ -67,11 +67,11 @@ class Rounds:
             # An adapter begins anew in every round, so its moments would fit nothing.
             optimizer_out=later if self._settings.grpo.method == "full" else None,
         )
-        name, grpo = self._name_of(n), self._settings.grpo.model_copy(update={"learning_rate": learning_rate})
+        name = self._name_of(n)
         version = train_candidate(
             self._log,
-            self._settings.model_copy(update={"grpo": grpo}),
-            lambda: load_groups(self._log, name, step_level=grpo.advantage == "step"),
+            self._settings,
+            lambda: load_groups(self._log, name, step_level=self._settings.grpo.advantage == "step"),
             files,
             stage,
             name=name,
