@@ -258,8 +258,12 @@ class Slot:
         self.adapters.pop(version, None)
 
     async def _drop_adapters(self) -> None:
+        """All of them, also those that others loaded: on other weights a judge beside would judge otherwise, unnoticed;
+        now its callers hear that it is not there."""
         for version in list(self.adapters):
             await self._remove_adapter(version)
+        for name in await self.server.adapters():
+            await self.server.unload_adapter(name)
 
     async def _prove(self, new: Weights, old: Weights, *, beside: bool = False) -> Proof | None:
         """`beside` running steps: prompt after prompt, so that none of them waits for the whole probe."""

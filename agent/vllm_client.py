@@ -100,6 +100,11 @@ class VllmClient:
     async def unload_adapter(self, name: str) -> None:
         await self.post("/v1/unload_lora_adapter", {"lora_name": name})
 
+    async def adapters(self) -> list[str]:
+        """Names of the adapters that are loaded, whoever loaded them."""
+        answer = await self._ask("GET", "/v1/models", None)
+        return [str(model["id"]) for model in answer.get("data", []) if model.get("parent") is not None]
+
     async def prompt_logprobs(self, prompts: Sequence[Sequence[int]], model: str = SERVED_NAME) -> list[list[float]]:
         """log p(token | tokens before) of every token after the first, for each prompt."""
         body = {
@@ -120,8 +125,11 @@ class VllmClient:
         return values
 
     async def post(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        return await self._ask("POST", path, body)
+
+    async def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         try:
-            async with self.session.post(f"{self.url}{path}", json=body) as answer:
+            async with self.session.request(method, f"{self.url}{path}", json=body) as answer:
                 text = await answer.text()
                 if answer.status != 200:
                     raise self._refusal(answer.status, path, text)

@@ -26,6 +26,7 @@ from store.verdicts import Verdict, add_verdicts
 from store.vocabulary import FocusOn, Origin, Outcome, Split, StopReason, ToolSource, VerdictSource
 from tests.store_examples import a_step
 from tests.turn_records import call, turn
+from train.judge_files import Card, weight_hashes
 
 WORDS = 800
 CITIES = ("Oslo", "Rome", "Lima", "Bonn", "Kyiv", "Nice", "Bari", "Graz", "Linz", "Metz")
@@ -153,3 +154,21 @@ def write_small_model(directory: Path, seed: int = 0) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(directory)
     return directory
+
+
+def a_card(name: str, base: Path, *, rank: int, modules: Sequence[str]) -> Card:
+    """Of a judge that was trained on the weights in `base`."""
+    return Card(
+        name=name,
+        base=str(base.resolve()),
+        base_files=weight_hashes(base),
+        files={},
+        prompt_hash="",
+        rank=rank,
+        modules=tuple(modules),
+        seed=1,
+        settings={},
+        data={},
+        against="",
+        figures={},
+    )

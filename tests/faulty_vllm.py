@@ -45,6 +45,7 @@ class FaultyVllm:
     def app(self) -> FastAPI:
         app = FastAPI()
         app.get("/health")(lambda: PlainTextResponse("", 500 if self.fault == "sick" else 200))
+        app.get("/v1/models")(lambda: {"data": [{"id": "policy", "parent": None}]})
         app.post("/v1/completions")(self.complete)
         app.post("/collective_rpc")(self.reload)
         app.post("/reset_prefix_cache")(lambda: {"success": self.running == 0})

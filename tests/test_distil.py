@@ -15,7 +15,7 @@ from store.settings import Settings, load_settings
 from store.training_settings import DistilSettings
 from store.versions import add_version, set_version_state
 from store.vocabulary import JobStatus, Outcome, RunKind, VersionState
-from tests.distil_log import CITIES, city_log, write_small_model
+from tests.distil_log import CITIES, a_card, city_log, write_small_model
 from train import distil_run
 from train.checkpoints import CheckpointError, file_hashes
 from train.distil import train_judge
@@ -23,7 +23,7 @@ from train.distil_run import Distilled, distil_judge
 from train.errors import TrainingFailed
 from train.judge_batches import collate, make_families, tokenize_example
 from train.judge_examples import JudgeExample, Sources, class_weights, gather_examples
-from train.judge_files import Card, SavedJudge, judge_names, read_judge, weight_hashes, write_card
+from train.judge_files import SavedJudge, judge_names, read_judge, write_card
 from train.judge_generation import GreedyJudge
 from train.judge_report import MAJORITY, figures_of
 from train.judge_serving import check_base, judge_section, own_server_settings, why_not_beside
@@ -254,23 +254,8 @@ def written_judge(home: Path, model_dir: Path, *, base: Path | None = None, name
     place = home / "judges" / name
     place.mkdir(parents=True)
     settings = DistilSettings()
-    write_card(
-        place,
-        Card(
-            name=name,
-            base=str((base or model_dir).resolve()),
-            base_files=weight_hashes(model_dir),
-            files={},
-            prompt_hash="",
-            rank=settings.lora_rank,
-            modules=settings.lora_modules,
-            seed=1,
-            settings={},
-            data={},
-            against="",
-            figures={},
-        ),
-    )
+    card = a_card(name, model_dir, rank=settings.lora_rank, modules=settings.lora_modules)
+    write_card(place, card.model_copy(update={"base": str((base or model_dir).resolve())}))
     return read_judge(home, name)
 
 

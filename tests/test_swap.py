@@ -4,12 +4,13 @@ Full weights in place, a staging server that becomes the live one, LoRA adapters
 tests are one story, told in order: each goes on with the versions that the one before left.
 """
 
+import asyncio
 import json
 import shutil
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,6 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from agent.bundled_model import prepare_bundled_model
 from agent.gateway_process import GatewayProcess
+from agent.proof import read_probe
+from agent.vllm_client import VllmClient
 from benchmarks.adapters import make_adapter
 from store.database import open_log
 from store.settings import load_settings
@@ -26,8 +29,11 @@ from store.tokens import TokenSequence, token_sequences
 from store.traffic import traffic_split
 from store.versions import add_version, get_version, set_version_state
 from store.vocabulary import VersionState
+from tests.distil_log import a_card
 from tests.serving import MODEL, Serving, free_ports
 from train.checkpoints import write_probe
+from train.judge_files import read_judge, write_card
+from train.judge_serving import load_beside
 
 PROBE = [list(range(100 * n + 20, 100 * n + 50)) for n in range(1, 4)]
 STREAMS = 16
@@ -39,7 +45,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     v0005 are adapters on v0002 and v0004."""
     home = tmp_path_factory.mktemp("fleet")
     gateway, port = free_ports()
-    server = {"port": port, "max_model_len": 1024, "max_num_seqs": 32, "max_loras": 2, "staging": True}
+    server = {"port": port, "max_model_len": 1024, "max_num_seqs": 32, "max_loras": 3, "staging": True}
     settings = load_settings(home=home, gateway={"port": gateway}, server=server)
     log = open_log(settings.url)
     places = {name: home / name for name in ("v0001", "v0002", "v0003", "v0004", "v0005")}
@@ -173,6 +179,20 @@ def test_an_adapter_is_loaded_beside_what_runs(fleet: Serving) -> None:
     assert statistics.mean(scored(port, sequence)) > 0.06, "the base would have said something else"
 
 
+def test_a_judge_beside_the_policy_answers_with_its_own_adapter(fleet: Serving) -> None:
+    """The live version v0003 is an adapter on v0002, and so is the judge. The command loads it into the live server."""
+    base = fleet.settings.home / "v0002"
+    place = make_adapter(base, fleet.settings.home / "judges" / "judge-0001", PROBE, seed=9)
+    write_card(place, a_card("judge-0001", base, rank=8, modules=("q_proj", "v_proj")))
+    url = asyncio.run(load_beside(fleet.log, fleet.settings, read_judge(fleet.settings.home, "judge-0001")))
+    assert url == f"http://127.0.0.1:{fleet.settings.server.port}"
+    probe = read_probe(place)
+    assert probe is not None
+    answered, base_answers = (asyncio.run(_asked(url, probe.ids, model)) for model in ("judge-0001", "policy"))
+    assert statistics.mean(_distances(answered, probe.logprobs)) < 0.06
+    assert statistics.mean(_distances(base_answers, probe.logprobs)) > 0.06, "without it the answers are others"
+
+
 def test_a_share_of_the_sessions_goes_to_a_staged_candidate(fleet: Serving) -> None:
     fleet.gateway.split("v0004", 0.5, "try it")
     answered = {f"split-{n}": ask(fleet, f"split-{n}") for n in range(24)}
@@ -206,6 +226,34 @@ def test_an_adapter_on_the_new_base_and_back(fleet: Serving) -> None:
     while "policy@v0005" in _models(fleet) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert "policy@v0005" not in _models(fleet), "unloaded when nothing used it any more"
+
+
+def test_a_judge_goes_with_the_weights_that_it_sits_on(fleet: Serving) -> None:
+    """The server that it was loaded into is the staging one by now, still with v0002, until it gets other weights."""
+    url = f"http://127.0.0.1:{fleet.settings.server.port}"
+    assert "judge-0001" in asyncio.run(_adapters(url))
+    assert fleet.gateway.stage("v0001")["accepted"]
+    assert asyncio.run(_adapters(url)) == []
+
+
+async def _asked(url: str, prompts: Sequence[Sequence[int]], model: str) -> list[list[float]]:
+    client = VllmClient("test", url)
+    try:
+        return await client.prompt_logprobs(prompts, model)
+    finally:
+        await client.close()
+
+
+async def _adapters(url: str) -> list[str]:
+    client = VllmClient("test", url)
+    try:
+        return await client.adapters()
+    finally:
+        await client.close()
+
+
+def _distances(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> list[float]:
+    return [abs(a - b) for one, other in zip(ours, theirs, strict=True) for a, b in zip(one, other, strict=True)]
 
 
 def _models(serving: Serving) -> list[str]:
