@@ -40,7 +40,7 @@ def expected_seconds(loop: LoopSettings) -> dict[str, float]:
         if n % loop.gate_every and n < loop.rounds:
             stages[f"round-{n}/load"] = 2.0
         else:
-            stages |= {f"round-{n}/gate": 25.0, f"round-{n}/swap": 2.0}
+            stages |= {f"round-{n}/gate": 45.0, f"round-{n}/swap": 2.0}
     return stages
 
 
