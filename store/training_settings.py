@@ -266,8 +266,8 @@ class LoopSettings(Section):
     """One dialogue each: with 128 the error of a difference was four to five points."""
     gate_every: int = Field(default=7, ge=1)
     """A gate after so many rounds, and after the last. In between, rounds go on from the newest candidate, which only
-    rollouts are sampled from: a gate costs as much as half a round, and what few rounds gain is less than its error (some
-    seven points on 48 scenarios), so that it would throw good ones away."""
+    rollouts are sampled from: a gate costs as much as half a round, and what a few rounds gain is less than its error
+    (some seven points on 48 scenarios), so that it would throw good ones away."""
     validation_scenarios: int = Field(default=96, ge=4)
     """Fresh ones for each gate."""
     gate_min_effect: float = 0.0
