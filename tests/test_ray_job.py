@@ -190,12 +190,14 @@ def test_a_job_that_waits_for_a_place_says_so_and_can_be_cancelled(
     assert get_job(sqlite_log, job_id).status is JobStatus.CANCELLED
 
 
-def test_without_a_cluster_it_is_refused(sqlite_log: Log, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cluster_it_is_tried_again(
+    sqlite_log: Log, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (job_id,) = submit(sqlite_log, "prune")
     nowhere = f"127.0.0.1:{free_ports()[0]}"
     Working(sqlite_log, _with(settings, monkeypatch, {"ray_address": nowhere})).end()
     job = get_job(sqlite_log, job_id)
-    assert (job.status, job.exit_reason) == (JobStatus.FAILED, ExitReason.REFUSED), job.error
+    assert (job.status, job.exit_reason) == (JobStatus.QUEUED, ExitReason.MACHINE), job.error
     assert job.error is not None and f"no Ray cluster answers at {nowhere!r}" in job.error
 
 

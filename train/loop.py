@@ -33,7 +33,7 @@ from train.rounds import Rounds
 from train.sft import train_sft
 from train.stages import Stages
 from train.tracking import check_trackers, tracking_arguments
-from train.training_run import check_trained_layers
+from train.training_run import check_trained_layers, give_back_trainer
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,7 @@ class TrainingLoop:
         result = train_sft(
             model, made, examples, self._settings.sft, self._seed, on_step, probe_ids=probe, tracking=tracking
         )
+        give_back_trainer()
         version = register_version(self._log, self._settings, made, parent=None, run_id=run_id)
         finish_run(self._log, run_id, JobStatus.DONE)
         stage.advance(1.0, f"{version}, {len(examples)} dialogues, {result.tokens} tokens")

@@ -28,6 +28,7 @@ from train.stages import Stages
 from train.tracking import check_trackers
 from train.training_server import TrainingServer
 
+ENDED = "the run ended meanwhile"
 _FIXED = ("rollout", "grpo", "online")
 """Settings that make an online run what it is, but for where its server listens."""
 
@@ -122,14 +123,25 @@ class OnlineRun:
         return self._stages.run(f"round-{n}/train", title, lambda stage: self._train(stage, n, base))
 
     def _play(self, n: int, hashes: Sequence[str], made: Sequence[str], base: str) -> None:
-        """Round n by the newest version that there is when it begins; the same one when it goes on after a kill."""
+        """Round n by the newest version that there is when it begins; the same one when it goes on after a kill.
+
+        Once a round has failed no later one begins.
+        """
+        if self._stopped.is_set():
+            raise TrainingFailed(ENDED)
         key = f"round-{n}"
         tip = made[-1] if made else base
-        chosen = self._stages.run(f"{key}/version", f"round {n}: choose the version", lambda s: {"version": tip})
-        scenarios = [get_scenario(self._log, digest) for digest in hashes]
-        self._stages.run(
-            f"{key}/play", f"round {n}: play groups", lambda s: self._play_groups(s, n, scenarios, chosen["version"])
-        )
+        try:
+            chosen = self._stages.run(f"{key}/version", f"round {n}: choose the version", lambda s: {"version": tip})
+            scenarios = [get_scenario(self._log, digest) for digest in hashes]
+            self._stages.run(
+                f"{key}/play",
+                f"round {n}: play groups",
+                lambda s: self._play_groups(s, n, scenarios, chosen["version"]),
+            )
+        except BaseException:
+            self._stopped.set()
+            raise
 
     def _play_groups(self, stage: Stage, n: int, scenarios: Sequence[Scenario], version: str) -> dict[str, Any]:
         rounds = self._work()
@@ -166,5 +178,5 @@ class _Stoppable(Stage):
 
     def advance(self, share: float, detail: str = "") -> None:
         if self._stopped.is_set():
-            raise TrainingFailed("the run ended meanwhile")
+            raise TrainingFailed(ENDED)
         self._stage.advance(share, detail)

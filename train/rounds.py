@@ -17,6 +17,7 @@ from train.evaluation import mean_reward, play_batch
 from train.groups import load_groups
 from train.progress import Stage
 from train.pruning import remove_weights
+from train.training_run import give_back_trainer
 
 
 class Rounds:
@@ -79,6 +80,7 @@ class Rounds:
             temperature=self._settings.rollout.temperature,
             seed=derive_seed(self._seed, name) % 2**32,  # NumPy takes no greater one
         )
+        give_back_trainer()
         if version is not None:
             earlier.unlink(missing_ok=True)
         return version

@@ -1,6 +1,5 @@
 """Named stages of a run over the log: each is done once, with its result in the log, and shown as it goes on."""
 
-import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 from store.database import Log
 from store.stages import fail_stage, finish_stage, stage_result, start_stage
 from train.progress import Stage, StageProgress
-from train.training_run import give_back_memory
 
 
 class Stages:
@@ -43,8 +41,6 @@ class Stages:
         except BaseException as error:
             fail_stage(self._log, self._name, key, f"{type(error).__name__}: {error}", time.monotonic() - began)
             raise
-        gc.collect()
-        give_back_memory()  # a trainer's gigabytes are the server's in the next stage
         self.seconds[key] = time.monotonic() - began
         finish_stage(self._log, self._name, key, result | {"seconds": self.seconds[key]}, self.seconds[key])
         return result

@@ -4,6 +4,7 @@ Weights, gradients and optimizer are float32 (an update of 2e-5 vanishes in bflo
 """
 
 import ctypes
+import gc
 import math
 import resource
 import sys
@@ -112,6 +113,12 @@ def give_back_memory() -> None:
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if malloc_trim is not None:
         malloc_trim(0)
+
+
+def give_back_trainer() -> None:
+    """Once a run is over: its gigabytes, held in cycles of TRL's objects, are the server's from now on."""
+    gc.collect()
+    give_back_memory()
 
 
 def check_trained_layers(model_dir: Path, layers: int) -> None:
