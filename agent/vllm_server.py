@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from agent.bundled_model import check_model_dir
+from agent.precision import native_precision
 from agent.vllm_client import SERVED_NAME, ServerError, VllmClient
 from store.settings import ServerSettings
 
@@ -127,7 +128,8 @@ class VllmServer(VllmClient):
         command = [
             sys.executable, "-m", "vllm.entrypoints.openai.api_server",
             "--model", str(self.model_dir), "--served-model-name", SERVED_NAME,
-            "--host", "127.0.0.1", "--port", str(self.port), "--dtype", s.dtype,
+            "--host", "127.0.0.1", "--port", str(self.port),
+            "--dtype", native_precision() if s.dtype == "auto" else s.dtype,
             "--max-model-len", str(s.max_model_len), "--max-num-seqs", str(s.max_num_seqs),
             # Sampling logprobs agree with training only after temperature and the like (STACK: logprobs mode).
             "--logprobs-mode", "processed_logprobs",

@@ -20,6 +20,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
+from agent.precision import native_precision
 from benchmarks.line import Line
 from benchmarks.stock_grpo import stock_speed
 from store.settings import load_settings
@@ -122,7 +123,7 @@ def _bare(model_dir: Path, members: Sequence[TrainingMember]) -> float:
         for n, member in enumerate(batch):
             mask = torch.tensor(member.in_loss, dtype=torch.bool)
             scored[n, PROMPT : PROMPT + len(mask)] = mask
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_precision() == "bfloat16"):
             logits = model(input_ids=ids, attention_mask=present).logits
         cross_entropy(logits[:, :-1][scored[:, 1:]].float(), ids[:, 1:][scored[:, 1:]]).backward()
         model.zero_grad()

@@ -127,7 +127,8 @@ class ServerSettings(Section):
     staging: bool = False
     """A second server for the candidates that a gate looks at. Without it the gate borrows the only server, and the
     alias `policy` answers 503 meanwhile; with it people are served through it (and about 3 GB more are used)."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """"auto": bfloat16 where the hardware multiplies it, else float32 (agent/precision.py)."""
     max_model_len: int = Field(default=2048, ge=256)
     max_num_seqs: int = Field(default=96, ge=1)
     kv_cache_gib: int = Field(default=1, ge=1)

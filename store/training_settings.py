@@ -19,6 +19,9 @@ class LearnerSettings(Section):
     lora_alpha: int = Field(default=32, ge=1)
     lora_modules: tuple[str, ...] = LORA_MODULES
     """Layers that the adapter changes, by the model's names."""
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of the passes; weights, gradients and optimizer are float32. "auto": bfloat16 where the hardware multiplies it,
+    else float32 (agent/precision.py)."""
     gradient_checkpointing: bool = False
     """Keep one activation a layer and compute the rest again in the backward pass: the same gradient, less memory, one
     more forward pass."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from agent.precision import native_precision
 from agent.proof import PROBE_FILE
 from agent.weight_files import damaged_files, file_hashes
 from train.errors import TrainingFailed
@@ -84,11 +85,11 @@ def write_probe(version_dir: Path, probe_ids: Sequence[Sequence[int]], model: Pr
     if model is None:
         model, _ = load_policy(version_dir)
     model.eval()
-    # In one pass: autocast turns all weights into bfloat16 anew for each.
+    # In one pass: autocast turns all weights into bfloat16 anew for each. As a server computes by default.
     row = pack([Family(ids) for ids in probe_ids])
     spans = [range(start, stop - 1) for start, stop, _ in row.layout.families]
     sources = torch.tensor([at for span in spans for at in span])
-    with torch.no_grad(), torch.autocast(model.device.type, dtype=torch.bfloat16):
+    with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=native_precision() == "bfloat16"):
         logprobs, _ = token_logprobs(model, row, sources, row.ids[0][sources + 1])
     rows = [part.tolist() for part in logprobs.split([len(span) for span in spans])]
     place = version_dir / PROBE_FILE

@@ -182,7 +182,7 @@ def _what_learns(model_dir: Path, settings: GrpoSettings, seed: int) -> tuple[An
 
 def grpo_arguments(work_dir: Path, settings: GrpoSettings, seed: int, temperature: float = 1.0) -> dict[str, Any]:
     """Arguments of GRPOConfig: constant learning rate, no generation. The epochs are in the steps."""
-    return shared_arguments(work_dir, seed, settings.learning_rate) | {
+    return shared_arguments(work_dir, seed, settings.learning_rate, settings.precision) | {
         "lr_scheduler_type": "constant",
         "adam_beta2": 0.99,
         "loss_type": "dapo",
@@ -242,7 +242,8 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
         self.is_sharded = bool(self.is_fsdp_enabled)
         if self.is_sharded:
             # Logprobs leave the model in float32; accelerate's own policy would round them, and the gradients' sums.
-            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+            param_dtype = torch.bfloat16 if self.args.bf16 else torch.float32
+            policy = MixedPrecisionPolicy(param_dtype=param_dtype, reduce_dtype=torch.float32)
             self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
         # What is sharded is computed with in bfloat16 as it is gathered, without a twin.
         wanted = self.args.bf16 and not self.is_sharded

@@ -14,6 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from xgrammar.contrib.hf import LogitsProcessor
 
+from agent.precision import native_precision
 from reward.llm_judge import LlmVerdict
 from reward.small_judge import ANSWER_TOKENS, answer_schema, read_answer
 from train.judge_batches import question_ids
@@ -26,14 +27,14 @@ OnBatch = Callable[[int, int], None]
 
 
 class GreedyJudge:
-    """`model_dir`, with the adapter in `adapter_dir` merged if there is one, in bfloat16."""
+    """`model_dir`, with the adapter in `adapter_dir` merged if there is one, as exact as servers are by default."""
 
     def __init__(self, model_dir: Path, adapter_dir: Path | None = None) -> None:
         model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32, local_files_only=True)
         if adapter_dir is not None:
             model = PeftModel.from_pretrained(model, str(adapter_dir)).merge_and_unload()
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._model: PreTrainedModel = model.to(device, torch.bfloat16).eval()
+        self._model: PreTrainedModel = model.to(device, getattr(torch, native_precision())).eval()
         self._tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         info = xgrammar.TokenizerInfo.from_huggingface(
             self._tokenizer,

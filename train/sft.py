@@ -110,7 +110,7 @@ def train_sft(
     if top >= model.get_input_embeddings().num_embeddings:
         raise TrainingError(f"token id {top} is not in the vocabulary of {model_dir}: render with its tokenizer")
     checkpoint = None
-    arguments = shared_arguments(run_dir or out_dir.parent, seed, settings.learning_rate)
+    arguments = shared_arguments(run_dir or out_dir.parent, seed, settings.learning_rate, settings.precision)
     if run_dir is not None:
         forget_if_moved(run_dir)
         checkpoint = open_run_dir(run_dir, _fingerprint(model_dir, examples, validation, settings, seed))

@@ -1,6 +1,7 @@
 """What the SFT and the GRPO run share: loading the policy, TRL arguments without side effects, progress of each step.
 
-Weights, gradients and optimizer are float32 (an update of 2e-5 vanishes in bfloat16); a bfloat16 twin runs the passes.
+Weights, gradients and optimizer are float32 (an update of 2e-5 vanishes in bfloat16); where
+the hardware multiplies bfloat16 (agent/precision.py), a twin in that type runs the passes.
 """
 
 import ctypes
@@ -11,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -30,6 +31,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer import Trainer
 
+from agent.precision import native_precision
 from train.errors import TrainingFailed
 from train.packed import use_packed_attention
 
@@ -58,8 +60,10 @@ def load_policy(model_dir: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     return model, tokenizer
 
 
-def shared_arguments(run_dir: Path, seed: int, learning_rate: float) -> dict[str, Any]:
-    """Arguments of both trainers: no reports, no hub, no saving unless asked, every step logged."""
+def shared_arguments(
+    run_dir: Path, seed: int, learning_rate: float, precision: Literal["auto", "bfloat16", "float32"] = "auto"
+) -> dict[str, Any]:
+    """Arguments of all trainers: no reports, no hub, no saving unless asked, every step logged."""
     transformers.logging.set_verbosity_error()
     keep_freed_memory()
     transformers.logging.disable_progress_bar()
@@ -68,7 +72,7 @@ def shared_arguments(run_dir: Path, seed: int, learning_rate: float) -> dict[str
         "seed": seed,
         "data_seed": seed,
         "learning_rate": learning_rate,
-        "bf16": True,
+        "bf16": (native_precision() if precision == "auto" else precision) == "bfloat16",
         "use_cpu": not torch.cuda.is_available(),
         "optim": "adamw_torch_fused",
         "weight_decay": 0.0,
