@@ -33,6 +33,19 @@ READY_TIMEOUT_S = 60.0
 SHOWN_TIMEOUT_MS = 60_000
 
 
+QUIET_MS, LIVE_MS = 700, 10_000
+"""A page on which nothing has changed for so long, and no script runs, has settled; one that follows something live may
+never do so, and is taken as it is after a while."""
+SETTLED = """([quiet, live]) => new Promise(resolve => {
+  const app = document.querySelector('[data-testid=stApp]')
+  const settled = () => app.dataset.testScriptState === 'notRunning' ? finish() : wait()
+  let timer = setTimeout(settled, quiet)
+  const wait = () => { clearTimeout(timer); timer = setTimeout(settled, quiet) }
+  const observer = new MutationObserver(wait)
+  const finish = () => { observer.disconnect(); resolve(true) }
+  setTimeout(finish, live)
+  observer.observe(app, {subtree: true, childList: true, characterData: true, attributes: true})
+})"""
 TALLEST = 1700
 """Pixels of a picture: what a person sees at the first look and a little more."""
 LARGEST = 150_000
@@ -88,12 +101,14 @@ def open_browser() -> Iterator[Browser]:
 
 
 def wait_until_shown(page: Page) -> None:
-    """Waits until Streamlit has run the page to its end and the charts have been drawn."""
+    """Waits until Streamlit has run the page to its end, the charts have been drawn and nothing changes any more."""
     # Before it has begun it does not run either.
     begun = '[data-testid="stMainBlockContainer"] [data-testid="stElementContainer"]'
     page.wait_for_selector(begun, state="attached", timeout=SHOWN_TIMEOUT_MS)
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=SHOWN_TIMEOUT_MS)
     page.wait_for_load_state("networkidle", timeout=SHOWN_TIMEOUT_MS)
+    # A page may run again at once (a link's filters, a form's first values), and its parts arrive one by one.
+    page.wait_for_function(SETTLED, arg=[QUIET_MS, LIVE_MS], timeout=SHOWN_TIMEOUT_MS)
 
 
 def take_screenshots(out_dir: Path, database_url: str = "", theme: Literal["light", "dark"] = "light") -> list[Path]:
@@ -113,7 +128,6 @@ def take_screenshots(out_dir: Path, database_url: str = "", theme: Literal["ligh
             )
             page.set_viewport_size({"width": 1440, "height": min(int(height), TALLEST)})
             wait_until_shown(page)
-            page.wait_for_timeout(800)  # charts are redrawn for the new size
             file = out_dir / f"{name}{'-dark' if theme == 'dark' else ''}.png"
             page.screenshot(path=file)
             make_small(file)
