@@ -51,7 +51,7 @@ def run_agent(serving: Serving, command: Sequence[str], base: str, folder: Path,
     before = {one.id for one in list_trajectories(serving.log, limit=None)}
     with recording_proxy(serving.url) as proxy:
         environment = {"OPENAI_BASE_URL": f"{proxy.url}{base}", "OPENAI_API_KEY": "none"}
-        done = subprocess.run([*command, *arguments], env=environment, cwd=folder, capture_output=True, timeout=240)
+        done = subprocess.run([*command, *arguments], env=environment, cwd=folder, capture_output=True, timeout=800)
     assert done.returncode == 0, done.stderr.decode()
     assert [exchange.status for exchange in proxy.exchanges] == [200] * len(proxy.exchanges) != []
     begun = [one.id for one in list_trajectories(serving.log, limit=None) if one.id not in before]

@@ -46,7 +46,7 @@ def free_ports() -> tuple[int, int]:
 def serving_settings(home: Path, **overrides: object) -> Settings:
     gateway, server = free_ports()
     small = {"port": server, "max_model_len": 2048, "max_num_seqs": 32}
-    return load_settings(home=home, gateway={"port": gateway}, server=small, **overrides)
+    return load_settings(home=home, gateway={"port": gateway, "request_timeout_s": 600}, server=small, **overrides)
 
 
 @contextmanager

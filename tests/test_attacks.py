@@ -125,7 +125,7 @@ async def test_a_real_model_passes_nothing_without_evidence(serving: Serving) ->
     """SmolLM2's verdicts are worth nothing; what is asserted must hold for any model: every PASS quotes words of its
     own channel that do not speak to a judge, and an attack that does not fit is UNSCORED, not PASS."""
     port = serving.settings.server.port
-    endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=120.0)
+    endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=400.0)
     judge = LlmJudge(RoleEndpoint(ModelRole.JUDGE, endpoint))
     chosen = [a for a in attacks(KNOWN) if a.place == "reply" and a.name in {"claim", "forged verdict", "long"}]
     answers = await asyncio.gather(*(judge.ask(Dialogue(attack.turn), UNCHECKED) for attack in chosen))

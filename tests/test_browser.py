@@ -22,7 +22,7 @@ from tests.pages import HOSTILE, WORSE, hostile_trajectory
 from tests.sample_log import build_sample_log
 from tests.scripted_gateway import RunningGateway, Says, free_port
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_a_review_session_with_keys(page: Page, dashboard: str, database_url: st
 
 def test_pictures_of_every_page(database_url: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dashboard.screenshots", str(tmp_path / "pictures"), database_url]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=180).stdout
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout
     taken = [Path(line) for line in printed.splitlines()]
     assert {file.stem for file in taken} >= {
         "overview",
@@ -274,7 +274,7 @@ def test_a_schedule_is_made_in_the_form_and_its_job_runs(page: Page, database_ur
         page.goto(page.url)
         page.get_by_text("waits for a worker").wait_for(timeout=30_000)
         worker = [sys.executable, "-m", "checkloop", "worker", "--once", "--kinds", "prune"]
-        subprocess.run(worker, check=True, env=os.environ | environment, timeout=120, capture_output=True)
+        subprocess.run(worker, check=True, env=os.environ | environment, timeout=600, capture_output=True)
         expect(page.locator(".cl-badge", has_text="done")).to_be_visible(timeout=30_000)
         (job,) = list_jobs(log, schedule="tidy")
         page.get_by_role("link", name=f"job {job.id}").click()

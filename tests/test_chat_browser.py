@@ -22,7 +22,7 @@ from store.vocabulary import ChatTools, ToolSource
 from tests.pages import HOSTILE
 from tests.scripted_gateway import RunningGateway, Says, call
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 SECOND = 1000
 WANTED = {"find_flight", "book_flight"}
 SEED = next(n for n in range(199) if {tool.name for tool in scenario_of("travel", n).tools} >= WANTED)

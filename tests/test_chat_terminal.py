@@ -199,7 +199,7 @@ def test_the_command_chats_and_goes_on_with_a_chat(sqlite_log: Log, tmp_path: Pa
         environment = {"CHECKLOOP_DATABASE_URL": sqlite_log.url, "CHECKLOOP_GATEWAY__PORT": str(gateway.port)}
         command = [sys.executable, "-m", "checkloop", "chat", *options]
         done = subprocess.run(
-            command, input=typed, env=os.environ | environment, capture_output=True, text=True, timeout=90
+            command, input=typed, env=os.environ | environment, capture_output=True, text=True, timeout=400
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -229,7 +229,7 @@ def test_the_command_chats_with_the_tools_of_an_mcp_server(sqlite_log: Log, tmp_
         environment["CHECKLOOP_HOME"] = str(tmp_path)
         command = [sys.executable, "-m", "checkloop", "chat", *options]
         done = subprocess.run(
-            command, input=typed, env=os.environ | environment, capture_output=True, text=True, timeout=90
+            command, input=typed, env=os.environ | environment, capture_output=True, text=True, timeout=400
         )
         assert done.returncode == code, done.stderr
         return done.stdout + done.stderr

@@ -51,7 +51,7 @@ def test_a_write_that_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
     place = tmp_path / "versions"
     place.mkdir()
     command = [sys.executable, "-c", ON_A_DISK_OF_64_KIB, str(source), str(place)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("refused:")]
     assert len(lines) == 2, done.stderr
     assert "could not write" in lines[0] and "v1" in lines[0] and "MiB free" in lines[0]

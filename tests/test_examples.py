@@ -179,7 +179,7 @@ def node_with_openai(folder: Path) -> str:
     for name in ("package.json", "package-lock.json", "openai_loop.mjs"):
         shutil.copy(AGENTS / name, folder)
     command = [npm, "ci", "--no-audit", "--no-fund", "--prefer-offline", "--ignore-scripts"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     unreachable = [line for line in done.stderr.splitlines() if any(code in line for code in NO_NETWORK)]
     if done.returncode and unreachable:
         pytest.skip(f"npm cannot fetch the openai package: {unreachable[0]}")

@@ -162,11 +162,11 @@ def test_structured_output_by_chat_openai(serving: Serving) -> None:
 def test_curl_gets_an_answer_and_events(serving: Serving) -> None:
     body = json.dumps({"model": "policy", "messages": ASK, "max_tokens": 4, "stream": True})
     url = f"{serving.url}/v1/chat/completions"
-    said = subprocess.run(["curl", "-sN", url, "-d", body], capture_output=True, text=True, timeout=60).stdout
+    said = subprocess.run(["curl", "-sN", url, "-d", body], capture_output=True, text=True, timeout=300).stdout
     events = [line.removeprefix("data: ") for line in said.splitlines() if line]
     assert events[-1] == "[DONE]"
     assert json.loads(events[0])["object"] == "chat.completion.chunk"
-    models = subprocess.run(["curl", "-s", f"{serving.url}/v1/models"], capture_output=True, text=True, timeout=60)
+    models = subprocess.run(["curl", "-s", f"{serving.url}/v1/models"], capture_output=True, text=True, timeout=300)
     assert json.loads(models.stdout)["data"][0]["id"] == "policy"
 
 

@@ -41,7 +41,7 @@ def do_jobs(home: Path, launcher: tuple[str, ...], **changed: str) -> tuple[Log,
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | changed
     worker = [sys.executable, "-m", "checkloop", "worker", "--once", "--accelerator", "cpu", "--config", str(config)]
-    said = subprocess.run(worker, env=environment, capture_output=True, text=True, timeout=240)
+    said = subprocess.run(worker, env=environment, capture_output=True, text=True, timeout=800)
     assert said.returncode == 0, said.stderr + said.stdout
     return log, job, said.stdout
 
@@ -50,7 +50,7 @@ def words_of(log: Log, job: int) -> str:
     return "\n".join(line.text for line in read_lines(log, job))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_two_processes_do_the_job(tmp_path: Path) -> None:
     """That they make what one makes is tests/test_processes.py's to show."""
     log, number, _ = do_jobs(tmp_path, TORCHRUN)
@@ -64,7 +64,7 @@ def test_two_processes_do_the_job(tmp_path: Path) -> None:
     log.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_what_the_first_process_refuses_is_said_and_the_other_does_not_wait(tmp_path: Path) -> None:
     log, number, _ = do_jobs(tmp_path, TORCHRUN, CHECKLOOP_GRPO__TRAINED_LAYERS="10")
     job = get_job(log, number)

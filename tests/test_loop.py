@@ -48,7 +48,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     (home / "model").symlink_to(prepare_bundled_model(MODEL).resolve())
     ports = free_ports()
     command = [sys.executable, "-m", "tests.small_loop", str(home), *map(str, ports), "round-1/train"]
-    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=850)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     settings = settings_of(home, *ports)
     _wait_until_free(ports)
@@ -69,7 +69,7 @@ def _wait_until_free(ports: tuple[int, int]) -> None:
             time.sleep(0.5)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_killed_loop_goes_on_where_it_was(loop: Finished) -> None:
     stages = list_stages(loop.log, NAME)
     keys = ["model", "scenarios", "cold-start", "before", "round-1/play", "round-1/train"]
@@ -146,7 +146,7 @@ def test_a_model_with_too_few_layers_is_refused_before_anything_is_played(tmp_pa
     assert [stage.key for stage in list_stages(log, NAME)] == ["model"]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_an_online_run_goes_on_from_the_live_version_on_a_server_apart(loop: Finished) -> None:
     """The second round is sampled, by the version that the first one is trained from, while that is trained."""
     live = live_version(loop.log)

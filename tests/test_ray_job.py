@@ -78,7 +78,7 @@ def _wait_until_up(port: int) -> None:
     """The whole cluster, not its first process alone."""
     asks = [sys.executable, "-c", f"import ray; ray.init('127.0.0.1:{port}', log_to_driver=False); print(ray.nodes())"]
     deadline = time.monotonic() + 120
-    while "'Alive': True" not in (tried := subprocess.run(asks, capture_output=True, text=True, timeout=120)).stdout:
+    while "'Alive': True" not in (tried := subprocess.run(asks, capture_output=True, text=True, timeout=600)).stdout:
         assert time.monotonic() < deadline, tried.stderr
         time.sleep(0.5)
 

@@ -66,7 +66,7 @@ def test_logged_logprobs_are_those_of_the_model_that_sampled(serving: Serving) -
     ids = sequence.prompt_ids + sequence.completion_ids
     body = {"model": "policy", "prompt": ids, "max_tokens": 1, "prompt_logprobs": 0}
     url = f"http://127.0.0.1:{serving.settings.server.port}/v1/completions"
-    rows = httpx.post(url, json=body, timeout=60).json()["choices"][0]["prompt_logprobs"]
+    rows = httpx.post(url, json=body, timeout=300).json()["choices"][0]["prompt_logprobs"]
     again = [rows[i][str(ids[i])]["logprob"] for i in range(len(sequence.prompt_ids), len(ids))]
     differences = [abs(a - b) for a, b in zip(again, sequence.logprobs, strict=True)]
     assert sum(differences) / len(differences) < 0.05
@@ -146,7 +146,7 @@ async def test_the_langgraph_agent_runs_and_its_tool_answers_reach_the_policy(se
 
     connections = open_connections(60.0)
     policy = connect_policy(
-        serving.url, "agent", connections, model="policy", temperature=0.0, max_tokens=24, timeout_s=60.0
+        serving.url, "agent", connections, model="policy", temperature=0.0, max_tokens=24, timeout_s=300.0
     )
     graph = build_graph(policy, make_tools([WEATHER], answer))
     state = await graph.ainvoke(
@@ -189,7 +189,7 @@ async def test_the_llm_judge_runs_on_the_real_server_in_every_mode(serving: Serv
         temperature=0,
     )
     port = serving.settings.server.port
-    endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=120)
+    endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=400)
     for mode in (JudgeMode.TURN, JudgeMode.ITEM, JudgeMode.STEP):
         role = RoleEndpoint(ModelRole.JUDGE, endpoint, log=serving.log)
         judge = Judge(serving.log, Panel((LlmJudge(role, mode),)))
@@ -222,7 +222,7 @@ async def test_the_llm_simulator_answers_through_the_real_server(serving: Servin
         turns=(ScenarioTurn(user="Weather in Oslo?", checklist=()),),
     )
     port = serving.settings.server.port
-    endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=120)
+    endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=400)
     simulator = Simulator(scenario, 1, LlmSimulator(RoleEndpoint(ModelRole.SIMULATOR, endpoint)))
     first = await simulator.answer("get_weather", {"city": "Oslo"}, "c1")
     again = await simulator.answer("get_weather", {"city": "oslo "}, "c2")

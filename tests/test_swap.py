@@ -77,7 +77,7 @@ class Streams:
         self._pool = ThreadPoolExecutor(STREAMS)
         self._running = [self._pool.submit(self._read, session) for session in self.names]
         for _ in self.names:
-            assert self.begun.acquire(timeout=60)
+            assert self.begun.acquire(timeout=300)
 
     def _read(self, session: str) -> None:
         body: dict[str, Any] = {
@@ -89,7 +89,7 @@ class Streams:
         }
         last = ""
         url = f"{self._url}/sessions/{session}/v1/chat/completions"
-        with httpx.stream("POST", url, json=body, timeout=120) as answer:
+        with httpx.stream("POST", url, json=body, timeout=400) as answer:
             for n, line in enumerate(filter(None, answer.iter_lines())):
                 if n == 8:
                     self.begun.release()
@@ -120,7 +120,7 @@ def scored(port: int, sequence: TokenSequence, model: str = "policy") -> list[fl
     """|logged logprob - the server's own now|, for each sampled token."""
     ids = sequence.prompt_ids + sequence.completion_ids
     body = {"model": model, "prompt": ids, "max_tokens": 1, "prompt_logprobs": 0}
-    rows = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=60).json()["choices"][0]
+    rows = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json=body, timeout=300).json()["choices"][0]
     start = len(sequence.prompt_ids)
     return [
         abs(rows["prompt_logprobs"][start + i][str(token)]["logprob"] - logged)
@@ -130,7 +130,7 @@ def scored(port: int, sequence: TokenSequence, model: str = "policy") -> list[fl
 
 def ask(serving: Serving, session: str, model: str = "policy") -> str:
     body = {"model": model, "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 4}
-    answer = httpx.post(f"{serving.url}/sessions/{session}/v1/chat/completions", json=body, timeout=60)
+    answer = httpx.post(f"{serving.url}/sessions/{session}/v1/chat/completions", json=body, timeout=300)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["model"])
 
@@ -172,7 +172,7 @@ def test_an_adapter_is_loaded_beside_what_runs(fleet: Serving) -> None:
     assert streams.failed == [] and versions(fleet, "adapter") == {"v0002"}
     assert not any(spans_of(fleet, "adapter")), "an adapter interrupts nobody"
     body = {"model": "policy@v0003", "messages": [{"role": "user", "content": "Hello."}], "max_tokens": 30}
-    httpx.post(f"{fleet.url}/sessions/scored/v1/chat/completions", json=body, timeout=60)
+    httpx.post(f"{fleet.url}/sessions/scored/v1/chat/completions", json=body, timeout=300)
     sequence = token_sequences(fleet.log, ["scored"])["scored"]
     port = fleet.settings.server.port
     assert statistics.mean(scored(port, sequence, "adapter-v0003")) < 0.06

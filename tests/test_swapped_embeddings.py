@@ -29,7 +29,7 @@ def test_the_output_layer_is_swapped_with_the_embedding_that_it_shares(serving: 
     try:
         body = {"model": "policy", "prompt": IDS, "max_tokens": 1, "prompt_logprobs": 0}
         url = f"http://127.0.0.1:{serving.settings.server.port}/v1/completions"
-        rows = httpx.post(url, json=body, timeout=60).json()["choices"][0]["prompt_logprobs"]
+        rows = httpx.post(url, json=body, timeout=300).json()["choices"][0]["prompt_logprobs"]
     finally:
         serving.gateway.promote("v0001", "the end of a test")
     errors = [abs(rows[n][str(IDS[n])]["logprob"] - expected[n - 1, IDS[n]].item()) for n in range(1, len(IDS))]

@@ -311,7 +311,7 @@ def test_a_pipeline_that_a_schedule_queued_is_done_by_a_real_worker(
             for turn, key in ((0, "asks-weather"), (1, "answers-thanks"))
         ],
     )
-    worked = subprocess.run(command("worker", "--once"), env=environment, capture_output=True, text=True, timeout=120)
+    worked = subprocess.run(command("worker", "--once"), env=environment, capture_output=True, text=True, timeout=600)
     assert worked.returncode == 0, worked.stderr + worked.stdout
     judge, prune = reversed(list_jobs(log, schedule="often"))
     assert (judge.status, prune.status) == (JobStatus.DONE, JobStatus.DONE), worked.stdout
