@@ -122,6 +122,41 @@ def test_a_gate_that_was_overtaken_by_another_version_is_refused(
         run_job(again(sqlite_log, one))
 
 
+def test_a_decision_is_not_taken_for_another_gates(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway, plays: Callable[[Rewards], list[tuple[str, int]]]
+) -> None:
+    """It passed without being promoted; since then another version went live, against which it is no better."""
+    versions(sqlite_log, settings.home / "versions", "LCC")
+    add_scenarios(sqlite_log, [a_scenario(f"s{n}", split=Split.VALIDATION) for n in range(4)])
+    played = plays(lambda version, _: {"v0001": 0.1, "v0002": 0.5, "v0003": 0.9}[version])
+    pipeline(sqlite_log, ("gate", {"version": "v0002", "promote": False}))
+    assert done(sqlite_log, work(sqlite_log, settings, gateway))["passed"]
+    pipeline(sqlite_log, ("gate", {"version": "v0002", "min_effect": 0.6, "promote": False}))
+    first = work(sqlite_log, settings, gateway)
+    set_version_state(sqlite_log, "v0003", VersionState.LIVE, "by hand")
+    decided = done(sqlite_log, first)
+    assert decided["passed"] is False and "not better than the live version: -40.0 points" in decided["reason"]
+    assert len(played) == 4 and get_version(sqlite_log, "v0002").state is VersionState.REFUSED
+    assert [decision.live for decision in list_gate_decisions(sqlite_log)] == ["v0001", "v0003"]
+
+
+def test_a_gate_that_goes_on_under_other_settings_decides_anew(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway, plays: Callable[[Rewards], list[tuple[str, int]]]
+) -> None:
+    versions(sqlite_log, settings.home / "versions", "LC")
+    add_scenarios(sqlite_log, [a_scenario(f"s{n}", split=Split.VALIDATION) for n in range(4)])
+    plays(lambda version, _: 0.5 if version == "v0002" else 0.1)
+    pipeline(sqlite_log, ("gate", {"version": "v0002", "promote": False}))
+    one = work(sqlite_log, settings, gateway)
+    assert run_job(one)["passed"]
+    assert run_job(again(sqlite_log, one))["passed"] and len(list_gate_decisions(sqlite_log)) == 1
+    stricter = settings.model_copy(update={"loop": settings.loop.model_copy(update={"gate_min_effect": 0.6})})
+    assert run_job(replace(again(sqlite_log, one), settings=stricter))["passed"] is False
+    assert get_version(sqlite_log, "v0002").state is VersionState.REFUSED
+    assert run_job(again(sqlite_log, one))["passed"] is False, "what has followed from a decision stays"
+    assert len(list_gate_decisions(sqlite_log)) == 2
+
+
 def test_a_run_is_trained_on_what_no_run_has_used_and_goes_on_where_it_was_stopped(
     sqlite_log: Log, settings: Settings, gateway: StandInGateway, tmp_path: Path
 ) -> None:

@@ -18,14 +18,14 @@ from store.database import Log
 from store.endpoint_settings import Endpoint
 from store.runs import add_run_trajectories, finish_run, start_run
 from store.settings import Settings, load_settings
-from store.training_settings import GateSettings
+from store.training_settings import GateSettings, RolloutSettings
 from store.verdicts import Reward, add_rewards
 from store.versions import add_version, get_version, list_gate_decisions, set_version_state
 from store.vocabulary import FocusOn, JobStatus, RunKind, VersionState
 from tests.judged_log import Answer, alone, item, record, say, scenario
 from tests.tiny_model import write_moved_model, write_tiny_model
 from tests.turn_records import turn
-from train.candidates import hold_against_live
+from train.candidates import Held, hold_against_live
 from train.checkpoints import write_probe
 from train.gate import GateDecision
 from train.gate_items import Looked, look_at_batch
@@ -68,10 +68,9 @@ def hold(
     def serve(version: str) -> dict[str, Any]:
         return {"accepted": True}
 
-    chosen = rules or GateSettings()
-    return hold_against_live(
-        log, serve, play, look, candidate=candidate, live=live, rules=chosen, min_effect=0.0, seed=1
-    )
+    scenarios = sorted(rewards[live]) if rewards else []
+    held = Held("gate", scenarios, RolloutSettings(), rules or GateSettings(), min_effect=0.0, seed=1)
+    return hold_against_live(log, serve, play, look, candidate=candidate, live=live, held=held)
 
 
 def test_random_weights_are_refused_before_anything_is_played(sqlite_log: Log, live_dir: Path, tmp_path: Path) -> None:

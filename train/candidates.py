@@ -4,18 +4,20 @@ Writes run, metric, version and gate rows. Each step is done once: a candidate t
 a decision that is recorded, stand.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.proof import mean_change, read_probe
 from agent.weight_files import damaged_files
 from store.database import Log
+from store.records import canonical_json
 from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
 from store.settings import Settings
-from store.training_settings import GateSettings
+from store.training_settings import GateSettings, RolloutSettings
 from store.versions import get_version, list_gate_decisions, set_version_state
 from store.vocabulary import JobStatus, RunKind, VersionState
 from train.gate import GateDecision, decide, record, surely_worse
@@ -121,6 +123,33 @@ def _weights_of(log: Log, version: str) -> Path:
     return directory
 
 
+@dataclass(frozen=True)
+class Held:
+    """What a gate is held under; with the two versions it says which gate it is."""
+
+    batch: str
+    """Under which both versions' dialogues are played."""
+    scenarios: Sequence[str]
+    """Hashes."""
+    rollout: RolloutSettings
+    rules: GateSettings
+    min_effect: float
+    seed: int
+
+    def figures(self) -> dict[str, str]:
+        """As it stands with the decision: the batch, and a hash of everything."""
+        everything = {
+            "batch": self.batch,
+            "scenarios": sorted(self.scenarios),
+            "rollout": self.rollout.model_dump(mode="json", exclude={"concurrency"}),
+            "rules": self.rules.model_dump(mode="json"),
+            "min_effect": self.min_effect,
+            "seed": self.seed,
+        }
+        digest = hashlib.sha256(canonical_json(everything).encode()).hexdigest()
+        return {"batch": self.batch, "conditions": digest[:16]}
+
+
 def hold_against_live(
     log: Log,
     serve: Callable[[str], dict[str, Any]],
@@ -129,9 +158,7 @@ def hold_against_live(
     *,
     candidate: str,
     live: str,
-    rules: GateSettings,
-    min_effect: float,
-    seed: int,
+    held: Held,
 ) -> GateDecision:
     """Both versions on the same scenarios, decided and recorded.
 
@@ -139,12 +166,13 @@ def hold_against_live(
     scenario, `look` what it did there. A candidate whose files are damaged, or whose own logprobs are further from
     the live version than training comes, is refused before it is loaded. Where it passes, it is left on the server for
     its promotion; else it is refused and the live version brought back. A decision that was recorded before a kill
-    stands. Raises ServerError.
+    stands, if it was held against the same live version under the same conditions; no other does. Raises ServerError.
     """
-    made = next((d for d in list_gate_decisions(log) if d.candidate == candidate), None)
+    made = _decided_before(log, candidate, live, held)
     if made is not None:
-        return GateDecision(made.passed, made.reason, made.figures)
-    decision = _refused_unseen(log, candidate, live, rules)
+        _refuse_if_it_failed(log, candidate, made)
+        return made
+    decision = _refused_unseen(log, candidate, live, held.rules)
     staging = decision is None
     if decision is None:
         before = play(live)
@@ -152,16 +180,35 @@ def hold_against_live(
         if staged["accepted"]:
             after = play(candidate)
             looked = look(live), look(candidate)
-            decision = decide(before, after, min_effect=min_effect, seed=seed, rules=rules, looked=looked)
+            decision = decide(
+                before, after, min_effect=held.min_effect, seed=held.seed, rules=held.rules, looked=looked
+            )
             decision = _with_alert(log, decision, candidate, live)
         else:
             decision = GateDecision(False, f"proof failed: {staged['proof']['reason']}", staged)
-    if not decision.passed and get_version(log, candidate).state is VersionState.CANDIDATE:
-        set_version_state(log, candidate, VersionState.REFUSED, decision.reason)
+    decision = replace(decision, figures=decision.figures | held.figures())
     record(log, candidate, live, decision)
+    _refuse_if_it_failed(log, candidate, decision)
     if not decision.passed and staging:
         serve(live)
     return decision
+
+
+def _decided_before(log: Log, candidate: str, live: str, held: Held) -> GateDecision | None:
+    """What this very gate decided before it was killed. Once the candidate's state has followed from it, settings that
+    were changed since cannot take it back."""
+    wanted = held.figures()
+    followed = get_version(log, candidate).state is not VersionState.CANDIDATE
+    for made in reversed(list_gate_decisions(log)):
+        same = (made.candidate, made.live, made.figures.get("batch")) == (candidate, live, held.batch)
+        if same and (followed or made.figures.get("conditions") == wanted["conditions"]):
+            return GateDecision(made.passed, made.reason, made.figures)
+    return None
+
+
+def _refuse_if_it_failed(log: Log, candidate: str, decision: GateDecision) -> None:
+    if not decision.passed and get_version(log, candidate).state is VersionState.CANDIDATE:
+        set_version_state(log, candidate, VersionState.REFUSED, decision.reason)
 
 
 def _refused_unseen(log: Log, candidate: str, live: str, rules: GateSettings) -> GateDecision | None:

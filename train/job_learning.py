@@ -117,7 +117,7 @@ def gate_candidate(work: Work) -> dict[str, Any]:
         raise JobRefused(
             f"gate: {live} went live instead of {notes['live']} meanwhile: hold {candidate} against it anew"
         )
-    from train.candidates import hold_against_live
+    from train.candidates import Held, hold_against_live
     from train.evaluation import one_each
     from train.gate_items import look_at_batch
 
@@ -136,9 +136,14 @@ def gate_candidate(work: Work) -> dict[str, Any]:
         lambda version: look_at_batch(work.log, batch_of(version), work.settings.gate.safety_items),
         candidate=candidate,
         live=notes["live"],
-        rules=work.settings.gate,
-        min_effect=least,
-        seed=payload.seed,
+        held=Held(
+            batch=work.job.name,
+            scenarios=notes["scenarios"],
+            rollout=work.settings.rollout,
+            rules=work.settings.gate,
+            min_effect=least,
+            seed=payload.seed,
+        ),
     )
     result: dict[str, Any] = {
         "candidate": candidate,
@@ -175,7 +180,11 @@ def release_candidate(work: Work) -> dict[str, Any]:
     split, live = traffic_split(work.log), live_name(work.log)
     if split is None:
         return {"passed": None, "reason": "no candidate has a share of the sessions"}
-    recorded = [d for d in list_gate_decisions(work.log) if d.candidate == split.candidate and d.figures.get("canary")]
+    recorded = [
+        d
+        for d in list_gate_decisions(work.log)
+        if (d.candidate, d.live) == (split.candidate, live) and d.figures.get("canary") and d.created_at >= split.since
+    ]
     if recorded:  # the process was killed before it could act on it
         decision = GateDecision(recorded[-1].passed, recorded[-1].reason, recorded[-1].figures)
     else:

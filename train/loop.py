@@ -21,7 +21,7 @@ from store.settings import Settings
 from store.stages import open_loop
 from store.versions import get_version, live_version, set_version_state
 from store.vocabulary import JobStatus, Origin, RunKind, Split, VersionState
-from train.candidates import hold_against_live
+from train.candidates import Held, hold_against_live
 from train.errors import TrainingFailed
 from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_batch
 from train.gate_items import look_at_batch
@@ -221,9 +221,14 @@ class TrainingLoop:
             lambda version: look_at_batch(self._log, batch_of(version), self._settings.gate.safety_items),
             candidate=candidate,
             live=current,
-            rules=self._settings.gate,
-            min_effect=self._settings.loop.gate_min_effect,
-            seed=self._seed,
+            held=Held(
+                batch=f"{self._name}/round-{n}/validation",
+                scenarios=[scenario.hash for scenario in validation],
+                rollout=self._settings.rollout,
+                rules=self._settings.gate,
+                min_effect=loop.gate_min_effect,
+                seed=self._seed,
+            ),
         )
         stage.advance(1.0, f"{candidate} {'passes' if decision.passed else 'is refused'}: {decision.reason}")
         return {"passed": decision.passed, "reason": decision.reason, **decision.figures}
