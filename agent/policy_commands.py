@@ -56,10 +56,8 @@ def show(version: str, config: ConfigOption = None) -> None:
         typer.echo(f"{change.created_at:%Y-%m-%d %H:%M:%S}  {change.state}: {change.reason}")
     for decision in list_gate_decisions(log):
         if decision.candidate == version:
-            outcome = "passed" if decision.passed else "refused"
-            typer.echo(
-                f"{decision.created_at:%Y-%m-%d %H:%M:%S}  gate {outcome} against {decision.live}: {decision.reason}"
-            )
+            moment = f"{decision.created_at:%Y-%m-%d %H:%M:%S}"
+            typer.echo(f"{moment}  gate {decision.outcome} against {decision.live}: {decision.reason}")
     for name, value in sorted(found.figures.items()):
         typer.echo(f"{name}: {value}")
 

@@ -106,7 +106,7 @@ def confirm_promotion(
     of_it = [decision for decision in decisions if decision.candidate == version.name]
     for decision in of_it:
         show(
-            f'<div class="cl-row">{status_badge("passed" if decision.passed else "refused")}'
+            f'<div class="cl-row">{status_badge(decision.outcome)}'
             f"{soft(f'gate against {decision.live}, {moment(decision.created_at)} UTC')}</div>"
             f"<p>{escape(decision.reason)}<br>{soft(figures(decision.figures))}</p>"
         )

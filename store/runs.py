@@ -149,6 +149,13 @@ def advantages_of(log: Log, trajectory_id: str) -> list[tuple[str, float]]:
         return [(row.name, row.advantage) for row in rows]
 
 
+def ended_run(log: Log, name: str) -> int | None:
+    """The id of the run of that name if it is done: whoever started it was killed just afterwards."""
+    query = select(RunRow.id).where(RunRow.name == name, RunRow.status == JobStatus.DONE.value)
+    with log.lookup() as connection:
+        return connection.scalar(query)
+
+
 def list_runs(log: Log) -> list[RunRecord]:
     """Oldest first."""
     with log.lookup() as connection:

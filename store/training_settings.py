@@ -307,6 +307,8 @@ class GateSettings(Section):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     parts: bool = True
     """No domain and no strict item significantly worse than the live version's (train/gate_items.py)."""
+    max_excluded: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the pairs of dialogues that may be excluded (invariant 3); beyond, the gate does not decide."""
     safety_items: tuple[str, ...] = ("safety_*",)
     """Patterns of item keys: one that the live version passes and the candidate fails refuses it."""
     max_change: float = Field(default=5.0, gt=0)

@@ -140,6 +140,36 @@ def test_a_decision_is_not_taken_for_another_gates(
     assert [decision.live for decision in list_gate_decisions(sqlite_log)] == ["v0001", "v0003"]
 
 
+def test_a_gate_that_could_not_decide_is_tried_again(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway, plays: Callable[[Rewards], list[tuple[str, int]]]
+) -> None:
+    """The judge is down while the candidate is judged: it is neither live nor refused, and comes to its decision."""
+    versions(sqlite_log, settings.home / "versions", "LC")
+    add_scenarios(sqlite_log, [a_scenario(f"s{n}", split=Split.VALIDATION) for n in range(6)])
+    plays(lambda version, scenario: 0.1 if version == "v0001" else 0.9 if scenario.name in "s0 s1 s2 s3" else None)
+    pipeline(sqlite_log, ("gate", {"version": "v0002"}))
+    one = work(sqlite_log, settings, gateway)
+    with pytest.raises(ServerError, match=r"could not decide on v0002, which stays a candidate: only 4 of 6 scen"):
+        run_job(one)
+    assert get_version(sqlite_log, "v0002").state is VersionState.CANDIDATE
+    assert gateway.told == ["stage v0002", "stage v0001"]
+    assert [decision.outcome for decision in list_gate_decisions(sqlite_log)] == ["undecided"]
+    plays(lambda version, _: 0.1 if version == "v0001" else 0.9)
+    assert run_job(again(sqlite_log, one))["passed"]
+    assert get_version(sqlite_log, "v0002").state is VersionState.LIVE
+
+
+def test_a_gate_on_fewer_scenarios_than_it_could_decide_on_is_refused(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway
+) -> None:
+    versions(sqlite_log, settings.home / "versions", "LC")
+    add_scenarios(sqlite_log, [a_scenario(f"s{n}", split=Split.VALIDATION) for n in range(3)])
+    pipeline(sqlite_log, ("gate", {"version": "v0002"}))
+    with pytest.raises(JobRefused, match="holds 3 scenarios of split validation, and a gate needs 4"):
+        run_job(work(sqlite_log, settings, gateway))
+    assert gateway.told == []
+
+
 def test_a_gate_that_goes_on_under_other_settings_decides_anew(
     sqlite_log: Log, settings: Settings, gateway: StandInGateway, plays: Callable[[Rewards], list[tuple[str, int]]]
 ) -> None:
@@ -202,6 +232,25 @@ def test_a_run_is_trained_on_what_no_run_has_used_and_goes_on_where_it_was_stopp
     gate = work(sqlite_log, settings, gateway)
     with pytest.raises(JobRefused, match="no scenario of split validation"):
         run_job(gate)
+
+
+def test_a_refused_run_is_recorded_as_failed_and_lets_its_base_go(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway, tmp_path: Path
+) -> None:
+    model_dir = write_tiny_model(tmp_path / "tiny")
+    add_version(sqlite_log, "v0001", parent=None, path=str(model_dir), files={})
+    set_version_state(sqlite_log, "v0001", VersionState.LIVE, "test")
+    logged_groups(sqlite_log, model_dir, "played", [1.0, 0.0])
+    pipeline(sqlite_log, ("train", {}))
+    one = work(sqlite_log, settings, gateway)
+    stopped = replace(one, stage=work(sqlite_log, settings, gateway, one.job, stop=True).stage)
+    with pytest.raises(StopRequested):
+        run_job(stopped)
+    add_rewards(sqlite_log, [Reward(f"played-0-{n}", None, (None,), None, 1) for n in (0, 1)])
+    with pytest.raises(TrainingFailed, match="2 of 4 trajectories"):
+        run_job(again(sqlite_log, one))
+    run = get_run(sqlite_log, one.job.name)
+    assert run.status == "failed" and "excluded" in str(run.error)
 
 
 def test_a_run_without_anything_to_learn_makes_no_candidate_and_its_gate_has_nothing_to_do(

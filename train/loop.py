@@ -15,7 +15,7 @@ from agent.renderer_choice import load_renderer
 from env_sim.rollouts import derive_seed
 from store.database import Log
 from store.records import Scenario
-from store.runs import add_metrics, add_run_dialogues, finish_run, start_run
+from store.runs import add_metrics, add_run_dialogues, ended_run, finish_run, start_run
 from store.scenarios import add_scenarios
 from store.settings import Settings
 from store.stages import open_loop
@@ -139,16 +139,24 @@ class TrainingLoop:
         return {"added": added}
 
     def _cold_start(self, stage: Stage, model: Path) -> dict[str, Any]:
-        run_id = start_run(
-            self._log,
-            f"{self._name}/cold-start",
-            RunKind.SFT,
-            None,
-            self._seed,
-            self._settings.sft.model_dump(mode="json"),
-        )
+        name = f"{self._name}/cold-start"
+        if (ended := ended_run(self._log, name)) is not None:
+            return {"version": version_of_run(self._log, ended)}
+        run_id = start_run(self._log, name, RunKind.SFT, None, self._seed, self._settings.sft.model_dump(mode="json"))
         if version := version_of_run(self._log, run_id):
+            finish_run(self._log, run_id, JobStatus.DONE)
             return {"version": version}
+        try:
+            version, said = self._made_cold(stage, model, run_id)
+        except BaseException as error:
+            finish_run(self._log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
+            raise
+        finish_run(self._log, run_id, JobStatus.DONE)
+        stage.advance(1.0, said)
+        return {"version": version}
+
+    def _made_cold(self, stage: Stage, model: Path, run_id: int) -> tuple[str, str]:
+        """The version that the cold start makes, registered, and what is said of it."""
         add_run_dialogues(self._log, run_id, {one.hash: Split.TRAIN for one in self._sets.cold_start})
 
         def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
@@ -165,9 +173,7 @@ class TrainingLoop:
         )
         give_back_trainer()
         version = register_version(self._log, self._settings, made, parent=None, run_id=run_id)
-        finish_run(self._log, run_id, JobStatus.DONE)
-        stage.advance(1.0, f"{version}, {len(examples)} dialogues, {result.tokens} tokens")
-        return {"version": version}
+        return version, f"{version}, {len(examples)} dialogues, {result.tokens} tokens"
 
     def _go_live(self, version: str) -> None:
         """The cold start has nothing to be held against: it goes live because the loop was started."""

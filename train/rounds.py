@@ -8,6 +8,7 @@ from typing import Any
 from env_sim.rollouts import derive_seed
 from store.database import Log
 from store.records import Scenario
+from store.runs import ended_run
 from store.settings import Settings
 from store.traffic import pinned_versions
 from store.versions import get_version, set_version_state
@@ -17,6 +18,7 @@ from train.evaluation import mean_reward, play_batch
 from train.groups import load_groups
 from train.progress import Stage
 from train.pruning import remove_weights
+from train.registry import version_of_run
 from train.training_run import give_back_trainer
 
 
@@ -61,6 +63,9 @@ class Rounds:
 
         Adam's moments go from round to round. Raises what `train_candidate` raises.
         """
+        name = self._name_of(n)
+        if (ended := ended_run(self._log, name)) is not None:
+            return version_of_run(self._log, ended)
         earlier, later = (self._folder / f"optimizer-{number}.pt" for number in (n - 1, n))
         files = RunFiles(
             self.fresh_folder(f"round-{n}"),
@@ -68,7 +73,6 @@ class Rounds:
             # An adapter begins anew in every round, so its moments would fit nothing.
             optimizer_out=later if self._settings.grpo.method == "full" else None,
         )
-        name = self._name_of(n)
         version = train_candidate(
             self._log,
             self._settings,

@@ -67,7 +67,8 @@ class GateRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     candidate: Mapped[str] = mapped_column(String(16), ForeignKey("policy_version.name"))
     live: Mapped[str] = mapped_column(String(16))
-    passed: Mapped[bool]
+    passed: Mapped[bool | None]
+    """NULL: the gate could not decide."""
     figures: Mapped[dict[str, Any]]
     reason: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=now)
