@@ -234,6 +234,18 @@ def test_a_run_is_trained_on_what_no_run_has_used_and_goes_on_where_it_was_stopp
         run_job(gate)
 
 
+def test_rollouts_that_could_not_be_trained_on_are_refused(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway
+) -> None:
+    versions(sqlite_log, settings.home / "versions", "L")
+    add_scenarios(sqlite_log, [a_scenario("s")])
+    pipeline(sqlite_log, ("rollout", {}))
+    cold = settings.model_copy(update={"rollout": settings.rollout.model_copy(update={"temperature": 0.0})})
+    with pytest.raises(TrainingFailed, match=r"rollout\.temperature = 0: .* recorded as not to be trained on"):
+        run_job(work(sqlite_log, cold, gateway))
+    assert list_trajectories(sqlite_log, limit=None) == []
+
+
 def test_a_refused_run_is_recorded_as_failed_and_lets_its_base_go(
     sqlite_log: Log, settings: Settings, gateway: StandInGateway, tmp_path: Path
 ) -> None:

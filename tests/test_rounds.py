@@ -13,7 +13,7 @@ from store.database import Log
 from store.runs import finish_run, get_run, start_run
 from store.scenarios import add_scenarios
 from store.settings import Settings, load_settings
-from store.stages import finish_stage, open_loop, start_stage
+from store.stages import finish_stage, list_loops, open_loop, start_stage
 from store.traffic import pin_version
 from store.trajectories import end_trajectory
 from store.versions import add_version, get_version, set_version_state
@@ -22,6 +22,7 @@ from tests.store_examples import a_scenario, start
 from train.errors import TrainingFailed
 from train.evaluation import Outcome
 from train.loop import ScenarioSets, TrainingLoop
+from train.online import OnlineRun
 from train.progress import Stage, StageProgress
 from train.rounds import Rounds
 
@@ -114,6 +115,27 @@ def test_a_last_round_that_is_not_the_gate_s_turn_has_one_all_the_same(sqlite_lo
     assert loop.run().last_version == "v4"
     assert settings.loop.gates == 2
     assert loop.did[-1] == "gate v4 against v3"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"rollout": {"temperature": 0.7}}, r"rollout\.temperature = 0\.7: .* played for nothing"),
+        ({"selection": {"domains": ["travel"]}}, r"selection\.domains = \('travel',\) chooses among groups of the log"),
+        ({"selection": {"max_age": 2}}, r"selection\.max_age = 2 .* those that it plays itself"),
+        ({"selection": {"split": "validation"}}, r"selection\.split = "),
+    ],
+)
+def test_what_a_loop_or_an_online_run_cannot_honour_is_refused_before_anything_is_played(
+    sqlite_log: Log, tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    settings = load_settings(home=tmp_path, **changed)
+    progress = StageProgress({}, Console(quiet=True))
+    with pytest.raises(TrainingFailed, match=message):
+        Rehearsal(sqlite_log, settings, [], set()).run()
+    with pytest.raises(TrainingFailed, match=message):
+        OnlineRun(sqlite_log, settings, name="online-1", seed=1, progress=progress).run()
+    assert list_loops(sqlite_log) == []
 
 
 def bare_loop(log: Log, tmp_path: Path) -> TrainingLoop:

@@ -168,6 +168,12 @@ def test_step_advantages_need_the_items(log: Log) -> None:
         select_groups(load_groups(log, "b"), STEP)
 
 
+def test_a_baseline_of_trajectories_is_refused_where_there_are_no_advantages_of_trajectories() -> None:
+    with pytest.raises(ValueError, match=r'baseline = "group" is for .* of trajectories, but advantage is "step"'):
+        GrpoSettings(advantage="step", baseline="group")
+    assert GrpoSettings(advantage="trajectory", baseline="group").baseline == "group"
+
+
 def test_a_baseline_of_turns_is_refused_where_there_are_no_advantages_of_turns() -> None:
     with pytest.raises(ValueError, match='turn_baseline = "all" is for advantages of turns and steps'):
         GrpoSettings(turn_baseline=TurnBaseline.ALL)

@@ -29,7 +29,7 @@ from train.processes import refuse_several
 from train.progress import Stage, StageProgress
 from train.references import sft_examples
 from train.registry import model_directory, register_version, version_of_run
-from train.rounds import Rounds
+from train.rounds import Rounds, refuse_selection, refuse_untrainable
 from train.sft import train_sft
 from train.stages import Stages
 from train.tracking import check_trackers, tracking_arguments
@@ -80,8 +80,13 @@ class TrainingLoop:
         self._rounds = Rounds(log, settings, name=name, seed=seed)
 
     def run(self) -> LoopOutcome:
-        """Raises what the first failing stage raised; the stage is recorded as failed and starts anew next time."""
+        """Raises what the first failing stage raised; the stage is recorded as failed and starts anew next time.
+
+        TrainingFailed for settings that it cannot honour.
+        """
         refuse_several("a loop")
+        refuse_untrainable(self._settings)
+        refuse_selection(self._settings, "a loop")
         check_trackers(self._settings.tracking)
         fixed = self._settings.model_dump(mode="json", include=set(_FIXED), exclude={"rollout": {"concurrency"}})
         open_loop(self._log, self._name, self._seed, fixed)

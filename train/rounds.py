@@ -14,12 +14,37 @@ from store.traffic import pinned_versions
 from store.versions import get_version, set_version_state
 from store.vocabulary import Origin, VersionState
 from train.candidates import RunFiles, train_candidate
+from train.errors import TrainingFailed
 from train.evaluation import mean_reward, play_batch
 from train.groups import load_groups
 from train.progress import Stage
 from train.pruning import remove_weights
 from train.registry import version_of_run
 from train.training_run import give_back_trainer
+
+OF_THE_LOG = ("split", "domains", "sources", "tools", "max_age", "max_uses")
+"""Settings of `[selection]` that choose among groups which are there already."""
+
+
+def refuse_untrainable(settings: Settings) -> None:
+    """Before anything is played to be trained on. Raises TrainingFailed for a temperature that makes it untrainable."""
+    if (temperature := settings.rollout.temperature) != 1.0:
+        raise TrainingFailed(
+            f"rollout.temperature = {temperature:g}: what is sampled at another temperature than 1 is recorded as not "
+            "to be trained on, so these groups would be played for nothing. Leave it out; evaluations and gates have "
+            "rollout.evaluation_temperature"
+        )
+
+
+def refuse_selection(settings: Settings, what: str) -> None:
+    """`what` trains on the groups that it plays itself. Raises TrainingFailed where settings ask for others."""
+    fields = type(settings.selection).model_fields
+    for name in OF_THE_LOG:
+        if (value := getattr(settings.selection, name)) != fields[name].default:
+            raise TrainingFailed(
+                f"selection.{name} = {value!r} chooses among groups of the log, but {what} trains on those that it "
+                f"plays itself, each once: leave it out, or train from the log (`checkloop train grpo`)"
+            )
 
 
 class Rounds:
