@@ -17,7 +17,7 @@ from agent.vllm_client import ServerError
 from store.backlog import least_played, unjudged
 from store.database import Log, LogError
 from store.records import Scenario
-from store.runs import add_run_trajectories, get_run, run_trajectories, start_run
+from store.runs import add_run_trajectories, get_run, run_trajectories, start_run, uses_of
 from store.scenarios import add_scenarios
 from store.settings import Settings, load_settings
 from store.traffic import pin_version
@@ -227,6 +227,8 @@ def test_a_run_is_trained_on_what_no_run_has_used_and_goes_on_where_it_was_stopp
     assert run.status == "done" and run_trajectories(sqlite_log, run.id).keys() == {
         f"fresh-{group}-{member}" for group in range(2) for member in range(2)
     }
+    (use,) = uses_of(sqlite_log, "fresh-0-1")
+    assert (use.advantage, use.level, use.by_step) == (-0.5, "state", ((0, 0, -0.5),))
     assert done(sqlite_log, again(sqlite_log, stopped)) == {"version": "v0002"}, "killed before its end was written"
     assert not list((settings.home / "jobs").iterdir()), "checkpoints are removed"
     gate = work(sqlite_log, settings, gateway)

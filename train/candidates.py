@@ -23,7 +23,7 @@ from store.versions import get_version, list_gate_decisions, set_version_state
 from store.vocabulary import JobStatus, RunKind, VersionState
 from train.gate import GateDecision, decide, record, surely_worse
 from train.gate_items import Looked, trained_reward
-from train.groups import TrainingGroup, select_groups
+from train.groups import TrainingGroup, advantages_by_step, level_of, select_groups
 from train.grpo import train_grpo
 from train.processes import in_all_processes
 from train.progress import Stage
@@ -101,7 +101,10 @@ def _made_of(
     if not selection.taken:
         why = Counter(reason for _, reason in selection.left_out).most_common(1)
         return None, "no group has anything to learn from" + "".join(f": {reason}" for reason, _ in why)
-    add_run_trajectories(log, run_id, selection.advantages)
+    used = {
+        name: steps for group in selection.taken for name, steps in advantages_by_step(group, settings.grpo).items()
+    }
+    add_run_trajectories(log, run_id, selection.advantages, used, level_of(settings.grpo))
 
     def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
         add_metrics(log, run_id, step, dict(metrics))
