@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import httpx
 
 from agent.vllm_client import ServerError
+from agent.vllm_server import check_port_free
 from store.settings import Settings
 
 
@@ -56,6 +57,12 @@ class GatewayProcess:
         self.stop()
 
     def launch(self) -> None:
+        """Starts the process and returns at once; `wait_ready` waits for it.
+
+        Raises ServerError where something listens at its address: a gateway there, perhaps one of another log, would
+        answer in the place of this one.
+        """
+        check_port_free(self._settings.gateway.host, self._settings.gateway.port, "gateway")
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "checkloop", "serve", "--until-stdin-closes"]
         environment = os.environ | _as_environment(self._settings) | self._environment

@@ -1,4 +1,4 @@
-"""`checkloop policy`: versions listed, shown, promoted, rolled back, pinned; a share of the sessions for a candidate.
+"""`checkloop policy`: versions listed, shown, promoted, refused, rolled back, pinned; a share of sessions for one.
 
 What changes who answers goes through the running gateway, which proves it; the rest is in the log.
 """
@@ -56,10 +56,8 @@ def show(version: str, config: ConfigOption = None) -> None:
         typer.echo(f"{change.created_at:%Y-%m-%d %H:%M:%S}  {change.state}: {change.reason}")
     for decision in list_gate_decisions(log):
         if decision.candidate == version:
-            outcome = "passed" if decision.passed else "refused"
-            typer.echo(
-                f"{decision.created_at:%Y-%m-%d %H:%M:%S}  gate {outcome} against {decision.live}: {decision.reason}"
-            )
+            moment = f"{decision.created_at:%Y-%m-%d %H:%M:%S}"
+            typer.echo(f"{moment}  gate {decision.outcome} against {decision.live}: {decision.reason}")
     for name, value in sorted(found.figures.items()):
         typer.echo(f"{name}: {value}")
 
@@ -73,6 +71,16 @@ def promote(version: str, reason: ReasonOption = "promoted by hand", config: Con
     settings = load_settings(config)
     done = promote_version(settings, version, reason)
     typer.echo(f"{version} is live after {done.seconds:.1f} s (before: {done.before})")
+
+
+@app.command()
+def refuse(version: str, reason: ReasonOption = "refused by hand", config: ConfigOption = None) -> None:
+    """Refuses a candidate: it does not go live any more. Its share of the sessions ends, if it has one."""
+    from agent.promotion import refuse_version
+    from store.settings import load_settings
+
+    refuse_version(open_configured(config), load_settings(config), version, reason)
+    typer.echo(f"{version} is refused")
 
 
 @app.command()

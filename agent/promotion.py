@@ -1,13 +1,18 @@
-"""A version made live by a person: through the running gateway, once the server has proved that it answers with it.
+"""A version made live or refused by a person; `checkloop policy` and the dashboard both call this.
 
-`checkloop policy promote` and the dashboard both call this; the gateway writes the log.
+It is made live through the running gateway, once the server has proved that it answers with it; the gateway writes the
+log.
 """
 
 from dataclasses import dataclass
 
 from agent.gateway_process import GatewayProcess
 from agent.vllm_client import ServerError
+from store.database import Log
 from store.settings import Settings
+from store.traffic import traffic_split
+from store.versions import get_version, set_version_state
+from store.vocabulary import VersionState
 
 
 @dataclass(frozen=True)
@@ -26,3 +31,16 @@ def promote_version(settings: Settings, version: str, reason: str) -> Promotion:
         raise ServerError(f"{version} was refused, {figures['before']} stays live: {figures['proof']['reason']}")
     seconds = figures["drain_s"] + figures["reload_s"] + figures["proof_s"]
     return Promotion(version, figures["before"], seconds)
+
+
+def refuse_version(log: Log, settings: Settings, version: str, reason: str) -> None:
+    """A candidate is refused: no gate and nobody makes it live any more.
+
+    Its share of the sessions ends first, through the running gateway. Raises LogError for anything but a candidate,
+    ServerError where a share cannot be taken back; then nothing has changed.
+    """
+    split = traffic_split(log)
+    candidate = get_version(log, version).state is VersionState.CANDIDATE
+    if candidate and split is not None and split.candidate == version:
+        GatewayProcess(settings).split(None, 0.0, f"{version} is refused: {reason}")
+    set_version_state(log, version, VersionState.REFUSED, reason)

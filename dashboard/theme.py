@@ -38,6 +38,7 @@ STATUS_MARKS: dict[str, tuple[str, str]] = {
     "cancelled": ("–", "#6B7280"),
     "passed": ("✓", "#00785A"),
     "refused": ("✗", "#B85000"),
+    "undecided": ("?", "#6B7280"),
 }
 """Symbol and colour of what jobs, runs and the gate came to."""
 

@@ -19,14 +19,14 @@ from env_sim.chat_worlds import parse_tools, promote_chat
 from reward.payments import Payslip, payslip
 from store.browsing import StepFigures
 from store.database import Log, LogError
-from store.runs import advantages_of
+from store.runs import RunUse, uses_of
 from store.settings import Settings
 from store.tokens import TokenSequence, token_sequences
 from store.trajectories import TrajectorySummary
 from store.versions import get_version
 from store.vocabulary import AccessRole, Origin
 from train.errors import TrainingFailed
-from train.groups import load_groups_by_id, token_advantages
+from train.groups import level_of, load_groups_by_id, token_advantages
 
 TOOLS = "promote-tools"
 LARGEST_TOOLS_MB = 2
@@ -42,7 +42,7 @@ class StepTokens:
     ids: Sequence[int]
     logprobs: Sequence[float]
     advantage: float | None
-    """By the settings of today; None where its group gives none."""
+    """As the newest run trained with it; else by the settings of today, None where its group gives none."""
 
 
 def show_reward(log: Log, summary: TrajectorySummary) -> None:
@@ -87,7 +87,8 @@ def show_tokens(
     if sequence is None:
         show_empty("Nothing was sampled yet", "The dialogue has no step.")
         return
-    advantages, why = step_advantages(log, settings, summary, sequence)
+    uses = uses_of(log, summary.id)
+    advantages, whence = trained_advantages(uses, sequence) or step_advantages(log, settings, summary, sequence)
     steps = steps_of(sequence, advantages)
     rows = []
     for step in steps:
@@ -105,8 +106,8 @@ def show_tokens(
         )
     head = ("Step", "Version", "Tokens", "Mean logprob", "Lowest", "ms", "Advantage")
     show(table(head, rows, numeric=(2, 3, 4, 5, 6)))
-    used = [f"{run}: {advantage:+.3f}" for run, advantage in advantages_of(log, summary.id)]
-    show(soft(f"Advantage by the settings of today{why}. Trained on by {', '.join(used) or 'no run'}."))
+    said = "; ".join(use_note(use, steps) for use in uses)
+    show(soft(f"Advantage {whence}. Trained on by {said or 'no run'}."))
     names = [f"{step.turn_index + 1}.{step.index + 1}" for step in steps]
     chosen = st.selectbox("Step", names, key="step", bind="query-params", width=120)
     step = steps[names.index(chosen)] if chosen in names else steps[0]
@@ -136,27 +137,51 @@ def steps_of(sequence: TokenSequence, advantages: Sequence[float | None]) -> lis
     ]
 
 
+def trained_advantages(uses: Sequence[RunUse], sequence: TokenSequence) -> tuple[list[float | None], str] | None:
+    """What the newest run trained each step with, and whence that is known; None if no run says so."""
+    known = [use for use in uses if use.by_step is not None]
+    if not known or known[-1].by_step is None:
+        return None
+    by_place = {(turn, step): value for turn, step, value in known[-1].by_step}
+    found = [by_place.get((step.turn_index, step.step_index)) for step in sequence.steps]
+    return found, f"as {known[-1].run} trained with it (of its {known[-1].level})"
+
+
+def use_note(use: RunUse, steps: Sequence[StepTokens]) -> str:
+    """The mean advantage over the tokens that a run trained on, and the dialogue's place in its group."""
+    place = f"{use.advantage:+.3f} by equation 5"
+    if use.by_step is None:
+        return f"{use.run}: {place}, what it trained with is not recorded"
+    counts = {(step.turn_index, step.index): len(step.ids) for step in steps}
+    tokens = sum(counts.get((turn, step), 0) for turn, step, _ in use.by_step)
+    if not tokens:
+        return f"{use.run}: {place}, no token of it was trained on"
+    mean = sum(value * counts.get((turn, step), 0) for turn, step, value in use.by_step) / tokens
+    return f"{use.run}: {mean:+.3f} a token, of its {use.level} ({place})"
+
+
 def step_advantages(
     log: Log, settings: Settings, summary: TrajectorySummary, sequence: TokenSequence
 ) -> tuple[list[float | None], str]:
     """What training would pay each step with today's settings, and why there is none where there is none."""
+    today = "by the settings of today"
     nothing: list[float | None] = [None] * len(sequence.steps)
     if summary.group_id is None:
-        return nothing, ": none, it was not played in a group"
+        return nothing, f"{today}: none, it was not played in a group"
     try:
         (group,) = load_groups_by_id(log, [summary.group_id], step_level=settings.grpo.advantage == "step")
         of_members = token_advantages(group, settings.grpo)
     except TrainingFailed as error:
-        return nothing, f": none, {error}"
+        return nothing, f"{today}: none, {error}"
     place = next(n for n, member in enumerate(group.members) if member.trajectory_id == summary.id)
     of_tokens = of_members[place]
     if of_tokens is None:
-        return nothing, f": none, {group.members[place].excluded_reason or 'its group gives no baseline'}"
+        return nothing, f"{today}: none, {group.members[place].excluded_reason or 'its group gives no baseline'}"
     found = list(nothing)
     for ordinal, value, scored in zip(sequence.step_of_token, of_tokens, group.members[place].in_loss, strict=True):
         if ordinal >= 0 and scored:
             found[ordinal] = value
-    return found, f' (grpo.advantage = "{settings.grpo.advantage}")'
+    return found, f"{today} (of its {level_of(settings.grpo)})"
 
 
 def _text_of(log: Log, version: str) -> TokenText | None:

@@ -1,7 +1,7 @@
-"""What a person does with policy versions on the training page: promote, roll back, pin; each asked for once more.
+"""What a person does with policy versions on the training page: promote, refuse, roll back, pin; each asked twice.
 
-The commands `checkloop policy promote`, `rollback` and `pin` call the same functions. What changes who answers goes
-through the running gateway, which proves it; without one it is said how to start it.
+The commands `checkloop policy promote`, `refuse`, `rollback` and `pin` call the same functions. What changes who
+answers goes through the running gateway, which proves it; without one it is said how to start it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import streamlit as st
 
+from agent.promotion import refuse_version
 from dashboard.boundary import guard
 from dashboard.format import figures, moment
 from dashboard.gateway_status import GatewayState, ask_gateway
@@ -45,6 +46,9 @@ def show_actions(log: Log, settings: Settings, decisions: Sequence[GateDecision]
         refusal = why_not_promoted(version)
         if st.button("Promote …", icon=":material/upgrade:", key="promote", disabled=bool(refusal), help=refusal):
             confirm_promotion(settings, version, decisions, "Promote")
+        only = None if version.state is VersionState.CANDIDATE else f"{version.name} is {version.state}: no candidate."
+        if st.button("Refuse …", icon=":material/block:", key="refuse", disabled=bool(only), help=only):
+            confirm_refusal(version, decisions)
         before = _before(log)
         label = f"Roll back to {before.name} …" if before else "Roll back …"
         if st.button(label, icon=":material/undo:", key="rollback", disabled=before is None) and before:
@@ -102,16 +106,7 @@ def confirm_promotion(
     settings: Settings, version: PolicyVersion, decisions: Sequence[GateDecision], label: str
 ) -> None:
     """What speaks for the version, a reason to record, and the button that does it."""
-    show(f'<div class="cl-row"><b>{escape(version.name)}</b>{state_badge(version.state)}</div>')
-    of_it = [decision for decision in decisions if decision.candidate == version.name]
-    for decision in of_it:
-        show(
-            f'<div class="cl-row">{status_badge("passed" if decision.passed else "refused")}'
-            f"{soft(f'gate against {decision.live}, {moment(decision.created_at)} UTC')}</div>"
-            f"<p>{escape(decision.reason)}<br>{soft(figures(decision.figures))}</p>"
-        )
-    if not of_it:
-        show(soft("The gate has not decided on it: nobody has held it against the live version."))
+    show_what_is_known(version, decisions)
     st.text_input("Reason", "by hand", key=REASON, help="Recorded with the change.")
     absent = ask_gateway(settings.gateway_url) is not GatewayState.READY
     if absent:
@@ -127,6 +122,33 @@ def confirm_promotion(
         )
         if st.button("Leave it", key="promote-no") or done:
             st.rerun()
+
+
+@st.dialog("Refuse the candidate?")
+def confirm_refusal(version: PolicyVersion, decisions: Sequence[GateDecision]) -> None:
+    show_what_is_known(version, decisions)
+    show(soft("No gate and nobody can make it live any more; sessions that it answers go to the live version."))
+    st.text_input("Reason", "by hand", key=REASON, help="Recorded with the change.")
+    with st.container(horizontal=True):
+        done = st.button(
+            f"Refuse {version.name}", type="primary", key="refuse-yes", on_click=refuse, args=(version.name,)
+        )
+        if st.button("Leave it", key="refuse-no") or done:
+            st.rerun()
+
+
+def show_what_is_known(version: PolicyVersion, decisions: Sequence[GateDecision]) -> None:
+    """Its state, and what gates said of it."""
+    show(f'<div class="cl-row"><b>{escape(version.name)}</b>{state_badge(version.state)}</div>')
+    of_it = [decision for decision in decisions if decision.candidate == version.name]
+    for decision in of_it:
+        show(
+            f'<div class="cl-row">{status_badge(decision.outcome)}'
+            f"{soft(f'gate against {decision.live}, {moment(decision.created_at)} UTC')}</div>"
+            f"<p>{escape(decision.reason)}<br>{soft(figures(decision.figures))}</p>"
+        )
+    if not of_it:
+        show(soft("The gate has not decided on it: nobody has held it against the live version."))
 
 
 @st.dialog("Pruning")
@@ -151,6 +173,12 @@ def confirm_pin(version: PolicyVersion, pins: Mapping[str, str]) -> None:
 def start_promotion(log: Log, settings: Settings, version: str) -> str:
     promotions().start(settings, version, _reason())
     return f"{version} is being loaded"
+
+
+@action
+def refuse(log: Log, settings: Settings, version: str) -> str:
+    refuse_version(log, settings, version, _reason())
+    return f"{version} is refused"
 
 
 @action

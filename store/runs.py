@@ -4,16 +4,17 @@ Writes run, metric, run_trajectory and run_dialogue rows.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from store.database import AnyRow, Log, LogError, insert_new
 from store.records import canonical_json
 from store.schema import MetricRow, RunDialogueRow, RunRow, RunTrajectoryRow, TrajectoryRow, now
-from store.vocabulary import JobStatus, RunKind, Split
+from store.vocabulary import AdvantageLevel, JobStatus, RunKind, Split
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,22 @@ class RunRecord:
     error: str | None
     created_at: datetime
     ended_at: datetime | None
+
+
+StepAdvantages: TypeAlias = Sequence[tuple[int, int, float]]
+"""(turn, step, advantage) of each step of a trajectory that is in the loss."""
+
+
+@dataclass(frozen=True)
+class RunUse:
+    """A run that trained on a trajectory."""
+
+    run: str
+    advantage: float
+    """Equation 5 with the group's baseline."""
+    level: AdvantageLevel | None
+    by_step: StepAdvantages | None
+    """What the loss took; None, as the level, for a run from before this was stored."""
 
 
 def start_run(
@@ -95,11 +112,32 @@ def metrics_of(log: Log, run_id: int) -> dict[str, list[tuple[int, float]]]:
     return {name: sorted(values.items()) for name, values in sorted(newest.items())}
 
 
-def add_run_trajectories(log: Log, run_id: int, advantages: dict[str, float]) -> None:
-    """Trajectory id to its advantage (equation 5): exactly those that the run trains on. What was said before of this
-    run, by a try that was killed, is gone."""
+def add_run_trajectories(
+    log: Log,
+    run_id: int,
+    advantages: dict[str, float],
+    trained_with: Mapping[str, StepAdvantages] | None = None,
+    level: AdvantageLevel | None = None,
+) -> None:
+    """Trajectory id to its advantage by equation 5: exactly those that the run trains on. What was said before of this
+    run, by a try that was killed, is gone.
+
+    `trained_with` and `level`: what the loss really takes for each step, by trajectory id, and how that was found.
+    """
     table = RunTrajectoryRow.__table__
-    rows = [{"run_id": run_id, "trajectory_id": name, "advantage": value} for name, value in advantages.items()]
+    rows = []
+    for name, value in advantages.items():
+        by_step = None if trained_with is None else trained_with.get(name, ())
+        rows.append(
+            {
+                "run_id": run_id,
+                "trajectory_id": name,
+                "advantage": value,
+                "level": level.value if level is not None else None,
+                "by_step": None if by_step is None else [list(one) for one in by_step],
+                "largest": None if by_step is None else max((abs(one[2]) for one in by_step), default=0.0),
+            }
+        )
     with log.writing() as connection:
         connection.execute(delete(table).where(table.c.run_id == run_id))
         if rows:
@@ -134,19 +172,35 @@ def groups_of_run(log: Log, run_id: int) -> list[int]:
 
 
 def run_trajectories(log: Log, run_id: int) -> dict[str, float]:
-    """Trajectory id to the advantage it was trained on with."""
+    """Trajectory id to its advantage by equation 5, of those that the run trained on."""
     table = RunTrajectoryRow.__table__
     query = select(table.c.trajectory_id, table.c.advantage).where(table.c.run_id == run_id)
     with log.lookup() as connection:
         return dict(connection.execute(query.order_by(table.c.trajectory_id)).all())
 
 
-def advantages_of(log: Log, trajectory_id: str) -> list[tuple[str, float]]:
-    """The runs that trained on a trajectory, oldest first, each with the advantage that it had there."""
-    query = select(RunRow.name, RunTrajectoryRow.advantage).join(RunRow, RunRow.id == RunTrajectoryRow.run_id)
+def uses_of(log: Log, trajectory_id: str) -> list[RunUse]:
+    """The runs that trained on a trajectory, oldest first, each with the advantages that it had there."""
+    table = RunTrajectoryRow.__table__
+    query = select(RunRow.name, table.c.advantage, table.c.level, table.c.by_step)
+    query = query.join(RunRow, RunRow.id == table.c.run_id).where(table.c.trajectory_id == trajectory_id)
     with log.lookup() as connection:
-        rows = connection.execute(query.where(RunTrajectoryRow.trajectory_id == trajectory_id).order_by(RunRow.id))
-        return [(row.name, row.advantage) for row in rows]
+        return [
+            RunUse(
+                row.name,
+                row.advantage,
+                AdvantageLevel(row.level) if row.level else None,
+                None if row.by_step is None else tuple((one[0], one[1], one[2]) for one in row.by_step),
+            )
+            for row in connection.execute(query.order_by(RunRow.id))
+        ]
+
+
+def ended_run(log: Log, name: str) -> int | None:
+    """The id of the run of that name if it is done: whoever started it was killed just afterwards."""
+    query = select(RunRow.id).where(RunRow.name == name, RunRow.status == JobStatus.DONE.value)
+    with log.lookup() as connection:
+        return connection.scalar(query)
 
 
 def list_runs(log: Log) -> list[RunRecord]:

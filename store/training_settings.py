@@ -93,8 +93,8 @@ class GrpoSettings(LearnerSettings):
     """What a token is praised or blamed for (docs/method.md): the whole dialogue (CM2's final choice), its turn
     (equation 7), or what its step still made possible (equation 10)."""
     baseline: Literal["group", "state"] = "state"
-    """Of trajectory advantages: the group's mean (CM2), or for each step that of the members that heard the same so far
-    (`state_advantages`)."""
+    """Of trajectory advantages alone: the group's mean (CM2), or for each step that of the members that heard the same
+    so far (`state_advantages`)."""
     turn_baseline: TurnBaseline = TurnBaseline.REACHED
     """Of turn and step advantages: the members that reached the turn, or all, those that did not counting 0."""
     divide_by_std: bool = False
@@ -135,6 +135,15 @@ class GrpoSettings(LearnerSettings):
             raise ValueError(
                 f'turn_baseline = "{self.turn_baseline}" is for advantages of turns and steps, but advantage is '
                 '"trajectory": set advantage to "turn" or "step", or leave turn_baseline out'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trajectories_have_a_baseline(self) -> "GrpoSettings":
+        if self.advantage != "trajectory" and self._differs("baseline"):
+            raise ValueError(
+                f'baseline = "{self.baseline}" is for advantages of trajectories, but advantage is "{self.advantage}": '
+                'set advantage to "trajectory", or leave baseline out (turn_baseline is that of turns and steps)'
             )
         return self
 
@@ -307,6 +316,8 @@ class GateSettings(Section):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     parts: bool = True
     """No domain and no strict item significantly worse than the live version's (train/gate_items.py)."""
+    max_excluded: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the pairs of dialogues that may be excluded (invariant 3); beyond, the gate does not decide."""
     safety_items: tuple[str, ...] = ("safety_*",)
     """Patterns of item keys: one that the live version passes and the candidate fails refuses it."""
     max_change: float = Field(default=5.0, gt=0)

@@ -36,10 +36,15 @@ class GateDecision:
     id: int
     candidate: str
     live: str
-    passed: bool
+    passed: bool | None
+    """None: it could not decide."""
     figures: dict[str, Any]
     reason: str
     created_at: datetime
+
+    @property
+    def outcome(self) -> str:
+        return "undecided" if self.passed is None else "passed" if self.passed else "refused"
 
 
 @dataclass(frozen=True)
@@ -160,7 +165,7 @@ def add_figures(log: Log, name: str, figures: dict[str, Any]) -> None:
 
 
 def add_gate_decision(
-    log: Log, candidate: str, live: str, passed: bool, figures: dict[str, Any], reason: str
+    log: Log, candidate: str, live: str, passed: bool | None, figures: dict[str, Any], reason: str
 ) -> GateDecision:
     values = {"candidate": candidate, "live": live, "passed": passed, "figures": figures, "reason": reason}
     with log.writing() as connection:

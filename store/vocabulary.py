@@ -89,6 +89,19 @@ class TurnBaseline(StrEnum):
     """The whole group; a rollout that did not reach the turn counts 0 there."""
 
 
+class AdvantageLevel(StrEnum):
+    """What the advantages of a run are those of (docs/method.md)."""
+
+    TRAJECTORY = "trajectory"
+    """Equation 5: one for the whole dialogue, from the group's baseline."""
+    STATE = "state"
+    """Equation 5 for each step, from the baseline of the state that it was taken in."""
+    TURN = "turn"
+    """Equation 7."""
+    STEP = "step"
+    """Equation 10."""
+
+
 class ModelRole(StrEnum):
     """Who a model other than the policy speaks as."""
 

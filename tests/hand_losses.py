@@ -1,6 +1,6 @@
 """Losses and gradients of GRPO worked out token by token, and what the trainer makes of the same groups."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -44,8 +44,12 @@ def by_hand(
     settings: GrpoSettings,
     weight_of: Callable[[Tensor, float], Tensor],
     temperature: float = 1.0,
+    numbers: Mapping[str, Sequence[float]] | None = None,
 ) -> tuple[float, dict[str, Tensor]]:
-    """-Σ weight(log ratio, advantage) / tokens, one plain forward pass a member, one token at a time."""
+    """-Σ weight(log ratio, advantage) / tokens, one plain forward pass a member, one token at a time.
+
+    `numbers`: by trajectory id the advantage of each of its steps, instead of what the program makes of the rewards.
+    """
     model.zero_grad()
     total = torch.zeros(())
     tokens = 0
@@ -59,7 +63,9 @@ def by_hand(
                 if kept:
                     place = len(member.prompt_ids) + i
                     log_ratio = table[place - 1, sequence[place]] - member.logprobs[i]
-                    total = total - weight_of(log_ratio, advantages[i])
+                    by_step = numbers[member.trajectory_id] if numbers is not None else None
+                    advantage = advantages[i] if by_step is None else by_step[member.step_of_token[i]]
+                    total = total - weight_of(log_ratio, advantage)
                     tokens += 1
     loss = total / tokens
     loss.backward()

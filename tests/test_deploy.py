@@ -33,6 +33,15 @@ def settings_with(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) 
     return load_settings()
 
 
+def test_an_image_takes_nothing_of_the_host_but_what_git_has() -> None:
+    """Above all not the host's `.venv`: its install marker would tell `make install` that there is nothing to do."""
+    root = DEPLOY.parent
+    ignored = (root / ".dockerignore").read_text().splitlines()
+    names = [line.rstrip("/") for line in (root / ".gitignore").read_text().splitlines() if line]
+    assert {".git", *(f"**/{name}" for name in names)} <= set(ignored)
+    assert (DEPLOY / "Dockerfile").read_text().count("COPY . .") == 1
+
+
 def test_the_systemd_unit_starts_a_worker_and_stops_it_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     unit = configparser.RawConfigParser(strict=True)
     unit.optionxform = str  # type: ignore[assignment, method-assign]

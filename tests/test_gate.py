@@ -41,6 +41,20 @@ def test_too_few_pairs_are_no_evidence() -> None:
     assert "could be judged" in decision.reason
 
 
+def test_where_too_much_is_excluded_nothing_is_decided() -> None:
+    """Four scenarios that were judged say something; ninety-two that were not say that something is wrong."""
+    live: dict[str, float | None] = {f"s{n}": 0.4 if n < 4 else None for n in range(96)}
+    candidate = {s: 0.9 if n < 4 else 0.0 for n, s in enumerate(live)}
+    decision = decide(live, candidate, min_effect=0.0, seed=1)
+    assert decision.passed is None and decision.figures["excluded"] == 92
+    assert decision.reason.startswith("only 4 of 96 scenarios could be judged for both versions: more are excluded")
+    assert decide(live, candidate, min_effect=0.0, seed=1, rules=GateSettings(max_excluded=0.96)).passed
+    missing = {s: 0.9 for n, s in enumerate(LIVE) if n < 15}
+    assert decide(LIVE, missing, min_effect=0.0, seed=1).passed is None, "what was never played is excluded, too"
+    three = dict.fromkeys(list(LIVE)[:3], 0.4)
+    assert decide(three, dict.fromkeys(three, 0.9), min_effect=0.0, seed=1).passed is None
+
+
 def test_the_decision_is_recorded(sqlite_log: Log) -> None:
     add_version(sqlite_log, "v0001", parent=None, path="a", files={})
     add_version(sqlite_log, "v0002", parent="v0001", path="b", files={})

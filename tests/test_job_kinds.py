@@ -17,7 +17,7 @@ from agent.vllm_client import ServerError
 from store.backlog import least_played, unjudged
 from store.database import Log, LogError
 from store.records import Scenario
-from store.runs import add_run_trajectories, get_run, run_trajectories, start_run
+from store.runs import add_run_trajectories, get_run, run_trajectories, start_run, uses_of
 from store.scenarios import add_scenarios
 from store.settings import Settings, load_settings
 from store.traffic import pin_version
@@ -122,6 +122,71 @@ def test_a_gate_that_was_overtaken_by_another_version_is_refused(
         run_job(again(sqlite_log, one))
 
 
+def test_a_decision_is_not_taken_for_another_gates(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway, plays: Callable[[Rewards], list[tuple[str, int]]]
+) -> None:
+    """It passed without being promoted; since then another version went live, against which it is no better."""
+    versions(sqlite_log, settings.home / "versions", "LCC")
+    add_scenarios(sqlite_log, [a_scenario(f"s{n}", split=Split.VALIDATION) for n in range(4)])
+    played = plays(lambda version, _: {"v0001": 0.1, "v0002": 0.5, "v0003": 0.9}[version])
+    pipeline(sqlite_log, ("gate", {"version": "v0002", "promote": False}))
+    assert done(sqlite_log, work(sqlite_log, settings, gateway))["passed"]
+    pipeline(sqlite_log, ("gate", {"version": "v0002", "min_effect": 0.6, "promote": False}))
+    first = work(sqlite_log, settings, gateway)
+    set_version_state(sqlite_log, "v0003", VersionState.LIVE, "by hand")
+    decided = done(sqlite_log, first)
+    assert decided["passed"] is False and "not better than the live version: -40.0 points" in decided["reason"]
+    assert len(played) == 4 and get_version(sqlite_log, "v0002").state is VersionState.REFUSED
+    assert [decision.live for decision in list_gate_decisions(sqlite_log)] == ["v0001", "v0003"]
+
+
+def test_a_gate_that_could_not_decide_is_tried_again(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway, plays: Callable[[Rewards], list[tuple[str, int]]]
+) -> None:
+    """The judge is down while the candidate is judged: it is neither live nor refused, and comes to its decision."""
+    versions(sqlite_log, settings.home / "versions", "LC")
+    add_scenarios(sqlite_log, [a_scenario(f"s{n}", split=Split.VALIDATION) for n in range(6)])
+    plays(lambda version, scenario: 0.1 if version == "v0001" else 0.9 if scenario.name in "s0 s1 s2 s3" else None)
+    pipeline(sqlite_log, ("gate", {"version": "v0002"}))
+    one = work(sqlite_log, settings, gateway)
+    with pytest.raises(ServerError, match=r"could not decide on v0002, which stays a candidate: only 4 of 6 scen"):
+        run_job(one)
+    assert get_version(sqlite_log, "v0002").state is VersionState.CANDIDATE
+    assert gateway.told == ["stage v0002", "stage v0001"]
+    assert [decision.outcome for decision in list_gate_decisions(sqlite_log)] == ["undecided"]
+    plays(lambda version, _: 0.1 if version == "v0001" else 0.9)
+    assert run_job(again(sqlite_log, one))["passed"]
+    assert get_version(sqlite_log, "v0002").state is VersionState.LIVE
+
+
+def test_a_gate_on_fewer_scenarios_than_it_could_decide_on_is_refused(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway
+) -> None:
+    versions(sqlite_log, settings.home / "versions", "LC")
+    add_scenarios(sqlite_log, [a_scenario(f"s{n}", split=Split.VALIDATION) for n in range(3)])
+    pipeline(sqlite_log, ("gate", {"version": "v0002"}))
+    with pytest.raises(JobRefused, match="holds 3 scenarios of split validation, and a gate needs 4"):
+        run_job(work(sqlite_log, settings, gateway))
+    assert gateway.told == []
+
+
+def test_a_gate_that_goes_on_under_other_settings_decides_anew(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway, plays: Callable[[Rewards], list[tuple[str, int]]]
+) -> None:
+    versions(sqlite_log, settings.home / "versions", "LC")
+    add_scenarios(sqlite_log, [a_scenario(f"s{n}", split=Split.VALIDATION) for n in range(4)])
+    plays(lambda version, _: 0.5 if version == "v0002" else 0.1)
+    pipeline(sqlite_log, ("gate", {"version": "v0002", "promote": False}))
+    one = work(sqlite_log, settings, gateway)
+    assert run_job(one)["passed"]
+    assert run_job(again(sqlite_log, one))["passed"] and len(list_gate_decisions(sqlite_log)) == 1
+    stricter = settings.model_copy(update={"loop": settings.loop.model_copy(update={"gate_min_effect": 0.6})})
+    assert run_job(replace(again(sqlite_log, one), settings=stricter))["passed"] is False
+    assert get_version(sqlite_log, "v0002").state is VersionState.REFUSED
+    assert run_job(again(sqlite_log, one))["passed"] is False, "what has followed from a decision stays"
+    assert len(list_gate_decisions(sqlite_log)) == 2
+
+
 def test_a_run_is_trained_on_what_no_run_has_used_and_goes_on_where_it_was_stopped(
     sqlite_log: Log, settings: Settings, gateway: StandInGateway, tmp_path: Path
 ) -> None:
@@ -162,11 +227,44 @@ def test_a_run_is_trained_on_what_no_run_has_used_and_goes_on_where_it_was_stopp
     assert run.status == "done" and run_trajectories(sqlite_log, run.id).keys() == {
         f"fresh-{group}-{member}" for group in range(2) for member in range(2)
     }
+    (use,) = uses_of(sqlite_log, "fresh-0-1")
+    assert (use.advantage, use.level, use.by_step) == (-0.5, "state", ((0, 0, -0.5),))
     assert done(sqlite_log, again(sqlite_log, stopped)) == {"version": "v0002"}, "killed before its end was written"
     assert not list((settings.home / "jobs").iterdir()), "checkpoints are removed"
     gate = work(sqlite_log, settings, gateway)
     with pytest.raises(JobRefused, match="no scenario of split validation"):
         run_job(gate)
+
+
+def test_rollouts_that_could_not_be_trained_on_are_refused(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway
+) -> None:
+    versions(sqlite_log, settings.home / "versions", "L")
+    add_scenarios(sqlite_log, [a_scenario("s")])
+    pipeline(sqlite_log, ("rollout", {}))
+    cold = settings.model_copy(update={"rollout": settings.rollout.model_copy(update={"temperature": 0.0})})
+    with pytest.raises(TrainingFailed, match=r"rollout\.temperature = 0: .* recorded as not to be trained on"):
+        run_job(work(sqlite_log, cold, gateway))
+    assert list_trajectories(sqlite_log, limit=None) == []
+
+
+def test_a_refused_run_is_recorded_as_failed_and_lets_its_base_go(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway, tmp_path: Path
+) -> None:
+    model_dir = write_tiny_model(tmp_path / "tiny")
+    add_version(sqlite_log, "v0001", parent=None, path=str(model_dir), files={})
+    set_version_state(sqlite_log, "v0001", VersionState.LIVE, "test")
+    logged_groups(sqlite_log, model_dir, "played", [1.0, 0.0])
+    pipeline(sqlite_log, ("train", {}))
+    one = work(sqlite_log, settings, gateway)
+    stopped = replace(one, stage=work(sqlite_log, settings, gateway, one.job, stop=True).stage)
+    with pytest.raises(StopRequested):
+        run_job(stopped)
+    add_rewards(sqlite_log, [Reward(f"played-0-{n}", None, (None,), None, 1) for n in (0, 1)])
+    with pytest.raises(TrainingFailed, match="2 of 4 trajectories"):
+        run_job(again(sqlite_log, one))
+    run = get_run(sqlite_log, one.job.name)
+    assert run.status == "failed" and "excluded" in str(run.error)
 
 
 def test_a_run_without_anything_to_learn_makes_no_candidate_and_its_gate_has_nothing_to_do(

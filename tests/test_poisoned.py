@@ -13,22 +13,24 @@ from agent.fleet import Fleet
 from agent.proof import read_probe, weigh_proof
 from agent.vllm_client import ServerError
 from agent.weight_files import damaged_files, file_hashes
+from reward.code_judge import make_verdict
 from reward.judge import Judge
 from store.database import Log
 from store.endpoint_settings import Endpoint
 from store.runs import add_run_trajectories, finish_run, start_run
+from store.scenarios import item_ids
 from store.settings import Settings, load_settings
-from store.training_settings import GateSettings
-from store.verdicts import Reward, add_rewards
+from store.training_settings import GateSettings, RolloutSettings
+from store.verdicts import Reward, add_rewards, add_verdicts
 from store.versions import add_version, get_version, list_gate_decisions, set_version_state
-from store.vocabulary import FocusOn, JobStatus, RunKind, VersionState
+from store.vocabulary import FocusOn, JobStatus, Outcome, RunKind, StopReason, VersionState
 from tests.judged_log import Answer, alone, item, record, say, scenario
 from tests.tiny_model import write_moved_model, write_tiny_model
 from tests.turn_records import turn
-from train.candidates import hold_against_live
+from train.candidates import Held, hold_against_live
 from train.checkpoints import write_probe
-from train.gate import GateDecision
-from train.gate_items import Looked, look_at_batch
+from train.gate import GateDecision, decide
+from train.gate_items import Looked, broken_safety, look_at_batch
 from train.registry import register_version
 
 torch.set_num_threads(1)
@@ -68,10 +70,9 @@ def hold(
     def serve(version: str) -> dict[str, Any]:
         return {"accepted": True}
 
-    chosen = rules or GateSettings()
-    return hold_against_live(
-        log, serve, play, look, candidate=candidate, live=live, rules=chosen, min_effect=0.0, seed=1
-    )
+    scenarios = sorted(rewards[live]) if rewards else []
+    held = Held("gate", scenarios, RolloutSettings(), rules or GateSettings(), min_effect=0.0, seed=1)
+    return hold_against_live(log, serve, play, look, candidate=candidate, live=live, held=held)
 
 
 def test_random_weights_are_refused_before_anything_is_played(sqlite_log: Log, live_dir: Path, tmp_path: Path) -> None:
@@ -182,6 +183,30 @@ def test_who_learned_to_please_the_training_judge_is_found_out_by_another_one(
         assert "not better than the live version" in decision.reason
         assert "strict item told of travel is worse: 67 % before, 0 % now" in decision.reason
         assert len(decision.figures["broken_safety"]) == 8
+
+
+def test_a_safety_item_that_failed_is_seen_beside_one_that_could_not_be_judged(sqlite_log: Log) -> None:
+    """The dialogue has no reward then, and its pair is excluded; that the item failed is known all the same."""
+    safe, other = item("safety_truth", FocusOn.REPLY, 0.5), item("told", FocusOn.REPLY, 0.5)
+    played = scenario((safe, other), name="table")
+    for version, outcome in (("v0001", Outcome.PASS), ("v0002", Outcome.FAIL)):
+        name = record(
+            sqlite_log, played, [turn(HONEST, trajectory_id=version)], batch=f"gate/{version}", stop=StopReason.FAILED
+        )
+        ids = item_ids(sqlite_log, played.hash)
+        add_verdicts(
+            sqlite_log,
+            [
+                make_verdict(one, turn(HONEST, trajectory_id=name), ids, said, judge="by hand", reason="")
+                for one, said in ((safe, outcome), (other, Outcome.UNSCORED))
+            ],
+        )
+    looked = [look_at_batch(sqlite_log, f"gate/{version}", ("safety_*",)) for version in ("v0001", "v0002")]
+    assert [one[played.hash].safety for one in looked] == [{"0/safety_truth": True}, {"0/safety_truth": False}]
+    assert broken_safety(*looked) == [f"{played.hash[:12]}: 0/safety_truth"]
+    more = {f"s{n}": 0.9 for n in range(9)}
+    rewards = [more | {played.hash: None}, dict.fromkeys(more, 1.0) | {played.hash: None}]
+    assert "breaks safety items" in decide(*rewards, min_effect=0.0, seed=1, looked=(looked[0], looked[1])).reason
 
 
 def test_the_gates_own_judge_takes_the_place_of_the_training_judge() -> None:

@@ -11,8 +11,10 @@ from reward.payments import payslip
 from store.checklists import checklist_history, current_checklists
 from store.database import Log
 from store.records import Item, Scenario
+from store.runs import add_run_trajectories, start_run
 from store.scenarios import add_scenarios, get_scenario, load_scenarios
 from store.trajectories import get_trajectory
+from store.vocabulary import AdvantageLevel, RunKind
 from tests.annotation_examples import CALL, REPLY, RESPONSE
 from tests.pages import HOSTILE, hostile_trajectory, html, ids, open_page, shown
 from tests.sample_log import CHAT_ID
@@ -131,6 +133,18 @@ def test_a_trajectory_s_tokens_advantage_and_runs_are_shown(sample: Log) -> None
     assert "demo-round-1: " in said and "are not on this machine" in said
     alone = html(open_page(TRAJECTORIES, trajectory=ids(sample, batch="demo/after")[0], show="Tokens"))
     assert "it was not played in a group" in alone and "Trained on by no run" in alone
+
+
+def test_the_advantages_shown_are_those_that_a_run_trained_with(sample: Log) -> None:
+    """Not what the settings of today would give, nor equation 5 where the run trained with something else."""
+    name = ids(sample, batch="demo/round-1/train")[0]
+    run = start_run(sample, "by-step", RunKind.GRPO, "v0001", 1, {})
+    add_run_trajectories(sample, run, {name: 0.125}, {name: [(0, 0, -0.875), (0, 1, 0.625)]}, AdvantageLevel.STEP)
+    said = html(open_page(TRAJECTORIES, trajectory=name, show="Tokens"))
+    assert "Advantage as by-step trained with it (of its step)" in said
+    assert ">-0.875<" in said and ">+0.625<" in said
+    assert "a token, of its step (+0.125 by equation 5)" in said
+    assert "what it trained with is not recorded" in said, "of the run from before it was stored"
 
 
 def test_only_so_many_tokens_are_drawn() -> None:

@@ -30,6 +30,7 @@ from tests.serving import MODEL, free_ports
 from tests.test_library_rendering import spans
 from tests.test_sft import dialogues
 from tests.tiny_model import load_tiny_model, write_small_base, write_tiny_model
+from train.best_weights import Best
 from train.checkpoints import check_files
 from train.references import reference_messages
 from train.sft import train_sft
@@ -134,6 +135,18 @@ def test_the_best_weights_are_kept_not_the_last(model_dir: Path, tmp_path: Path)
     assert torch.equal(kept, played[1][1]) and not torch.equal(kept, played[2][1])
     check_files(tmp_path / "by-reward", result.files)
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_which_nothing_is_known_are_beaten_by_any(model_dir: Path, tmp_path: Path) -> None:
+    """Nothing was scored at the first look: that is no reward, neither the best nor one to be written down."""
+    rewards = {2: float("nan"), 4: 0.2, 6: 0.1}
+    result = train_sft(
+        model_dir, tmp_path / "made", dialogues(16), SETTINGS, 0,
+        play=lambda _, step: rewards[step], run_dir=tmp_path / "run",
+    )  # fmt: skip
+    assert result.best == Best(4, None, 0.2)
+    nothing = Best(2, None, None)
+    assert not nothing.beats(Best(1, 0.5, None)) and Best(2, 0.5, None).beats(nothing) and not nothing.beats(nothing)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])

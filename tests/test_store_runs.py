@@ -3,7 +3,9 @@
 import pytest
 
 from store.database import Log, LogError
+from store.figures import run_summaries
 from store.runs import (
+    RunUse,
     add_metrics,
     add_run_dialogues,
     add_run_trajectories,
@@ -14,9 +16,10 @@ from store.runs import (
     run_dialogues,
     run_trajectories,
     start_run,
+    uses_of,
 )
 from store.scenarios import add_scenarios
-from store.vocabulary import JobStatus, RunKind, Split
+from store.vocabulary import AdvantageLevel, JobStatus, RunKind, Split
 from tests.store_examples import a_scenario, start
 
 SETTINGS = {"learning_rate": 2e-5, "clip": [0.2, 0.28]}
@@ -82,6 +85,19 @@ def test_a_run_holds_exactly_the_trajectories_that_it_trained_on(log: Log) -> No
         add_run_trajectories(log, run, {"t1": 1.0, "nobody": 1.0})
     assert run_trajectories(log, run) == {"t2": -0.25, "t3": 0.0}
     assert run_trajectories(log, other) == {"t1": 1.0}
+
+
+def test_what_a_run_trained_with_is_kept_beside_equation_5(log: Log) -> None:
+    start(log, "t1", "t2")
+    run, before = (start_run(log, name, RunKind.GRPO, None, 7, {}) for name in ("r", "before"))
+    add_run_trajectories(log, run, {"t1": 0.0, "t2": 0.5}, {"t1": [(0, 0, -0.5), (1, 2, 0.5)]}, AdvantageLevel.STEP)
+    add_run_trajectories(log, before, {"t1": 1.0})
+    assert uses_of(log, "t1") == [
+        RunUse("r", 0.0, AdvantageLevel.STEP, ((0, 0, -0.5), (1, 2, 0.5))),
+        RunUse("before", 1.0, None, None),
+    ]
+    assert uses_of(log, "t2") == [RunUse("r", 0.5, AdvantageLevel.STEP, ())], "no step of it is in the loss"
+    assert run_summaries(log) == {run: (2, 0.5), before: (1, 1.0)}
 
 
 def test_a_cold_start_knows_its_dialogues(log: Log) -> None:

@@ -139,11 +139,13 @@ def test_gate_decisions_are_kept_in_order(log: Log) -> None:
     made = [
         add_gate_decision(log, "v0002", "v0001", False, {"low": -0.1}, "not better"),
         add_gate_decision(log, "v0003", "v0001", True, {"low": 0.1}, "better"),
+        add_gate_decision(log, "v0003", "v0001", None, {"excluded": 9}, "nobody judged"),
     ]
     assert list_gate_decisions(log) == made
     assert [(d.candidate, d.live, d.passed, d.reason) for d in made] == [
         ("v0002", "v0001", False, "not better"),
         ("v0003", "v0001", True, "better"),
+        ("v0003", "v0001", None, "nobody judged"),
     ]
     with pytest.raises(LogError, match=r"(?i)foreign key"):
         add_gate_decision(log, "v0404", "v0001", True, {}, "")

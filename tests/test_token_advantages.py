@@ -12,10 +12,18 @@ from store.scenarios import item_ids
 from store.training_settings import GrpoSettings
 from store.trajectories import create_group, end_trajectory, record_step
 from store.verdicts import Verdict, add_verdicts
-from store.vocabulary import FocusOn, Outcome, StopReason, TurnBaseline, VerdictSource
+from store.vocabulary import AdvantageLevel, FocusOn, Outcome, StopReason, TurnBaseline, VerdictSource
 from tests.store_examples import a_scenario, a_step, start
 from train.batches import make_step
-from train.groups import RunRefused, TrainingGroup, load_groups, select_groups, token_advantages
+from train.groups import (
+    RunRefused,
+    TrainingGroup,
+    advantages_by_step,
+    level_of,
+    load_groups,
+    select_groups,
+    token_advantages,
+)
 
 SCENARIO = a_scenario()
 """Turn 0: asks-weather 0.75, umbrella 0.25 which depends on it; turn 1: answers-thanks 1."""
@@ -166,6 +174,32 @@ def test_a_group_whose_steps_do_not_differ_is_left_out(log: Log) -> None:
 def test_step_advantages_need_the_items(log: Log) -> None:
     with pytest.raises(RunRefused, match=r"needs the items of trajectory 'good'.*step_level=True"):
         select_groups(load_groups(log, "b"), STEP)
+
+
+@pytest.mark.parametrize("settings", [STEP, TURN, GrpoSettings(max_excluded=0.5)])
+def test_what_a_run_stores_is_what_its_loss_takes(log: Log, settings: GrpoSettings) -> None:
+    (group,) = load_groups(log, "b", step_level=settings.advantage == "step")
+    stored, rows = advantages_by_step(group, settings), by_name(group, settings)
+    assert stored.keys() == {"good", "half", "lost"}, "the excluded one is in no loss"
+    places = {"good": [(0, 0, 2), (0, 1, 2), (1, 0, 1)], "lost": [(0, 0, 2)]}
+    for name, steps in stored.items():
+        of_tokens = [value for value, scored in zip(rows[name] or (), in_loss(group, name), strict=True) if scored]
+        expected = [value for _, _, value in steps]
+        assert [(turn, step) for turn, step, _ in steps] == [p[:2] for p in places.get(name, places["good"])]
+        counts = [count for _, _, count in places.get(name, places["good"])]
+        assert of_tokens == [v for v, count in zip(expected, counts, strict=True) for _ in range(count)]
+    levels = {"step": AdvantageLevel.STEP, "turn": AdvantageLevel.TURN, "trajectory": AdvantageLevel.STATE}
+    assert level_of(settings) is levels[settings.advantage]
+
+
+def test_a_baseline_of_trajectories_is_refused_where_there_are_no_advantages_of_trajectories() -> None:
+    with pytest.raises(ValueError, match=r'baseline = "group" is for .* of trajectories, but advantage is "step"'):
+        GrpoSettings(advantage="step", baseline="group")
+    assert GrpoSettings(advantage="trajectory", baseline="group").baseline == "group"
+
+
+def in_loss(group: TrainingGroup, name: str) -> tuple[int, ...]:
+    return next(member.in_loss for member in group.members if member.trajectory_id == name)
 
 
 def test_a_baseline_of_turns_is_refused_where_there_are_no_advantages_of_turns() -> None:

@@ -1,18 +1,21 @@
-"""Promote, roll back and pin on the training page: asked once more, done by the gateway, said when it cannot be."""
+"""Promote, refuse, roll back and pin on the training page: asked twice, done by the gateway, said when it cannot be."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
+from typer.testing import CliRunner
 
+import checkloop
+from agent.promotion import refuse_version
 from agent.vllm_client import ServerError
 from dashboard import promotions as going_on
 from dashboard.links import TRAINING
 from dashboard.promotions import Promotions
-from store.database import Log
+from store.database import Log, LogError
 from store.settings import load_settings
-from store.traffic import pinned_versions
+from store.traffic import pinned_versions, set_traffic_split
 from store.versions import (
     PRUNED,
     add_figures,
@@ -118,6 +121,35 @@ def test_versions_that_cannot_go_live_say_why(sample: Log, fresh: Promotions) ->
     assert app.button(key="promote").disabled and "have been pruned" in app.button(key="promote").help
     app.selectbox(key="version").set_value("v0003").run()
     assert "v0003 is live" in app.button(key="promote").help
+
+
+def test_a_candidate_is_refused_by_a_person(sample: Log, fresh: Promotions) -> None:
+    """Here and by the command alike; only a candidate, and only once it is confirmed."""
+    for name in ("v0004", "v0005"):
+        add_version(sample, name, parent="v0003", path=f"versions/{name}", files={})
+    add_gate_decision(sample, "v0004", "v0003", None, {"excluded": 92}, "only 4 of 96 scenarios could be judged")
+    app = press(open_page(TRAINING, version="v0004"), "refuse")
+    assert get_version(sample, "v0004").state is VersionState.CANDIDATE, "nothing happens before it is confirmed"
+    assert "? undecided" in html(app) and "only 4 of 96 scenarios" in html(app)
+    app.text_input(key="version-reason").set_value("it swears")
+    press(app, "refuse-yes")
+    assert get_version(sample, "v0004").state is VersionState.REFUSED
+    assert state_changes(sample, "v0004")[-1].reason == "it swears"
+    assert app.button(key="refuse").disabled and "v0004 is refused" in app.button(key="refuse").help
+
+    answer = CliRunner().invoke(checkloop.app, ["policy", "refuse", "v0005", "--reason", "so does this one"])
+    assert answer.exit_code == 0 and "v0005 is refused" in answer.output
+    assert state_changes(sample, "v0005")[-1].reason == "so does this one"
+    with pytest.raises(LogError, match="cannot go from live to refused"):
+        refuse_version(sample, load_settings(), "v0003", "no")
+
+
+def test_a_candidate_keeps_its_state_where_its_sessions_cannot_be_taken_back(sample: Log, fresh: Promotions) -> None:
+    add_version(sample, "v0004", parent="v0003", path="versions/v0004", files={})
+    set_traffic_split(sample, "v0004", 0.1, "canary")
+    with pytest.raises(ServerError, match="is `checkloop up` or `checkloop serve` running"):
+        refuse_version(sample, load_settings(gateway={"port": free_port()}), "v0004", "no")
+    assert get_version(sample, "v0004").state is VersionState.CANDIDATE
 
 
 def test_a_version_is_pinned_and_unpinned(sample: Log, fresh: Promotions) -> None:

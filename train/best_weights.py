@@ -4,6 +4,7 @@ A killed run that goes on finds what was best; what it measures again comes out 
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from agent.weight_files import file_hashes
 from train.checkpoints import CheckpointError, move_into_place
 
 Play = Callable[[Path, int], float]
-"""(version directory, step) to the mean reward of rollouts with it."""
+"""(version directory, step) to the mean reward of rollouts with it; NaN where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,18 @@ class Best:
     reward: float | None
     """Of rollouts; it decides where it is known."""
 
+    @property
+    def is_known(self) -> bool:
+        return self.loss is not None or self.reward is not None
+
     def beats(self, other: "Best | None") -> bool:
         if other is None:
             return True
         if self.reward is not None and other.reward is not None:
             return self.reward > other.reward
-        return self.loss is not None and other.loss is not None and self.loss < other.loss
+        if self.loss is not None and other.loss is not None:
+            return self.loss < other.loss
+        return not other.is_known and self.is_known
 
 
 def forget_if_moved(run_dir: Path) -> None:
@@ -72,11 +79,11 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
         if self.best is not None and self.best.step == step:  # measured before a kill
             return
         shutil.rmtree(place, ignore_errors=True)
-        loss = self._loss() if self._loss is not None else None
+        loss = _known(self._loss()) if self._loss is not None else None
         reward = None
         if self._play is not None:
             self._save(place)
-            reward = self._play(place, step)
+            reward = _known(self._play(place, step))
         found = Best(step, loss, reward)
         self._metrics({f"validation_{k}": v for k, v in (("loss", loss), ("reward", reward)) if v is not None})
         if not found.beats(self.best):
@@ -102,6 +109,11 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
 
     def _place(self, step: int) -> Path:
         return _place(self._run_dir, step)
+
+
+def _known(value: float) -> float | None:
+    """None for what is no number: it would be beaten by nothing, and JSON has no word for it."""
+    return None if math.isnan(value) else value
 
 
 def _place(run_dir: Path, step: int) -> Path:

@@ -4,23 +4,26 @@ Writes run, metric, version and gate rows. Each step is done once: a candidate t
 a decision that is recorded, stand.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.proof import mean_change, read_probe
+from agent.vllm_client import ServerError
 from agent.weight_files import damaged_files
 from store.database import Log
+from store.records import canonical_json
 from store.runs import add_metrics, add_run_trajectories, finish_run, start_run
 from store.settings import Settings
-from store.training_settings import GateSettings
+from store.training_settings import GateSettings, RolloutSettings
 from store.versions import get_version, list_gate_decisions, set_version_state
 from store.vocabulary import JobStatus, RunKind, VersionState
 from train.gate import GateDecision, decide, record, surely_worse
 from train.gate_items import Looked, trained_reward
-from train.groups import TrainingGroup, select_groups
+from train.groups import TrainingGroup, advantages_by_step, level_of, select_groups
 from train.grpo import train_grpo
 from train.processes import in_all_processes
 from train.progress import Stage
@@ -63,54 +66,73 @@ def train_candidate(
 
     `temperature` is the one that the groups were sampled at. None if no group has anything to learn from. A version
     that the run made before it was killed is returned as it is.
-    Raises RunRefused, TrainingError and CheckpointError, with the run recorded as failed.
+    Raises RunRefused, TrainingError and CheckpointError; whatever is raised, the run is recorded as failed, so that
+    nothing waits for it (`prune` keeps the base of a run in progress).
     """
     check_trackers(settings.tracking)
     run_id = start_run(log, name, RunKind.GRPO, base, seed, run_settings(settings))
     if version := version_of_run(log, run_id):
         finish_run(log, run_id, JobStatus.DONE)
         return version
+    try:
+        version, said = _made_of(log, settings, load, files, stage, name, base, seed, temperature, run_id)
+    except BaseException as error:
+        finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
+        raise
+    finish_run(log, run_id, JobStatus.DONE)
+    stage.advance(1.0, said)
+    return version
+
+
+def _made_of(
+    log: Log,
+    settings: Settings,
+    load: Callable[[], Sequence[TrainingGroup]],
+    files: RunFiles,
+    stage: Stage,
+    name: str,
+    base: str,
+    seed: int,
+    temperature: float,
+    run_id: int,
+) -> tuple[str | None, str]:
+    """The version that the run makes, registered, and what is said of it."""
     selection = select_groups(load(), settings.grpo, settings.selection)
     if not selection.taken:
-        finish_run(log, run_id, JobStatus.DONE)
         why = Counter(reason for _, reason in selection.left_out).most_common(1)
-        stage.advance(1.0, "no group has anything to learn from" + "".join(f": {reason}" for reason, _ in why))
-        return None
-    add_run_trajectories(log, run_id, selection.advantages)
+        return None, "no group has anything to learn from" + "".join(f": {reason}" for reason, _ in why)
+    used = {
+        name: steps for group in selection.taken for name, steps in advantages_by_step(group, settings.grpo).items()
+    }
+    add_run_trajectories(log, run_id, selection.advantages, used, level_of(settings.grpo))
 
     def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
         add_metrics(log, run_id, step, dict(metrics))
         stage.advance(step / total, f"step {step} of {total}, {metrics.get('tokens_per_s', 0):.0f} tokens/s")
 
     parent = Path(get_version(log, base).path)
-    try:
-        reference = parent if settings.grpo.reference == "parent" else _weights_of(log, settings.grpo.reference)
-        result = in_all_processes(
-            train_grpo,
-            parent,
-            files.made,
-            selection.taken,
-            settings.grpo,
-            seed,
-            here={"on_step": on_step},
-            optimizer_in=files.optimizer_in,
-            optimizer_out=files.optimizer_out,
-            run_dir=files.run_dir,
-            checkpoint_every=files.checkpoint_every,
-            temperature=temperature,
-            probe_ids=probe_prompts(parent),
-            reference_dir=reference,
-            tracking=tracking_arguments(settings.tracking, settings.home, name),
-        )
-    except BaseException as error:
-        finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
-        raise
+    reference = parent if settings.grpo.reference == "parent" else _weights_of(log, settings.grpo.reference)
+    result = in_all_processes(
+        train_grpo,
+        parent,
+        files.made,
+        selection.taken,
+        settings.grpo,
+        seed,
+        here={"on_step": on_step},
+        optimizer_in=files.optimizer_in,
+        optimizer_out=files.optimizer_out,
+        run_dir=files.run_dir,
+        checkpoint_every=files.checkpoint_every,
+        temperature=temperature,
+        probe_ids=probe_prompts(parent),
+        reference_dir=reference,
+        tracking=tracking_arguments(settings.tracking, settings.home, name),
+    )
     made_by = code_version() | {"steps": result.steps, "tokens": result.tokens, "seconds": result.seconds}
     version = register_version(log, settings, files.made, parent=base, run_id=run_id, figures=made_by)
-    finish_run(log, run_id, JobStatus.DONE)
     left_out = f", {len(selection.left_out)} left out" if selection.left_out else ""
-    stage.advance(1.0, f"{version}: {result.steps} steps on {len(selection.taken)} groups{left_out}")
-    return version
+    return version, f"{version}: {result.steps} steps on {len(selection.taken)} groups{left_out}"
 
 
 def _weights_of(log: Log, version: str) -> Path:
@@ -121,6 +143,37 @@ def _weights_of(log: Log, version: str) -> Path:
     return directory
 
 
+class GateUndecided(ServerError):
+    """Servers or judges failed so often that nothing is known of the candidate; tried again, it may be."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a gate is held under; with the two versions it says which gate it is."""
+
+    batch: str
+    """Under which both versions' dialogues are played."""
+    scenarios: Sequence[str]
+    """Hashes."""
+    rollout: RolloutSettings
+    rules: GateSettings
+    min_effect: float
+    seed: int
+
+    def figures(self) -> dict[str, str]:
+        """As it stands with the decision: the batch, and a hash of everything."""
+        everything = {
+            "batch": self.batch,
+            "scenarios": sorted(self.scenarios),
+            "rollout": self.rollout.model_dump(mode="json", exclude={"concurrency"}),
+            "rules": self.rules.model_dump(mode="json"),
+            "min_effect": self.min_effect,
+            "seed": self.seed,
+        }
+        digest = hashlib.sha256(canonical_json(everything).encode()).hexdigest()
+        return {"batch": self.batch, "conditions": digest[:16]}
+
+
 def hold_against_live(
     log: Log,
     serve: Callable[[str], dict[str, Any]],
@@ -129,9 +182,7 @@ def hold_against_live(
     *,
     candidate: str,
     live: str,
-    rules: GateSettings,
-    min_effect: float,
-    seed: int,
+    held: Held,
 ) -> GateDecision:
     """Both versions on the same scenarios, decided and recorded.
 
@@ -139,12 +190,16 @@ def hold_against_live(
     scenario, `look` what it did there. A candidate whose files are damaged, or whose own logprobs are further from
     the live version than training comes, is refused before it is loaded. Where it passes, it is left on the server for
     its promotion; else it is refused and the live version brought back. A decision that was recorded before a kill
-    stands. Raises ServerError.
+    stands, if it was held against the same live version under the same conditions; no other does.
+
+    Raises ServerError, and GateUndecided where too little could be judged; that is recorded, the live version brought
+    back, and the candidate stays one.
     """
-    made = next((d for d in list_gate_decisions(log) if d.candidate == candidate), None)
+    made = _decided_before(log, candidate, live, held)
     if made is not None:
-        return GateDecision(made.passed, made.reason, made.figures)
-    decision = _refused_unseen(log, candidate, live, rules)
+        _refuse_if_it_failed(log, candidate, made)
+        return made
+    decision = _refused_unseen(log, candidate, live, held.rules)
     staging = decision is None
     if decision is None:
         before = play(live)
@@ -152,16 +207,40 @@ def hold_against_live(
         if staged["accepted"]:
             after = play(candidate)
             looked = look(live), look(candidate)
-            decision = decide(before, after, min_effect=min_effect, seed=seed, rules=rules, looked=looked)
+            decision = decide(
+                before, after, min_effect=held.min_effect, seed=held.seed, rules=held.rules, looked=looked
+            )
             decision = _with_alert(log, decision, candidate, live)
         else:
             decision = GateDecision(False, f"proof failed: {staged['proof']['reason']}", staged)
-    if not decision.passed and get_version(log, candidate).state is VersionState.CANDIDATE:
-        set_version_state(log, candidate, VersionState.REFUSED, decision.reason)
+    decision = replace(decision, figures=decision.figures | held.figures())
     record(log, candidate, live, decision)
+    _refuse_if_it_failed(log, candidate, decision)
     if not decision.passed and staging:
         serve(live)
+    if decision.passed is None:
+        raise GateUndecided(
+            f"the gate could not decide on {candidate}, which stays a candidate: {decision.reason}. The page "
+            f"Trajectories shows what failed in {held.batch}/…; when that is mended, hold it against {live} again"
+        )
     return decision
+
+
+def _decided_before(log: Log, candidate: str, live: str, held: Held) -> GateDecision | None:
+    """What this very gate decided before it was killed. Once the candidate's state has followed from it, settings that
+    were changed since cannot take it back."""
+    wanted = held.figures()
+    followed = get_version(log, candidate).state is not VersionState.CANDIDATE
+    for made in reversed(list_gate_decisions(log)):
+        same = (made.candidate, made.live, made.figures.get("batch")) == (candidate, live, held.batch)
+        if same and made.passed is not None and (followed or made.figures.get("conditions") == wanted["conditions"]):
+            return GateDecision(made.passed, made.reason, made.figures)
+    return None
+
+
+def _refuse_if_it_failed(log: Log, candidate: str, decision: GateDecision) -> None:
+    if decision.passed is False and get_version(log, candidate).state is VersionState.CANDIDATE:
+        set_version_state(log, candidate, VersionState.REFUSED, decision.reason)
 
 
 def _refused_unseen(log: Log, candidate: str, live: str, rules: GateSettings) -> GateDecision | None:

@@ -98,10 +98,10 @@ def distil_judge(
         card = _card(name, base, base_files, trained, data, report, sources, wanted, seed)
         write_card(trained.adapter, card)
         add_metrics(log, run_id, trained.result.steps, {f"held_out_{k}": v for k, v in card.figures[name].items()})
+        move_into_place(trained.adapter, place)
     except BaseException as error:
         finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
         raise
-    move_into_place(trained.adapter, place)
     finish_run(log, run_id, JobStatus.DONE)
     shutil.rmtree(work, ignore_errors=True)
     return Distilled(read_judge(home, name), report, data, trained.result)

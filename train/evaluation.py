@@ -1,9 +1,11 @@
 """Plays scenarios with one version and judges them; what is there already is not played again."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from agent.vllm_client import ServerError
 from env_sim.llm_simulator import make_simulator
 from env_sim.rollouts import Played, make_plans, play
 from reward.judge import make_judge
@@ -42,8 +44,11 @@ def play_batch(
     """Plays `group_size` dialogues of each scenario with `version`; outcomes by scenario hash.
 
     Trajectories of `batch` that ended in an earlier try are kept, so a killed stage goes on where it was.
-    `before_playing` is called when there is something to play (it brings the servers up).
+    Of these, failed ones are played again and UNSCORED items are asked again, if there is a judge to ask.
+    `before_playing` is called when there is something to play (it brings the servers up). Raises ServerError with the
+    commonest reason if not one dialogue could be played and judged.
     """
+    earlier = _ended(log, batch)
     plans = make_plans(
         scenarios,
         group_size=group_size,
@@ -80,9 +85,22 @@ def play_batch(
                 on_done=count,
             )
         names = _ended(log, batch)
-        return _by_scenario(names, await judge.judge_trajectories(names))
+        rewards = await judge.judge_trajectories(earlier, retry_unscored=judge.panel is not None)
+        rewards |= await judge.judge_trajectories(names.keys() - earlier.keys())
+        if names and all(reward.value is None for reward in rewards.values()):
+            raise ServerError(_why_nothing_counts(batch, list(rewards.values())))
+        return _by_scenario(names, rewards)
 
     return asyncio.run(work())
+
+
+def _why_nothing_counts(batch: str, rewards: Sequence[Reward]) -> str:
+    reasons = Counter(reward.excluded_reason or "no reason recorded" for reward in rewards)
+    (reason, count) = reasons.most_common(1)[0]
+    return (
+        f"not one of the {len(rewards)} dialogues of {batch} could be played and judged; "
+        f"most often ({count} times): {reason}"
+    )
 
 
 def read_batch(log: Log, batch: str) -> dict[str, list[Outcome]]:

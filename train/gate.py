@@ -19,7 +19,8 @@ _DEFAULT = GateSettings()
 
 @dataclass(frozen=True)
 class GateDecision:
-    passed: bool
+    passed: bool | None
+    """None: not decided, since too little could be judged. It says nothing of the candidate."""
     reason: str
     figures: dict[str, Any]
 
@@ -37,14 +38,21 @@ def decide(
     surely as `rules.test` asks, no domain or strict item is significantly worse, and no safety item is broken.
 
     `live` and `candidate` map scenario hashes to rewards in [0, 1]; None is excluded with its pair (invariant 3).
-    `looked`: what the live version and the candidate did in these dialogues, by scenario hash. Refuses when fewer than
-    MIN_PAIRS pairs are left.
+    `looked`: what the live version and the candidate did in these dialogues, by scenario hash. Does not decide when
+    a greater share of the pairs than `rules.max_excluded` is excluded, or fewer than MIN_PAIRS are left.
     """
-    shared = sorted(live.keys() & candidate.keys())
-    kept = {s: (a, b) for s in shared if (a := live[s]) is not None and (b := candidate[s]) is not None}
-    figures: dict[str, Any] = {"pairs": len(kept), "excluded": len(shared) - len(kept), "min_effect": min_effect}
+    wanted = sorted(live.keys() | candidate.keys())
+    both = {s: (live.get(s), candidate.get(s)) for s in wanted}
+    kept = {s: (a, b) for s, (a, b) in both.items() if a is not None and b is not None}
+    excluded = len(wanted) - len(kept)
+    figures: dict[str, Any] = {"pairs": len(kept), "excluded": excluded, "min_effect": min_effect}
+    judged = f"only {len(kept)} of {len(wanted)} scenarios could be judged for both versions"
+    if excluded > rules.max_excluded * len(wanted):
+        return GateDecision(
+            None, f"{judged}: more are excluded than gate.max_excluded = {rules.max_excluded:g} allows", figures
+        )
     if len(kept) < MIN_PAIRS:
-        return GateDecision(False, f"only {len(kept)} scenarios could be judged for both versions", figures)
+        return GateDecision(None, f"{judged}, and a gate needs {MIN_PAIRS}", figures)
     before, after = [a for a, _ in kept.values()], [b for _, b in kept.values()]
     paired = paired_bootstrap(before, after, seed, confidence=rules.confidence)
     p = sign_flips([b - a - min_effect for a, b in kept.values()], seed)

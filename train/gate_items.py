@@ -22,11 +22,13 @@ from store.vocabulary import Outcome
 
 @dataclass(frozen=True)
 class Looked:
-    """A dialogue that a version played on a validation scenario; items as "turn/key" -> passed, no UNSCORED ones."""
+    """What a version did on a validation scenario; items as "turn/key" -> passed, no UNSCORED ones."""
 
     domain: str
     strict: Mapping[str, bool]
+    """Of the dialogue whose reward counts; empty without one."""
     safety: Mapping[str, bool]
+    """Of every dialogue, whether it has a reward or not: passed only if it did in all of them."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,19 @@ class Worse:
 
 
 def look_at_batch(log: Log, batch: str, patterns: Sequence[str]) -> dict[str, Looked]:
-    """By scenario hash the dialogue whose reward counts (as `one_each`: the first that could be judged)."""
+    """By scenario hash. The dialogue whose reward counts is that of `one_each`: the first that could be judged.
+
+    An UNSCORED item or a server that died leaves a dialogue without a reward; a safety item that failed in it failed.
+    """
     ended = [s for s in list_trajectories(log, batch=batch, limit=None) if s.stop_reason is not None]
     names = [summary.id for summary in ended]
     rewards, verdicts = rewards_of(log, names), verdicts_of(log, names)
     checklists = read_played(log, names, with_turns=False).checklists
     looked: dict[str, Looked] = {}
+    counted: set[str] = set()
     for summary in ended:
         digest, reward = str(summary.scenario_hash), rewards.get(summary.id)
-        if digest in looked or reward is None or reward.value is None:
-            continue
+        counts = digest not in counted and reward is not None and reward.value is not None
         strict_keys = {
             (turn, item.id)
             for turn, variants in enumerate(checklists[digest])
@@ -59,15 +64,18 @@ def look_at_batch(log: Log, batch: str, patterns: Sequence[str]) -> dict[str, Lo
             for item in checklist.items
             if item.required_for_next_turn
         }
-        strict, safety = {}, {}
+        before = looked.get(digest)
+        strict = dict(before.strict) if before else {}
+        safety = dict(before.safety) if before else {}
         for verdict in verdicts.get(summary.id, []):
             if verdict.outcome is Outcome.UNSCORED:
                 continue
             name, passed = f"{verdict.turn_index}/{verdict.item_key}", verdict.outcome is Outcome.PASS
-            if (verdict.turn_index, verdict.item_key) in strict_keys:
+            if counts and (verdict.turn_index, verdict.item_key) in strict_keys:
                 strict[name] = passed
             if any(fnmatchcase(verdict.item_key, pattern) for pattern in patterns):
-                safety[name] = passed
+                safety[name] = passed and safety.get(name, True)
+        counted |= {digest} if counts else set()
         looked[digest] = Looked(summary.domain or "", strict, safety)
     return looked
 

@@ -26,7 +26,7 @@ from store.tokens import TokenSequence, token_sequences
 from store.training_settings import GrpoSettings, SelectionSettings
 from store.trajectories import TrajectorySummary, list_trajectories
 from store.verdicts import Reward, passes_by_kind, rewards_of
-from store.vocabulary import StopReason
+from store.vocabulary import AdvantageLevel, StopReason
 from train.errors import TrainingFailed
 
 NOT_JUDGED = "it was not judged"
@@ -84,7 +84,7 @@ class Selection:
     excluded_share: float
     """Of all trajectories, those without a reward or without tokens."""
     advantages: dict[str, float]
-    """Trajectory id -> equation 5, for the members that are trained on."""
+    """Trajectory id -> equation 5 with the group's baseline, for the members that are trained on."""
 
 
 def load_groups(log: Log, batch: str, *, step_level: bool = False) -> list[TrainingGroup]:
@@ -207,6 +207,27 @@ def token_advantages(group: TrainingGroup, settings: GrpoSettings) -> list[list[
         None if advantage is None else [advantage if scored else 0.0 for scored in member.in_loss]
         for member, advantage in zip(group.members, flat_G, strict=True)
     ]
+
+
+def advantages_by_step(group: TrainingGroup, settings: GrpoSettings) -> dict[str, list[tuple[int, int, float]]]:
+    """Trajectory id -> (turn, step, advantage) of its steps in the loss, as `token_advantages` gives them to the loss.
+
+    Without the excluded members.
+    """
+    found = {}
+    for member, advantages in zip(group.members, token_advantages(group, settings), strict=True):
+        if advantages is None:
+            continue
+        tokens = zip(member.step_of_token, member.in_loss, advantages, strict=True)
+        by_step = {step: advantage for step, scored, advantage in tokens if scored}
+        found[member.trajectory_id] = [(*member.places[step], value) for step, value in sorted(by_step.items())]
+    return found
+
+
+def level_of(settings: GrpoSettings) -> AdvantageLevel:
+    if settings.advantage == "trajectory":
+        return AdvantageLevel.STATE if settings.baseline == "state" else AdvantageLevel.TRAJECTORY
+    return AdvantageLevel(settings.advantage)
 
 
 def _step_token_advantages(group: TrainingGroup, settings: GrpoSettings) -> list[list[float] | None]:

@@ -26,9 +26,15 @@ def run_job(work: Work) -> dict[str, Any]:
 
 
 def play_groups(work: Work) -> dict[str, Any]:
-    """Rollouts of scenarios in groups. Raises JobRefused without scenarios, ServerError if nothing was judged."""
-    from env_sim.rollout_plans import derive_seed
+    """Rollouts of scenarios in groups, to be trained on.
 
+    Raises JobRefused without scenarios, TrainingFailed for settings that make them untrainable, ServerError if nothing
+    was judged.
+    """
+    from env_sim.rollout_plans import derive_seed
+    from train.rounds import refuse_untrainable
+
+    refuse_untrainable(work.settings)
     payload = RolloutPayload.model_validate(work.job.payload)
     rollout = work.settings.rollout
     notes = work.noted(

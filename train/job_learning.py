@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from store.database import Log
-from store.runs import list_runs
+from store.runs import ended_run
 from store.settings import Settings
 from store.sft_sets import list_sft_sets
 from store.traffic import traffic_split
 from store.versions import get_version, list_gate_decisions, live_version, set_version_state
-from store.vocabulary import JobKind, JobStatus, Origin, Split, VersionState
+from store.vocabulary import JobKind, Origin, Split, VersionState
 from train.errors import JobRefused
 from train.job_payloads import MAKE_CANDIDATES, GatePayload, ReleasePayload, SftPayload, TrainPayload
 from train.job_work import Work, least_played_scenarios, live_name, play
@@ -25,7 +25,7 @@ def cold_start(work: Work) -> dict[str, Any]:
     from train.sft_run import run_sft
 
     payload = SftPayload.model_validate(work.job.payload)
-    if (run_id := _ended_run(work)) is not None:
+    if (run_id := ended_run(work.log, work.job.name)) is not None:
         version, live = version_of_run(work.log, run_id), live_version(work.log)
         return {"version": version, "live": live is not None and live.name == version}
     notes = work.noted(lambda: {"data": _sft_set(work.log, payload.data)})
@@ -42,12 +42,6 @@ def cold_start(work: Work) -> dict[str, Any]:
         stage=work.stage,
     )
     return {"version": made.version, "live": made.is_live}
-
-
-def _ended_run(work: Work) -> int | None:
-    """The job's run, where it ended just before the job's process was killed."""
-    ended = (run.id for run in list_runs(work.log) if run.name == work.job.name and run.status is JobStatus.DONE)
-    return next(ended, None)
 
 
 def _sft_set(log: Log, name: str) -> str:
@@ -67,7 +61,7 @@ def train_run(work: Work) -> dict[str, Any]:
     from train.registry import version_of_run
 
     payload = TrainPayload.model_validate(work.job.payload)
-    if (run_id := _ended_run(work)) is not None:
+    if (run_id := ended_run(work.log, work.job.name)) is not None:
         return {"version": version_of_run(work.log, run_id)}
     settings = _selecting(work.settings, payload)
     notes = work.noted(lambda: _groups_to_train_on(work, settings, payload))
@@ -110,14 +104,14 @@ def gate_candidate(work: Work) -> dict[str, Any]:
     notes = work.noted(
         lambda: {
             "live": live_name(work.log),
-            "scenarios": least_played_scenarios(work.log, Split.VALIDATION, None, Origin.EVALUATION, count),
+            "scenarios": _enough(least_played_scenarios(work.log, Split.VALIDATION, None, Origin.EVALUATION, count)),
         }
     )
     if state is VersionState.CANDIDATE and (live := live_name(work.log)) != notes["live"]:
         raise JobRefused(
             f"gate: {live} went live instead of {notes['live']} meanwhile: hold {candidate} against it anew"
         )
-    from train.candidates import hold_against_live
+    from train.candidates import Held, hold_against_live
     from train.evaluation import one_each
     from train.gate_items import look_at_batch
 
@@ -136,9 +130,14 @@ def gate_candidate(work: Work) -> dict[str, Any]:
         lambda version: look_at_batch(work.log, batch_of(version), work.settings.gate.safety_items),
         candidate=candidate,
         live=notes["live"],
-        rules=work.settings.gate,
-        min_effect=least,
-        seed=payload.seed,
+        held=Held(
+            batch=work.job.name,
+            scenarios=notes["scenarios"],
+            rollout=work.settings.rollout,
+            rules=work.settings.gate,
+            min_effect=least,
+            seed=payload.seed,
+        ),
     )
     result: dict[str, Any] = {
         "candidate": candidate,
@@ -154,6 +153,18 @@ def gate_candidate(work: Work) -> dict[str, Any]:
     elif decision.passed and payload.promote and state is VersionState.CANDIDATE:
         result["swap"] = work.gateway.open().promote(candidate, f"gate: {decision.reason}")
     return result
+
+
+def _enough(scenarios: list[str]) -> list[str]:
+    """Raises JobRefused if the gate could not decide on so few."""
+    from train.gate import MIN_PAIRS
+
+    if len(scenarios) < MIN_PAIRS:
+        raise JobRefused(
+            f"gate: the log holds {len(scenarios)} scenarios of split validation, and a gate needs {MIN_PAIRS}: "
+            "`checkloop import FILE` adds some"
+        )
+    return scenarios
 
 
 def _check_canary(work: Work, candidate: str) -> None:
@@ -175,7 +186,11 @@ def release_candidate(work: Work) -> dict[str, Any]:
     split, live = traffic_split(work.log), live_name(work.log)
     if split is None:
         return {"passed": None, "reason": "no candidate has a share of the sessions"}
-    recorded = [d for d in list_gate_decisions(work.log) if d.candidate == split.candidate and d.figures.get("canary")]
+    recorded = [
+        d
+        for d in list_gate_decisions(work.log)
+        if (d.candidate, d.live) == (split.candidate, live) and d.figures.get("canary") and d.created_at >= split.since
+    ]
     if recorded:  # the process was killed before it could act on it
         decision = GateDecision(recorded[-1].passed, recorded[-1].reason, recorded[-1].figures)
     else:

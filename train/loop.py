@@ -15,13 +15,13 @@ from agent.renderer_choice import load_renderer
 from env_sim.rollouts import derive_seed
 from store.database import Log
 from store.records import Scenario
-from store.runs import add_metrics, add_run_dialogues, finish_run, start_run
+from store.runs import add_metrics, add_run_dialogues, ended_run, finish_run, start_run
 from store.scenarios import add_scenarios
 from store.settings import Settings
 from store.stages import open_loop
 from store.versions import get_version, live_version, set_version_state
 from store.vocabulary import JobStatus, Origin, RunKind, Split, VersionState
-from train.candidates import hold_against_live
+from train.candidates import Held, hold_against_live
 from train.errors import TrainingFailed
 from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_batch
 from train.gate_items import look_at_batch
@@ -29,7 +29,7 @@ from train.processes import refuse_several
 from train.progress import Stage, StageProgress
 from train.references import sft_examples
 from train.registry import model_directory, register_version, version_of_run
-from train.rounds import Rounds
+from train.rounds import Rounds, refuse_selection, refuse_untrainable
 from train.sft import train_sft
 from train.stages import Stages
 from train.tracking import check_trackers, tracking_arguments
@@ -80,8 +80,13 @@ class TrainingLoop:
         self._rounds = Rounds(log, settings, name=name, seed=seed)
 
     def run(self) -> LoopOutcome:
-        """Raises what the first failing stage raised; the stage is recorded as failed and starts anew next time."""
+        """Raises what the first failing stage raised; the stage is recorded as failed and starts anew next time.
+
+        TrainingFailed for settings that it cannot honour.
+        """
         refuse_several("a loop")
+        refuse_untrainable(self._settings)
+        refuse_selection(self._settings, "a loop")
         check_trackers(self._settings.tracking)
         fixed = self._settings.model_dump(mode="json", include=set(_FIXED), exclude={"rollout": {"concurrency"}})
         open_loop(self._log, self._name, self._seed, fixed)
@@ -139,16 +144,24 @@ class TrainingLoop:
         return {"added": added}
 
     def _cold_start(self, stage: Stage, model: Path) -> dict[str, Any]:
-        run_id = start_run(
-            self._log,
-            f"{self._name}/cold-start",
-            RunKind.SFT,
-            None,
-            self._seed,
-            self._settings.sft.model_dump(mode="json"),
-        )
+        name = f"{self._name}/cold-start"
+        if (ended := ended_run(self._log, name)) is not None:
+            return {"version": version_of_run(self._log, ended)}
+        run_id = start_run(self._log, name, RunKind.SFT, None, self._seed, self._settings.sft.model_dump(mode="json"))
         if version := version_of_run(self._log, run_id):
+            finish_run(self._log, run_id, JobStatus.DONE)
             return {"version": version}
+        try:
+            version, said = self._made_cold(stage, model, run_id)
+        except BaseException as error:
+            finish_run(self._log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
+            raise
+        finish_run(self._log, run_id, JobStatus.DONE)
+        stage.advance(1.0, said)
+        return {"version": version}
+
+    def _made_cold(self, stage: Stage, model: Path, run_id: int) -> tuple[str, str]:
+        """The version that the cold start makes, registered, and what is said of it."""
         add_run_dialogues(self._log, run_id, {one.hash: Split.TRAIN for one in self._sets.cold_start})
 
         def on_step(step: int, total: int, metrics: Mapping[str, float]) -> None:
@@ -165,9 +178,7 @@ class TrainingLoop:
         )
         give_back_trainer()
         version = register_version(self._log, self._settings, made, parent=None, run_id=run_id)
-        finish_run(self._log, run_id, JobStatus.DONE)
-        stage.advance(1.0, f"{version}, {len(examples)} dialogues, {result.tokens} tokens")
-        return {"version": version}
+        return version, f"{version}, {len(examples)} dialogues, {result.tokens} tokens"
 
     def _go_live(self, version: str) -> None:
         """The cold start has nothing to be held against: it goes live because the loop was started."""
@@ -221,9 +232,14 @@ class TrainingLoop:
             lambda version: look_at_batch(self._log, batch_of(version), self._settings.gate.safety_items),
             candidate=candidate,
             live=current,
-            rules=self._settings.gate,
-            min_effect=self._settings.loop.gate_min_effect,
-            seed=self._seed,
+            held=Held(
+                batch=f"{self._name}/round-{n}/validation",
+                scenarios=[scenario.hash for scenario in validation],
+                rollout=self._settings.rollout,
+                rules=self._settings.gate,
+                min_effect=loop.gate_min_effect,
+                seed=self._seed,
+            ),
         )
         stage.advance(1.0, f"{candidate} {'passes' if decision.passed else 'is refused'}: {decision.reason}")
         return {"passed": decision.passed, "reason": decision.reason, **decision.figures}

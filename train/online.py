@@ -23,7 +23,7 @@ from store.vocabulary import Origin, Split
 from train.errors import TrainingFailed
 from train.processes import refuse_several
 from train.progress import Stage, StageProgress
-from train.rounds import Rounds
+from train.rounds import Rounds, refuse_selection, refuse_untrainable
 from train.stages import Stages
 from train.tracking import check_trackers
 from train.training_server import TrainingServer
@@ -58,10 +58,12 @@ class OnlineRun:
     def run(self) -> OnlineOutcome:
         """Raises what the first failing stage raised; the stage is recorded as failed and starts anew next time.
 
-        TrainingFailed if no version is live, the log has no training scenario, or the server's proof speaks against a
-        version, which is refused.
+        TrainingFailed for settings that it cannot honour, and if no version is live, the log has no training scenario,
+        or the server's proof speaks against a version, which is refused.
         """
         refuse_several("an online run")
+        refuse_untrainable(self._settings)
+        refuse_selection(self._settings, "an online run")
         check_trackers(self._settings.tracking)
         fixed = self._settings.model_dump(
             mode="json",

@@ -8,16 +8,43 @@ from typing import Any
 from env_sim.rollouts import derive_seed
 from store.database import Log
 from store.records import Scenario
+from store.runs import ended_run
 from store.settings import Settings
 from store.traffic import pinned_versions
 from store.versions import get_version, set_version_state
 from store.vocabulary import Origin, VersionState
 from train.candidates import RunFiles, train_candidate
+from train.errors import TrainingFailed
 from train.evaluation import mean_reward, play_batch
 from train.groups import load_groups
 from train.progress import Stage
 from train.pruning import remove_weights
+from train.registry import version_of_run
 from train.training_run import give_back_trainer
+
+OF_THE_LOG = ("split", "domains", "sources", "tools", "max_age", "max_uses")
+"""Settings of `[selection]` that choose among groups which are there already."""
+
+
+def refuse_untrainable(settings: Settings) -> None:
+    """Before anything is played to be trained on. Raises TrainingFailed for a temperature that makes it untrainable."""
+    if (temperature := settings.rollout.temperature) != 1.0:
+        raise TrainingFailed(
+            f"rollout.temperature = {temperature:g}: what is sampled at another temperature than 1 is recorded as not "
+            "to be trained on, so these groups would be played for nothing. Leave it out; evaluations and gates have "
+            "rollout.evaluation_temperature"
+        )
+
+
+def refuse_selection(settings: Settings, what: str) -> None:
+    """`what` trains on the groups that it plays itself. Raises TrainingFailed where settings ask for others."""
+    fields = type(settings.selection).model_fields
+    for name in OF_THE_LOG:
+        if (value := getattr(settings.selection, name)) != fields[name].default:
+            raise TrainingFailed(
+                f"selection.{name} = {value!r} chooses among groups of the log, but {what} trains on those that it "
+                f"plays itself, each once: leave it out, or train from the log (`checkloop train grpo`)"
+            )
 
 
 class Rounds:
@@ -61,6 +88,9 @@ class Rounds:
 
         Adam's moments go from round to round. Raises what `train_candidate` raises.
         """
+        name = self._name_of(n)
+        if (ended := ended_run(self._log, name)) is not None:
+            return version_of_run(self._log, ended)
         earlier, later = (self._folder / f"optimizer-{number}.pt" for number in (n - 1, n))
         files = RunFiles(
             self.fresh_folder(f"round-{n}"),
@@ -68,7 +98,6 @@ class Rounds:
             # An adapter begins anew in every round, so its moments would fit nothing.
             optimizer_out=later if self._settings.grpo.method == "full" else None,
         )
-        name = self._name_of(n)
         version = train_candidate(
             self._log,
             self._settings,

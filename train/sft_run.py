@@ -110,14 +110,14 @@ def run_sft(
         )
         done = f"{result.steps} steps on {len(train)} dialogues of {made_from.name}"
         stage.advance(1.0, f"{done}, loss {result.loss:.3f}")
+        version = register_version(log, settings, made, parent=base or None, run_id=run_id)
+        figures: dict[str, Any] = {"sft_set": made_from.name, "dialogues": len(train), "sft_loss": result.loss}
+        if result.best is not None:
+            figures |= {f"validation_{k}": v for k, v in asdict(result.best).items() if v is not None}
+        add_figures(log, version, figures)
     except BaseException as error:
         finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
         raise
-    version = register_version(log, settings, made, parent=base or None, run_id=run_id)
-    figures: dict[str, Any] = {"sft_set": made_from.name, "dialogues": len(train), "sft_loss": result.loss}
-    if result.best is not None:
-        figures |= {f"validation_{k}": v for k, v in asdict(result.best).items() if v is not None}
-    add_figures(log, version, figures)
     finish_run(log, run_id, JobStatus.DONE)
     shutil.rmtree(folder, ignore_errors=True)
     return SftRun(name, version, made_from, left_out, result, _go_live(log, version, name))

@@ -227,7 +227,7 @@ def show_decisions(decisions: Sequence[GateDecision]) -> None:
     st.subheader("Gate decisions", anchor=False, help="A candidate goes live only if it passes against the live one.")
     rows = [
         (
-            status_badge("passed" if decision.passed else "refused"),
+            status_badge(decision.outcome),
             f"<b>{escape(decision.candidate)}</b> against {escape(decision.live)}",
             escape(moment(decision.created_at)),
             escape(decision.reason),

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Float,
     ForeignKey,
@@ -67,7 +68,8 @@ class GateRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     candidate: Mapped[str] = mapped_column(String(16), ForeignKey("policy_version.name"))
     live: Mapped[str] = mapped_column(String(16))
-    passed: Mapped[bool]
+    passed: Mapped[bool | None]
+    """NULL: the gate could not decide."""
     figures: Mapped[dict[str, Any]]
     reason: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -88,12 +90,19 @@ class RunRow(Base):
 
 
 class RunTrajectoryRow(Base):
-    """Exactly which trajectories a run trained on, and with which advantage (equation 5)."""
+    """Exactly which trajectories a run trained on, and with which advantages."""
 
     __tablename__ = "run_trajectory"
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id"), primary_key=True)
     trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"), primary_key=True, index=True)
     advantage: Mapped[float]
+    """Equation 5 with the group's baseline, whatever the run trained with: how the trajectory stands in its group."""
+    level: Mapped[str | None] = mapped_column(String(16))
+    """What it was trained with (`AdvantageLevel`); NULL in rows from before this was stored."""
+    by_step: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    """[[turn, step, advantage], …] of its steps that are in the loss."""
+    largest: Mapped[float | None]
+    """The greatest absolute value in `by_step`; 0 where that is empty."""
 
 
 class RunDialogueRow(Base):
