@@ -106,7 +106,7 @@ def make_app(gateway: Gateway) -> FastAPI:
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        servers = {name: slot.server.alive for name, slot in gateway.fleet.slots.items()}
+        servers = {name: slot.able for name, slot in gateway.fleet.slots.items()}
         return JSONResponse({"servers": servers}, status_code=200 if all(servers.values()) else 503)
 
     @app.get("/admin/versions")

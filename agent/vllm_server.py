@@ -100,7 +100,7 @@ class VllmServer(VllmClient):
                     await self.call_worker("use_own_kernels")
                 return
             await asyncio.sleep(0.25)
-        self.stop()
+        await asyncio.to_thread(self.stop)
         raise ServerError(
             f"vLLM server {self.name!r} did not answer within {self.settings.start_timeout_s:.0f} s "
             f"(server.start_timeout_s): {self.last_words()}"
@@ -108,20 +108,20 @@ class VllmServer(VllmClient):
 
     def stop(self) -> None:
         """Ends the server and its workers; no error if it is gone already."""
-        if self._process is None:
+        process, self._process = self._process, None
+        if process is None:
             return
         for sign, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
             try:
-                os.killpg(self._process.pid, sign)
+                os.killpg(process.pid, sign)
             except ProcessLookupError:
                 break
             try:
-                self._process.wait(patience)
+                process.wait(patience)
                 # The engine and its workers share the group; they may outlive the front end by a moment.
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
             except (subprocess.TimeoutExpired, ProcessLookupError):
                 continue
-        self._process = None
 
     def _command(self) -> list[str]:
         s = self.settings

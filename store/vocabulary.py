@@ -184,13 +184,15 @@ class Untrainable(StrEnum):
 
 
 class IncidentKind(StrEnum):
-    """What ended a request of the gateway without a step."""
+    """What ended a request of the gateway without a step, or kept a server away."""
 
     CANCELLED = "cancelled"
     DEADLINE = "deadline"
     SERVER_FAILED = "server_failed"
     BAD_ANSWER = "bad_answer"
     """vLLM answered something that is no answer."""
+    SERVER_DOWN = "server_down"
+    """A server could not be brought back, or not with the weights that it should hold: no request's own."""
 
 
 class VersionState(StrEnum):

@@ -37,6 +37,11 @@ class FaultyVllm:
     """From sampled ids to their text; None: `WORDS`."""
     weights: str = ""
     """What was loaded last."""
+    reloads_left: int | None = None
+    """So many reloads succeed, None: all."""
+    adapters: list[str] = field(default_factory=list)
+    loads: list[str] = field(default_factory=list)
+    """Adapters that it was asked to load, in order."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     aborted: int = 0
     running: int = 0
@@ -45,15 +50,39 @@ class FaultyVllm:
     def app(self) -> FastAPI:
         app = FastAPI()
         app.get("/health")(lambda: PlainTextResponse("", 500 if self.fault == "sick" else 200))
-        app.get("/v1/models")(lambda: {"data": [{"id": "policy", "parent": None}]})
+        app.get("/v1/models")(self.models)
+        app.post("/v1/load_lora_adapter")(self.load_adapter)
+        app.post("/v1/unload_lora_adapter")(self.unload_adapter)
         app.post("/v1/completions")(self.complete)
         app.post("/collective_rpc")(self.reload)
         app.post("/reset_prefix_cache")(lambda: {"success": self.running == 0})
         return app
 
+    async def models(self) -> dict[str, Any]:
+        adapters = [{"id": name, "parent": "policy"} for name in self.adapters]
+        return {"data": [{"id": "policy", "parent": None}, *adapters]}
+
+    async def load_adapter(self, request: Request) -> Response:
+        name = (await request.json())["lora_name"]
+        self.loads.append(name)
+        if name in self.adapters:
+            message = f"The lora adapter '{name}' has already been loaded."
+            return JSONResponse({"error": {"message": message}}, 400)
+        self.adapters.append(name)
+        return PlainTextResponse("Success")
+
+    async def unload_adapter(self, request: Request) -> Response:
+        name = (await request.json())["lora_name"]
+        if name not in self.adapters:
+            return JSONResponse({"error": {"message": f"The lora adapter '{name}' cannot be found."}}, 404)
+        self.adapters.remove(name)
+        return PlainTextResponse("Success")
+
     async def reload(self, request: Request) -> Response:
-        if self.fault == "reload fails":
+        if self.fault == "reload fails" or self.reloads_left == 0:
             return JSONResponse({"error": {"message": "no such file"}}, 500)
+        if self.reloads_left is not None:
+            self.reloads_left -= 1
         self.weights = (await request.json())["kwargs"]["weights_path"]
         return JSONResponse({"results": [None]})
 
@@ -61,7 +90,9 @@ class FaultyVllm:
         body = await request.json()
         self.requests.append(body)
         if body.get("prompt_logprobs") is not None:
-            return self._scored(body)
+            return (
+                JSONResponse({"error": {"message": "probed"}}, 500) if self.fault == "unproved" else self._scored(body)
+            )
         faults = {
             "no json": PlainTextResponse("<html>it works</html>"),
             "html json": PlainTextResponse("{broken"),
@@ -72,6 +103,7 @@ class FaultyVllm:
                 {"choices": [self._choice(body, [5, END]) | {"logprobs": {"token_logprobs": [-1.0]}}]}
             ),
             "error 500": JSONResponse({"error": {"message": "CUDA error: out of luck"}}, 500),
+            "away": PlainTextResponse("upstream is away", 503),
             "error 400": JSONResponse({"error": {"message": "grammar is too complex"}}, 400),
         }
         if self.fault in faults and body["max_tokens"] > 1:
@@ -130,8 +162,8 @@ class FaultyVllm:
         }
 
     def _scored(self, body: dict[str, Any]) -> Response:
-        """Every logprob is -1, under the weights of `v0003` -9."""
-        value = -9.0 if self.weights.endswith("v0003") else -1.0
+        """Every logprob is -1, under the weights or the adapter `v0003` -9."""
+        value = -9.0 if self.weights.endswith("v0003") or body["model"].endswith("v0003") else -1.0
         rows = [
             {"prompt_logprobs": [None, *({str(token): {"logprob": value}} for token in prompt[1:])]}
             for prompt in body["prompt"]
