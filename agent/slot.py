@@ -322,6 +322,7 @@ class Slot:
                 self.adapters.pop(beside.version, None)
                 logger.warning("adapter %s is not loaded again: %s", beside.version, error)
         if self.weights is weights:
+            self.answer_with(weights)
             self.lost = None
 
     async def _load_missing(self, adapter: Weights) -> None:
