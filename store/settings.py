@@ -334,7 +334,8 @@ class Settings(BaseSettings):
 
     @property
     def gateway_url(self) -> str:
-        return f"http://{self.gateway.host}:{self.gateway.port}"
+        host = f"[{self.gateway.host}]" if ":" in self.gateway.host else self.gateway.host
+        return f"http://{host}:{self.gateway.port}"
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:

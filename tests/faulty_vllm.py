@@ -7,17 +7,21 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
+from agent.bundled_model import prepare_bundled_model
 from agent.commands import started
 from agent.gateway import Gateway
-from store.database import Log
-from store.settings import Settings
-from tests.serving import free_ports
+from store.database import Log, open_log
+from store.settings import Settings, load_settings
+from store.versions import add_version, set_version_state
+from store.vocabulary import VersionState
+from tests.serving import MODEL, free_ports
 
 WORDS = [" yes", " no", " maybe", " fine"]
 END = 2
@@ -229,3 +233,18 @@ def gateway_over(log: Log, settings: Settings) -> Iterator[tuple[str, Gateway]]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+@contextmanager
+def one_stand_in(home: Path, **gateway: Any) -> Iterator[tuple[str, Gateway, Log, FaultyVllm]]:
+    """(address, gateway, log, stand-in): the bundled model's renderer is v0001, which is live and has no probe."""
+    (port, _), (_, server_port) = free_ports(), free_ports()
+    with faulty_servers() as (vllm,):
+        server = {"port": server_port, "urls": [vllm.url], "max_model_len": 512, "start_timeout_s": 5}
+        settings = load_settings(home=home, gateway={"port": port, **gateway}, server=server)
+        log = open_log(settings.url)
+        add_version(log, "v0001", parent=None, path=str(prepare_bundled_model(MODEL).resolve()), files={})
+        set_version_state(log, "v0001", VersionState.LIVE, "first")
+        with gateway_over(log, settings) as (address, running):
+            yield address, running, log, vllm
+        log.close()
