@@ -183,6 +183,15 @@ class Untrainable(StrEnum):
     NO_LOGPROBS = "no logprobs"
 
 
+class Durability(StrEnum):
+    """What a commit of the log survives."""
+
+    PROCESS = "process"
+    """The death of every process at any moment; the last commits may be lost where the machine itself goes down."""
+    POWER = "power"
+    """A power cut as well: each commit waits until the disk has it."""
+
+
 class IncidentKind(StrEnum):
     """What ended a request of the gateway without a step, or kept a server away."""
 
