@@ -6,12 +6,14 @@ A generation runs in a task of its own: a slow reader holds up nobody, and a cli
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
 
 from agent.addresses import check_name, name_from_header, name_in_header, refuse_strangers
 from agent.gateway import Gateway
@@ -56,9 +58,23 @@ def make_app(gateway: Gateway) -> FastAPI:
             headers = request.headers
             refuse_strangers(headers.get("host", ""), headers.get("origin"), gateway.settings.host)
 
-    @app.exception_handler(404)
-    async def no_such_address(request: Request, _: Exception) -> JSONResponse:
-        return _refusal(ApiError(404, f"there is nothing at {request.method} {request.url.path}", "not_found"))
+    @app.exception_handler(HTTPException)
+    async def no_such_address(request: Request, error: HTTPException) -> JSONResponse:
+        """What the router itself refuses."""
+        asked = f"{request.method} {request.url.path}"
+        if error.status_code == 404:
+            return _refusal(ApiError(404, f"there is nothing at {asked}", "not_found"))
+        allowed = (error.headers or {}).get("Allow", "")
+        said = f"{asked} is not answered; use {allowed}" if allowed else f"{asked}: {error.detail}"
+        code = "method_not_allowed" if error.status_code == 405 else "refused"
+        return _refusal(ApiError(error.status_code, said, code), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_parameters(_: Request, error: RequestValidationError) -> JSONResponse:
+        """Of the query: bodies are read by `parse_request`."""
+        wrong = error.errors()
+        said = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in wrong)
+        return _refusal(ApiError(400, said, "invalid_parameter", param=str(wrong[0]["loc"][-1])))
 
     async def failed(_: Request, error: Exception) -> JSONResponse:
         return _refusal(as_api_error(error))
@@ -198,9 +214,9 @@ def as_api_error(error: BaseException) -> ApiError:
     return ApiError(500, f"the gateway failed: {type(error).__name__}: {error}", "internal_error", "server_error")
 
 
-def _refusal(error: ApiError) -> JSONResponse:
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
-    return JSONResponse(error.body, status_code=error.status, headers=headers)
+def _refusal(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    more = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+    return JSONResponse(error.body, status_code=error.status, headers={**(headers or {}), **more})
 
 
 async def _unless_gone(

@@ -160,7 +160,7 @@ class FaultyVllm:
             "index": 0,
             "text": self.spell(ids) if self.spell is not None else "".join(texts),
             "token_ids": ids,
-            "prompt_token_ids": body["prompt"],
+            "prompt_token_ids": None if self.fault == "no prompt" else body["prompt"],
             "logprobs": {"tokens": texts, "token_logprobs": [-0.5] * len(ids), "top_logprobs": None},
             "finish_reason": "stop" if ids and ids[-1] == END else "length",
         }
@@ -235,12 +235,26 @@ def gateway_over(log: Log, settings: Settings) -> Iterator[tuple[str, Gateway]]:
         thread.join(30)
 
 
+def a_version(log: Log, home: Path, name: str, *, parent: str | None = "v0001", adapter: bool = False) -> str:
+    """A version whose probe says -1 a token, as the stand-in does unless it holds v0003."""
+    place = home / name
+    place.mkdir()
+    for file in prepare_bundled_model(MODEL).iterdir():
+        (place / file.name).symlink_to(file.resolve())
+    if adapter:
+        (place / "adapter_config.json").write_text("{}")
+    (place / "probe.json").write_text(json.dumps({"ids": [[1, 2, 3]], "logprobs": [[-1.0, -1.0]]}))
+    add_version(log, name, parent=parent, path=str(place), files={})
+    return str(place)
+
+
 @contextmanager
-def one_stand_in(home: Path, **gateway: Any) -> Iterator[tuple[str, Gateway, Log, FaultyVllm]]:
+def one_stand_in(home: Path, max_loras: int = 0, **gateway: Any) -> Iterator[tuple[str, Gateway, Log, FaultyVllm]]:
     """(address, gateway, log, stand-in): the bundled model's renderer is v0001, which is live and has no probe."""
     (port, _), (_, server_port) = free_ports(), free_ports()
     with faulty_servers() as (vllm,):
         server = {"port": server_port, "urls": [vllm.url], "max_model_len": 512, "start_timeout_s": 5}
+        server |= {"max_loras": max_loras}
         settings = load_settings(home=home, gateway={"port": port, **gateway}, server=server)
         log = open_log(settings.url)
         add_version(log, "v0001", parent=None, path=str(prepare_bundled_model(MODEL).resolve()), files={})

@@ -15,7 +15,6 @@ import httpx
 import pytest
 
 from agent import fleet as fleets
-from agent.bundled_model import prepare_bundled_model
 from agent.gateway import Gateway
 from agent.slot import Slot, Weights
 from agent.vllm_client import ServerError
@@ -24,10 +23,10 @@ from store.database import Log, open_log
 from store.incidents import incident_counts
 from store.settings import ServerSettings, Settings, load_settings
 from store.tokens import token_sequences
-from store.versions import add_version, get_version, set_version_state
+from store.versions import get_version, set_version_state
 from store.vocabulary import IncidentKind, VersionState
-from tests.faulty_vllm import FaultyVllm, faulty_servers, gateway_over, run_app
-from tests.serving import MODEL, free_ports
+from tests.faulty_vllm import FaultyVllm, a_version, faulty_servers, gateway_over, run_app
+from tests.serving import free_ports
 
 BODY: dict[str, Any] = {"model": "policy", "messages": [{"role": "user", "content": "Is it?"}], "max_tokens": 8}
 SOON_S = 20.0
@@ -37,19 +36,6 @@ SOON_S = 20.0
 def _looked_at_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleets, "LOOK_S", 0.1)
     monkeypatch.setattr(fleets, "LONGEST_PAUSE_S", 0.4)
-
-
-def a_version(log: Log, home: Path, name: str, *, parent: str | None = "v0001", adapter: bool = False) -> str:
-    """A version whose probe says -1 a token, as the stand-in does unless it holds v0003."""
-    place = home / name
-    place.mkdir()
-    for file in prepare_bundled_model(MODEL).iterdir():
-        (place / file.name).symlink_to(file.resolve())
-    if adapter:
-        (place / "adapter_config.json").write_text("{}")
-    (place / "probe.json").write_text(json.dumps({"ids": [[1, 2, 3]], "logprobs": [[-1.0, -1.0]]}))
-    add_version(log, name, parent=parent, path=str(place), files={})
-    return str(place)
 
 
 def settings_of(home: Path, servers: list[FaultyVllm]) -> Settings:
