@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +267,8 @@ class Fleet:
                     if swap.accepted:
                         for slot in [slot for slot in self.live_slots if slot not in able]:
                             slot.adapters[candidate] = weights
-                            slot.owe(slot.weights, f"it was away when {candidate} was loaded")
+                            # Another object: who is bringing it in at this moment has not seen the adapter.
+                            slot.owe(replace(slot.weights), f"it was away when {candidate} was loaded")
             elif self.staging is not None:
                 swap = await self.stage(candidate)
             else:
