@@ -134,7 +134,7 @@ def up(
 
     _stop_in_order()
     settings = load_settings(config)
-    open_log(settings.url).close()
+    open_log(settings.url, settings.log.durability).close()
     seen = DashboardProcess(settings, dashboard_port)
     check_port_free(seen.address, dashboard_port, "dashboard")
     typer.echo("starting vLLM and the gateway (half a minute) ...")
@@ -171,7 +171,7 @@ def chat(
         raise SettingsError("--tools mcp needs the file of the servers: --mcp FILE")
     if tools is ChatTools.LLM and settings.simulator is None:
         raise SettingsError("--tools llm needs an LLM: name it in checkloop.toml, section [simulator]")
-    log = open_log(settings.url)
+    log = open_log(settings.url, settings.log.durability)
     llm = make_llm(settings)
 
     async def equip_chat(chat_id: str | None) -> Equipment:

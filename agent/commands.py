@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 
+from agent.addresses import LOOPBACK
 from agent.fleet import Fleet
 from agent.gateway import Gateway
 from agent.gateway_app import make_app
@@ -15,8 +16,6 @@ from agent.vllm_client import ServerError
 from agent.vllm_server import check_port_free
 from store.database import Log
 from store.settings import Settings
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 async def serve(log: Log, settings: Settings) -> None:

@@ -29,7 +29,22 @@ class Context:
     sampled: int
     """How many of them it sampled: the last ones."""
     continued: bool = False
-    """Whether a later step extends it."""
+    """Whether a later step extends it; one that was cut off does not count, since its request is sent again."""
+    cut_off: bool = False
+    """Whether its client went away, or its deadline passed, in the middle."""
+    parent: "Context | None" = None
+
+    def go_on(self) -> "list[Context]":
+        """A later step extends it; those that are so only now. Who goes on from what was cut off goes on from what was
+        before it, too."""
+        context: Context | None = self
+        changed = []
+        while context is not None:
+            if not context.continued:
+                context.continued = True
+                changed.append(context)
+            context = context.parent if context.cut_off else None
+        return changed
 
 
 @dataclass(frozen=True)
@@ -49,7 +64,7 @@ class Prompt:
     invented: bool = False
     """Whether it holds assistant messages that were not sampled here."""
     first: bool = True
-    """Whether the conversation had no step yet."""
+    """Whether the conversation had no step yet that came to its end."""
 
     @property
     def forked(self) -> bool:
@@ -103,13 +118,16 @@ class Conversation:
             fingerprint=prints[-1],
             tools_hash=offered,
             invented=any(m["role"] == "assistant" for m in new),
-            first=not self.contexts,
+            first=all(context.cut_off for context in self.contexts.values()),
         )
 
-    def add(self, step_id: int, prompt: Prompt, answer: Message, sampled_ids: Sequence[int]) -> str:
+    def add(
+        self, step_id: int, prompt: Prompt, answer: Message, sampled_ids: Sequence[int], *, cut_off: bool = False
+    ) -> str:
         """Keeps a recorded step's context; gives its fingerprint."""
         key = _chain(prompt.fingerprint, answer)
-        self.contexts[key] = Context(step_id, array("I", [*prompt.ids, *sampled_ids]), len(sampled_ids))
+        ids = array("I", [*prompt.ids, *sampled_ids])
+        self.contexts[key] = Context(step_id, ids, len(sampled_ids), cut_off=cut_off, parent=prompt.parent)
         return key
 
     def _known_part(
@@ -179,9 +197,9 @@ class Conversations:
                 key = _chain(key, message)
             before = parent.ids if parent is not None else array("I")
             ids = before + array("I", [*step.delta_ids, *step.sampled_ids])
-            context = Context(step.id, ids, len(step.sampled_ids))
-            if parent is not None:
-                parent.continued = True
+            context = Context(step.id, ids, len(step.sampled_ids), cut_off=step.cut_off, parent=parent)
+            if parent is not None and not step.cut_off:
+                parent.go_on()
             chains[step.id] = (key, context)
             conversation.contexts[key] = context
         return conversation
@@ -211,6 +229,9 @@ def _chain(before: str, message: Message) -> str:
     said: list[Any] = [before, message["role"], text, message.get("tool_call_id")]
     calls = message.get("tool_calls") or []
     said.append(sorted([c.get("id"), c["function"]["name"], _canonical(c["function"]["arguments"])] for c in calls))
+    # Not of an assistant's: agents put their own name on what was sampled here without one.
+    if (name := message.get("name")) and message["role"] != "assistant":
+        said.append(name)
     return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -3,29 +3,36 @@
 The alias is answered by a server that holds the live version (or, for the sessions of a traffic split, the candidate)
 and by no other (invariant 4). A gate looks at a candidate on the `staging` server where there is one; with a single
 server it borrows that one, and `policy` answers 503 with Retry-After until the candidate is promoted or the live
-version is back.
+version is back. A server that may hold other weights than it should answers nothing until they are in and proved.
 """
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from agent.openai_form import ApiError
+from agent.proof import Proof
 from agent.slot import Lease, Loaded, Slot, Weights, is_adapter
-from agent.vllm_client import SERVED_NAME, ServerError
+from agent.vllm_client import SERVED_NAME, ConnectionLost, ServerError
 from agent.vllm_server import RunningServer, VllmServer, is_cpu_build
 from agent.weight_files import damaged_files
-from store.database import Log
+from store.database import Log, LogError
+from store.incidents import record_incident
 from store.settings import Settings
 from store.traffic import TrafficSplit, set_traffic_split, traffic_split
-from store.versions import PRUNED, get_version, live_version, set_version_state
-from store.vocabulary import VersionState
+from store.versions import PRUNED, add_figures, get_version, live_version, set_version_state
+from store.vocabulary import IncidentKind, VersionState
 
 BUSY_RETRY_S = 2
+LOOK_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""How often a server is looked at; after every failure to bring it back twice as long, up to the second."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class Fleet:
             for slot in self.slots.values():
                 if isinstance(slot.server, RunningServer):
                     await slot.bring_in()
-                if slot.weights.base is not None:
+                elif slot.weights.base is not None:
                     await slot.load_beside(slot.weights)
                 await slot.server.complete({"model": SERVED_NAME, "prompt": [1], "max_tokens": 1})
                 await self._prove_start(slot)
@@ -126,16 +133,26 @@ class Fleet:
             )
 
     async def watch(self) -> None:
-        """Starts a server again that died; its requests have failed with 503 and may be tried again."""
+        """Brings back, for as long as it takes, what died or may hold other weights; it answers 503 meanwhile."""
+        await asyncio.gather(*(self._watch(slot) for slot in self._all()))
+
+    async def _watch(self, slot: Slot) -> None:
+        pause = LOOK_S
         while True:
-            await asyncio.sleep(1.0)
-            for slot in self.slots.values():
-                if isinstance(slot.server, RunningServer):
-                    was_alive = slot.server.alive
-                    if await slot.server.look() and not was_alive:
-                        await slot.bring_in()
-                elif not slot.server.alive and slot.is_open:
-                    await slot.revive()
+            await asyncio.sleep(pause)
+            try:
+                await _look_after(slot)
+                pause = LOOK_S
+            except Exception as error:  # whatever it was, the server is needed and the next try may succeed
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+                logger.warning("server %s did not come back, again in %.0f s: %s", slot.server.name, pause, error)
+                await asyncio.to_thread(self._record_trouble, slot, f"{slot.server.name} did not come back: {error}")
+
+    def _record_trouble(self, slot: Slot, detail: str) -> None:
+        try:
+            record_incident(self._log, None, IncidentKind.SERVER_DOWN, detail, version=slot.version)
+        except LogError as error:
+            logger.warning("an incident could not be recorded (%s): %s", error, detail)
 
     def version_for(self, session: str, model: str) -> str:
         """The version that `model` means for `session`. Raises ApiError 404 for another name than `policy`."""
@@ -152,14 +169,23 @@ class Fleet:
         return self.live_version
 
     def route(self, session: str, model: str) -> tuple[Slot, str]:
-        """The slot and version that answer. Raises ApiError 404 (not loaded) or 503 (the server is borrowed)."""
+        """The slot and version that answer. Raises ApiError 404 (not loaded) or 503 (no server that holds it is able,
+        or it is borrowed)."""
         version = self.version_for(session, model)
         holding = [slot for slot in self.live_slots if slot.holds(version)]
         if not holding and self.staging is not None and self.staging.holds(version):
             holding = [self.staging]
-        if holding:
-            able = [slot for slot in holding if slot.server.alive] or holding
+        if able := [slot for slot in holding if slot.answers]:
             return max(able, key=lambda slot: _rank(session, slot.server.name)), version
+        if holding:
+            why = "; ".join(f"{slot.server.name}: {slot.lost or 'its process ended'}" for slot in holding)
+            raise ApiError(
+                503,
+                f"no server is able to answer with {version} now ({why})",
+                "policy_server_failed",
+                "server_error",
+                retry_after=BUSY_RETRY_S,
+            )
         held = ", ".join(f"{slot.version} ({name})" for name, slot in self.slots.items())
         if version == self.live_version:
             raise ApiError(
@@ -180,7 +206,12 @@ class Fleet:
                 break
             await slot.opened()
         with slot.lease(version) as lease:
-            yield lease
+            try:
+                yield lease
+            except ConnectionLost as error:
+                if not lease.interrupted:
+                    slot.doubt(str(error))
+                raise
 
     async def stage(self, version: str) -> Swap:
         """Loads a version where a gate can look at it: on the staging server, or else on the only one."""
@@ -194,53 +225,78 @@ class Fleet:
         return Swap(version, [loaded])
 
     async def promote(self, version: str, reason: str) -> Swap:
-        """Makes a version live on all live servers: load, proof, then the log, then the doors open.
+        """Makes a version live on all live servers that are able: load, proof, then the log, then the doors open. The
+        others get it when they return.
 
         A failed proof marks it refused and brings the old one back everywhere.
         """
         async with self._swapping:
             new = await asyncio.to_thread(self._weights, version, whole=True)
             old = await asyncio.to_thread(self._weights, self.live_version)
-            if self.staging is not None and self.staging.version == version and len(self.live_slots) == 1:
+            if self._is_staged(version) and len(self.live_slots) == 1:
                 swap = await self._exchange(new, old, reason)
-            elif new.base is not None and all(
-                slot.weights.full.version == new.full.version for slot in self.live_slots
-            ):
-                swap = await self._promote_beside(new, old, reason)
             else:
-                swap = await self._promote_behind_doors(new, old, reason)
+                able = self._able()
+                if new.base is not None and all(slot.weights.full.version == new.base.version for slot in able):
+                    swap = await self._promote_beside(able, new, reason)
+                else:
+                    swap = await self._promote_behind_doors(able, new, old, reason)
+                if swap.accepted:
+                    for slot in [slot for slot in self.live_slots if slot not in able]:
+                        slot.owe(new, f"{version} went live without it")
             if not swap.accepted and (proof := swap.worst.proof) is not None:
-                await asyncio.to_thread(self._refuse, version, f"proof failed: {proof.reason}")
+                await asyncio.to_thread(self._refuse, version, proof)
             if self.split is not None and self.split.candidate == version:
                 ended = "it is live" if swap.accepted else "its proof failed"
                 await self._record_split(None, 0.0, f"{version}: {ended}")
-            # An adapter goes when the last step on it has ended, which nobody has to wait for.
-            keep = {self.live_version, *([self.split.candidate] if self.split else [])}
-            self._tidying = asyncio.gather(*(slot.unload_unused(keep) for slot in self._all()), return_exceptions=True)
+            self._tidy()
             return swap
 
     async def set_split(self, candidate: str | None, share: float, reason: str) -> None:
         """Loads the candidate beside the live version and gives it its share of the sessions.
 
-        Raises ApiError 409 where there is no place for it: no staging server, and it is no adapter; LogError for what
-        is no candidate or share.
+        Raises ApiError 409 where there is no place for it (no staging server, and it is no adapter) and where it fails
+        its proof, which refuses it; LogError for what is no candidate or share.
         """
         if candidate is not None and not self._holds(candidate):
             weights = await asyncio.to_thread(self._weights, candidate, whole=True)
             if weights.base is not None and self.live.weights.full.version == weights.base.version:
                 async with self._swapping:
-                    outcomes = [await slot.load_beside(weights) for slot in self.live_slots]
+                    able = self._able()
+                    swap = Swap(candidate, [await slot.load_beside(weights) for slot in able])
+                    if swap.accepted:
+                        for slot in [slot for slot in self.live_slots if slot not in able]:
+                            slot.adapters[candidate] = weights
+                            # Another object: who is bringing it in at this moment has not seen the adapter.
+                            slot.owe(replace(slot.weights), f"it was away when {candidate} was loaded")
             elif self.staging is not None:
-                outcomes = list((await self.stage(candidate)).servers)
+                swap = await self.stage(candidate)
             else:
                 raise ApiError(
                     409,
                     f"{candidate} cannot be loaded beside the live version: set server.staging = true",
                     "no_place_for_candidate",
                 )
-            if not all(outcome.accepted for outcome in outcomes):
-                raise ApiError(409, f"{candidate} failed its proof: it takes no sessions", "proof_failed")
+            if not swap.accepted and (proof := swap.worst.proof) is not None:
+                await asyncio.to_thread(self._refuse, candidate, proof)
+                self._tidy()
+                raise ApiError(409, f"{candidate} is refused, its proof failed: {proof.reason}", "proof_failed")
         await self._record_split(candidate, share, reason)
+
+    def _able(self) -> list[Slot]:
+        """The live slots that can take a version. Raises ServerError if there is none."""
+        if able := [slot for slot in self.live_slots if slot.able]:
+            return able
+        why = "; ".join(f"{slot.server.name}: {slot.lost or 'its process ended'}" for slot in self.live_slots)
+        raise ServerError(f"no server is able to load a version now ({why}): try again when it is back")
+
+    def _is_staged(self, version: str) -> bool:
+        return self.staging is not None and self.staging.able and self.staging.version == version
+
+    def _tidy(self) -> None:
+        """An adapter goes when the last step on it has ended, which nobody has to wait for."""
+        keep = {self.live_version, *([self.split.candidate] if self.split else [])}
+        self._tidying = asyncio.gather(*(slot.unload_unused(keep) for slot in self._all()), return_exceptions=True)
 
     async def _record_split(self, candidate: str | None, share: float, reason: str) -> None:
         await asyncio.to_thread(set_traffic_split, self._log, candidate, share, reason)
@@ -261,33 +317,34 @@ class Fleet:
                 self.staging.interrupt()
         return swap
 
-    async def _promote_beside(self, new: Weights, old: Weights, reason: str) -> Swap:
-        loaded = [await slot.load_beside(new) for slot in self.live_slots]
-        swap = Swap(new.version, loaded)
+    async def _promote_beside(self, slots: Sequence[Slot], new: Weights, reason: str) -> Swap:
+        swap = Swap(new.version, [await slot.load_beside(new) for slot in slots])
         if swap.accepted:
             await asyncio.to_thread(self._make_live, new.version, reason)
-            for slot in self.live_slots:
+            for slot in slots:
                 slot.answer_with(new)
             self.live_version = new.version
         return swap
 
-    async def _promote_behind_doors(self, new: Weights, old: Weights, reason: str) -> Swap:
+    async def _promote_behind_doors(self, slots: Sequence[Slot], new: Weights, old: Weights, reason: str) -> Swap:
         async with AsyncExitStack() as doors:
-            for slot in self.live_slots:
+            for slot in slots:
                 await doors.enter_async_context(slot.closed(interrupt=True))
-            outcomes = await asyncio.gather(
-                *(slot.load(new, against=old) for slot in self.live_slots), return_exceptions=True
-            )
+            outcomes = await asyncio.gather(*(slot.load(new, against=old) for slot in slots), return_exceptions=True)
             failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-            loaded = [outcome for outcome in outcomes if isinstance(outcome, Loaded)]
-            swap = Swap(new.version, loaded)
+            swap = Swap(new.version, [outcome for outcome in outcomes if isinstance(outcome, Loaded)])
             if not failures and swap.accepted:
-                await asyncio.to_thread(self._make_live, new.version, reason)
-                self.live_version = new.version
-                return swap
-            for slot in self.live_slots:
-                if slot.version != old.version:
-                    await slot.load(old)
+                try:
+                    await asyncio.to_thread(self._make_live, new.version, reason)
+                except LogError as error:
+                    failures = [error]
+                else:
+                    self.live_version = new.version
+                    return swap
+            because = f"{new.version} did not go live"
+            await asyncio.gather(
+                *(slot.put_back(old, because, instead_of=new) for slot in slots if slot.version != old.version)
+            )
             if failures:
                 raise failures[0]
             return swap
@@ -296,9 +353,11 @@ class Fleet:
         if version != self.live_version:
             set_version_state(self._log, version, VersionState.LIVE, reason)
 
-    def _refuse(self, version: str, reason: str) -> None:
+    def _refuse(self, version: str, proof: Proof) -> None:
+        """With the figures: what a version is refused for can be looked up later."""
         if get_version(self._log, version).state is VersionState.CANDIDATE:
-            set_version_state(self._log, version, VersionState.REFUSED, reason)
+            add_figures(self._log, version, {"proof": proof.figures()})
+            set_version_state(self._log, version, VersionState.REFUSED, f"proof failed: {proof.reason}")
 
     def _weights(self, version: str, *, whole: bool = False) -> Weights:
         """Raises LogError for an unknown version, ServerError for a pruned one and for an adapter without full weights
@@ -341,6 +400,20 @@ class Fleet:
 
     def _all(self) -> list[Slot]:
         return [*self.live_slots, *([self.staging] if self.staging else [])]
+
+
+async def _look_after(slot: Slot) -> None:
+    """Raises whatever keeps the slot's server from coming back."""
+    if not slot.is_open:
+        return  # a swap notices by itself; and a server that loads weights may be slow to say that it lives
+    if not isinstance(slot.server, RunningServer):
+        if not slot.able:
+            await slot.revive()
+    elif not await slot.server.look():
+        if slot.is_open:
+            slot.doubt(f"{slot.server.url} is not healthy")
+    elif slot.lost is not None:
+        await slot.bring_in()
 
 
 def _check_whole(version: str, path: Path, files: Mapping[str, str]) -> None:

@@ -6,14 +6,16 @@ A generation runs in a task of its own: a slow reader holds up nobody, and a cli
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
 
-from agent.addresses import check_name
+from agent.addresses import check_name, name_from_header, name_in_header, refuse_strangers
 from agent.gateway import Gateway
 from agent.openai_answers import event_line, json_bytes
 from agent.openai_form import ApiError, ChatRequest, parse_request
@@ -49,9 +51,30 @@ def make_app(gateway: Gateway) -> FastAPI:
         if not secrets.compare_digest(given.encode(), token.encode()):
             raise ApiError(401, "this gateway needs its bearer token as the API key", "invalid_api_key")
 
-    @app.exception_handler(404)
-    async def no_such_address(request: Request, _: Exception) -> JSONResponse:
-        return _refusal(ApiError(404, f"there is nothing at {request.method} {request.url.path}", "not_found"))
+    def admit_admin(request: Request) -> None:
+        """Without a token an address is all that keeps pages of the web out; with one they do not know it."""
+        admit(request)
+        if token is None:
+            headers = request.headers
+            refuse_strangers(headers.get("host", ""), headers.get("origin"), gateway.settings.host)
+
+    @app.exception_handler(HTTPException)
+    async def no_such_address(request: Request, error: HTTPException) -> JSONResponse:
+        """What the router itself refuses."""
+        asked = f"{request.method} {request.url.path}"
+        if error.status_code == 404:
+            return _refusal(ApiError(404, f"there is nothing at {asked}", "not_found"))
+        allowed = (error.headers or {}).get("Allow", "")
+        said = f"{asked} is not answered; use {allowed}" if allowed else f"{asked}: {error.detail}"
+        code = "method_not_allowed" if error.status_code == 405 else "refused"
+        return _refusal(ApiError(error.status_code, said, code), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_parameters(_: Request, error: RequestValidationError) -> JSONResponse:
+        """Of the query: bodies are read by `parse_request`."""
+        wrong = error.errors()
+        said = "; ".join(f"{'.'.join(map(str, e['loc'][1:]))}: {e['msg']}" for e in wrong)
+        return _refusal(ApiError(400, said, "invalid_parameter", param=str(wrong[0]["loc"][-1])))
 
     async def failed(_: Request, error: Exception) -> JSONResponse:
         return _refusal(as_api_error(error))
@@ -61,8 +84,10 @@ def make_app(gateway: Gateway) -> FastAPI:
 
     async def complete(request: Request, session: str | None, agent: str | None) -> Response:
         admit(request)
-        session = session or request.headers.get(SESSION_HEADER)
-        agent = agent or request.headers.get(AGENT_HEADER)
+        if session is None and (named := request.headers.get(SESSION_HEADER)):
+            session = name_from_header("session", named)
+        if agent is None and (named := request.headers.get(AGENT_HEADER)):
+            agent = name_from_header("agent", named)
         if session is not None:
             check_name("session", session)
         if agent is not None:
@@ -79,7 +104,9 @@ def make_app(gateway: Gateway) -> FastAPI:
         if outcome is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         answer, name = outcome
-        return Response(json_bytes(answer), media_type="application/json", headers={SESSION_HEADER: name})
+        return Response(
+            json_bytes(answer), media_type="application/json", headers={SESSION_HEADER: name_in_header(name)}
+        )
 
     @app.post("/sessions/{session}/agents/{agent}/v1/chat/completions")
     async def complete_for_agent(session: str, agent: str, request: Request) -> Response:
@@ -106,12 +133,12 @@ def make_app(gateway: Gateway) -> FastAPI:
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        servers = {name: slot.server.alive for name, slot in gateway.fleet.slots.items()}
+        servers = {name: slot.able for name, slot in gateway.fleet.slots.items()}
         return JSONResponse({"servers": servers}, status_code=200 if all(servers.values()) else 503)
 
     @app.get("/admin/versions")
     async def versions(request: Request) -> dict[str, Any]:
-        admit(request)
+        admit_admin(request)
         states = {v.name: v.state for v in await asyncio.to_thread(list_versions, gateway.log)}
         split = gateway.fleet.split
         return {
@@ -125,13 +152,13 @@ def make_app(gateway: Gateway) -> FastAPI:
 
     @app.post("/admin/stage/{version}")
     async def stage(version: str, request: Request) -> dict[str, Any]:
-        admit(request)
+        admit_admin(request)
         await _known(gateway, version)
         return (await gateway.fleet.stage(version)).figures()
 
     @app.post("/admin/promote/{version}")
     async def promote(version: str, request: Request, reason: str = "promoted by hand") -> dict[str, Any]:
-        admit(request)
+        admit_admin(request)
         state = await _known(gateway, version)
         if state is not VersionState.LIVE and VersionState.LIVE not in VERSION_TRANSITIONS[state]:
             raise ApiError(409, f"version {version!r} is {state} and cannot go live", "version_refused")
@@ -139,7 +166,7 @@ def make_app(gateway: Gateway) -> FastAPI:
 
     @app.post("/admin/split")
     async def split(request: Request, share: float, candidate: str | None = None, reason: str = "") -> dict[str, Any]:
-        admit(request)
+        admit_admin(request)
         if candidate is not None:
             state = await _known(gateway, candidate)
             if state is not VersionState.CANDIDATE or not 0 <= share <= 1:
@@ -187,9 +214,9 @@ def as_api_error(error: BaseException) -> ApiError:
     return ApiError(500, f"the gateway failed: {type(error).__name__}: {error}", "internal_error", "server_error")
 
 
-def _refusal(error: ApiError) -> JSONResponse:
-    headers = {"Retry-After": str(error.retry_after)} if error.retry_after else None
-    return JSONResponse(error.body, status_code=error.status, headers=headers)
+def _refusal(error: ApiError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    more = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+    return JSONResponse(error.body, status_code=error.status, headers={**(headers or {}), **more})
 
 
 async def _unless_gone(
@@ -232,7 +259,7 @@ async def _streamed(gateway: Gateway, session: str | None, agent: str | None, ch
     except BaseException:
         await _end(generating)
         raise
-    headers = {SESSION_HEADER: str(name), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    headers = {SESSION_HEADER: name_in_header(str(name)), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(_events(first, queue, generating), media_type="text/event-stream", headers=headers)
 
 

@@ -143,6 +143,6 @@ class GatewayProcess:
 def _as_environment(settings: Settings) -> dict[str, str]:
     """The parts of the settings that the gateway reads, so that it agrees with its parent on every one."""
     values = {"CHECKLOOP_HOME": str(Path(settings.home).resolve()), "CHECKLOOP_DATABASE_URL": settings.url}
-    for section in ("server", "gateway", "model"):
+    for section in ("server", "gateway", "model", "log"):
         values[f"CHECKLOOP_{section.upper()}"] = getattr(settings, section).model_dump_json()
     return values

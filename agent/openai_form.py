@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 
 class ApiError(Exception):
@@ -65,7 +65,17 @@ class MessageToolCall(BaseModel):
     function: FunctionCall
 
 
+MEANT = {
+    "function_call": "calls are tool_calls here, with a tool message for each",
+    "audio": "the policy reads text only",
+    "refusal": "put its text into content",
+}
+"""Fields of messages that would change what is said; without a value they say nothing."""
+
+
 class ChatMessage(BaseModel):
+    """Other fields (annotations, cache_control, ids …) are no part of what is said: they are left out."""
+
     model_config = ConfigDict(extra="ignore")
     role: Literal["system", "user", "assistant", "tool", "developer"]
     content: str | list[dict[str, Any]] | None = None
@@ -84,6 +94,14 @@ class ChatMessage(BaseModel):
                 ):
                     raise ValueError(f"content parts are text here, not {part.get('type')!r}")
         return content
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_nothing_else(cls, message: Any) -> Any:
+        for field, instead in MEANT.items():
+            if isinstance(message, dict) and message.get(field):
+                raise ValueError(f"{field} is not supported: {instead}")
+        return message
 
     @model_validator(mode="after")
     def _answers_a_call(self) -> "ChatMessage":
@@ -133,8 +151,9 @@ class StreamOptions(BaseModel):
 
 
 class JsonSchemaFormat(BaseModel):
-    model_config = ConfigDict(extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
     name: str = "response"
+    description: str | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
 
@@ -164,6 +183,9 @@ PASSED_ON = (
 )
 """Sampling parameters that go to vLLM as they are and change the distribution."""
 
+MOST_METADATA = 16_384
+"""Characters of JSON; OpenAI's own limits (16 pairs of 64 and 512) stay below."""
+
 
 class ChatRequest(BaseModel):
     """`POST /v1/chat/completions`; an unknown or unsupported parameter is an error, never dropped."""
@@ -192,8 +214,23 @@ class ChatRequest(BaseModel):
     response_format: ResponseFormat | None = None
     logprobs: bool = False
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    user: str | None = None
+    user: str | None = Field(default=None, max_length=512)
+    """Recorded with the step, as is `metadata`; neither changes the answer."""
     metadata: dict[str, Any] | None = None
+
+    @field_validator(
+        "temperature", "top_p", "n", "stream", "logprobs", "tool_choice", "parallel_tool_calls", mode="before"
+    )
+    @classmethod
+    def _null_is_the_default(cls, value: Any, info: ValidationInfo) -> Any:
+        return cls.model_fields[str(info.field_name)].default if value is None else value
+
+    @field_validator("metadata")
+    @classmethod
+    def _is_small(cls, metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+        if (size := len(json.dumps(metadata))) > MOST_METADATA:
+            raise ValueError(f"{size} characters of JSON; at most {MOST_METADATA} are recorded with every step")
+        return metadata
 
     @field_validator("tools")
     @classmethod
@@ -244,7 +281,9 @@ class ChatRequest(BaseModel):
         """`response_format` where it restricts what may be sampled."""
         if self.response_format is None or self.response_format.type == "text":
             return None
-        return self.response_format.model_dump(by_alias=True, exclude_none=True)
+        return self.response_format.model_dump(
+            by_alias=True, exclude_none=True, exclude={"json_schema": {"description"}}
+        )
 
     @property
     def offered_tools(self) -> list[dict[str, Any]] | None:
@@ -252,8 +291,9 @@ class ChatRequest(BaseModel):
         return self.tools if self.tools and self.tool_choice != "none" else None
 
     def sampling(self) -> dict[str, Any]:
-        """What the log keeps of how the step was sampled; defaults are left out."""
+        """What the log keeps of how the step was asked for; defaults are left out."""
         names = {"temperature", "top_p", "seed", "stop", "tool_choice", "parallel_tool_calls", "n", *PASSED_ON}
+        names |= {"user", "metadata"}
         kept = self.model_dump(include=names, exclude_none=True, exclude_defaults=True)
         return {"temperature": self.temperature} | kept | ({"response_format": self.grammar} if self.grammar else {})
 

@@ -5,6 +5,7 @@ them under that version's weights. After a swap the server is asked for the same
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -41,7 +42,8 @@ class Proof:
     """Mean absolute difference between old and new, nats."""
 
     def figures(self) -> dict[str, Any]:
-        return asdict(self)
+        """As JSON takes them: an error that could not be measured is None."""
+        return asdict(self) | {"error": self.error if math.isfinite(self.error) else None}
 
 
 def probe_of(dialogues: Iterable[Sequence[int]]) -> list[list[int]]:

@@ -92,16 +92,16 @@ class Recorder:
             forked=prompt.forked,
             announcement=announcement(asked.session, asked.agent),
         )
-        before = prompt.parent.continued if prompt.parent else False
-        if request.n == 1 and prompt.parent is not None:
-            prompt.parent.continued = True
+        cut_off = reason is Untrainable.CANCELLED
+        goes_on = request.n == 1 and not cut_off and prompt.parent is not None
+        continued = prompt.parent.go_on() if goes_on and prompt.parent is not None else []
         try:
             step_id = await asyncio.shield(asyncio.wrap_future(self._writer.submit(step)))
         except LogError:
-            if prompt.parent is not None:
-                prompt.parent.continued = before
+            for context in continued:
+                context.continued = False
             raise
-        key = asked.conversation.add(step_id, prompt, as_openai_message(message), sampled.ids)
+        key = asked.conversation.add(step_id, prompt, as_openai_message(message), sampled.ids, cut_off=cut_off)
         self._conversations.ended(asked.trajectory, key, asked.conversation.contexts[key])
 
     def _untrainable(self, request: ChatRequest, sampled: Sampled) -> Untrainable | None:

@@ -173,8 +173,10 @@ async def _choices(
     with lease.interruptible(cut):
         async for event in events:
             for choice in event.get("choices") or ():
-                if not checked and choice.get("prompt_token_ids") is not None:
-                    check_prompt(ids, choice["prompt_token_ids"])
+                if not checked:
+                    if (seen := choice.get("prompt_token_ids")) is None:
+                        raise BadAnswer("vLLM streamed an answer without saying which prompt it saw")
+                    check_prompt(ids, seen)
                     checked = True
                 index = choice.get("index", 0)
                 if not 0 <= index < task.n:

@@ -22,6 +22,10 @@ class ServerError(RuntimeError):
     """A vLLM server is not there, does not come up, died, or answers what it should not."""
 
 
+class ConnectionLost(ServerError):
+    """A vLLM server cannot be reached, or the connection to it broke: what answers there next may be another one."""
+
+
 class BadAnswer(ServerError):
     """A vLLM server answered something that is no answer."""
 
@@ -147,8 +151,10 @@ class VllmClient:
         """What the server itself said last, where that can be known."""
         return f"is {self.url} up?"
 
-    def _lost(self, error: BaseException) -> ServerError:
-        return ServerError(f"vLLM server {self.name!r} does not answer ({type(error).__name__}): {self.last_words()}")
+    def _lost(self, error: BaseException) -> ConnectionLost:
+        return ConnectionLost(
+            f"vLLM server {self.name!r} does not answer ({type(error).__name__}): {self.last_words()}"
+        )
 
     def _refusal(self, status: int, path: str, text: str) -> ServerError:
         said = text[:500]
@@ -156,7 +162,9 @@ class VllmClient:
             said = json.loads(text)["error"]["message"]
         if status in (400, 422):
             return RequestRefused(said)
-        return ServerError(f"vLLM server {self.name!r} answered {status} on {path}: {said}")
+        # What stands before a server answers these while that is away; vLLM itself, once its engine is dead.
+        kind = ConnectionLost if status in (502, 503, 504) else ServerError
+        return kind(f"vLLM server {self.name!r} answered {status} on {path}: {said}")
 
 
 class EventStream:

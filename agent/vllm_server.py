@@ -1,10 +1,11 @@
 """One vLLM server as a child process: started, watched, stopped; or one that runs already.
 
-Writes its output to a log file under `home`/servers. Everything here fails with ServerError, which says what happened
-and where the server's own log stands.
+It ends with the process that started it (`vllm_process`), and writes its output to a log file under `home`/servers.
+Everything here fails with ServerError, which says what happened and where the server's own log stands.
 """
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -36,16 +37,23 @@ def is_cpu_build() -> bool:
 
 
 def check_port_free(host: str, port: int, owner: str) -> None:
-    """Raises ServerError if something listens there already."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ServerError(
-                f"port {port} for the {owner} is in use: stop what listens there, or choose another port "
-                f"(server.port or gateway.port in checkloop.toml)"
-            ) from error
+    """Raises ServerError if something listens there already, or `host` is no address."""
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ServerError(f"{host!r} for the {owner} is no address: {error.strerror or error}") from error
+    for family, kind, protocol, _, address in places:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(address)
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL and len(places) > 1:
+                    continue  # localhost is also ::1, where a machine has that
+                raise ServerError(
+                    f"port {port} for the {owner} is in use: stop what listens there, or choose another port "
+                    f"(server.port or gateway.port in checkloop.toml)"
+                ) from error
 
 
 def free_ports() -> tuple[int, int]:
@@ -86,7 +94,12 @@ class VllmServer(VllmClient):
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as sink:
             self._process = subprocess.Popen(
-                self._command(), env=self._environment(), stdout=sink, stderr=sink, start_new_session=True
+                self._command(),
+                env=self._environment(),
+                stdin=subprocess.PIPE,
+                stdout=sink,
+                stderr=sink,
+                start_new_session=True,
             )
 
     async def wait_ready(self) -> None:
@@ -100,7 +113,7 @@ class VllmServer(VllmClient):
                     await self.call_worker("use_own_kernels")
                 return
             await asyncio.sleep(0.25)
-        self.stop()
+        await asyncio.to_thread(self.stop)
         raise ServerError(
             f"vLLM server {self.name!r} did not answer within {self.settings.start_timeout_s:.0f} s "
             f"(server.start_timeout_s): {self.last_words()}"
@@ -108,25 +121,27 @@ class VllmServer(VllmClient):
 
     def stop(self) -> None:
         """Ends the server and its workers; no error if it is gone already."""
-        if self._process is None:
+        process, self._process = self._process, None
+        if process is None:
             return
         for sign, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
             try:
-                os.killpg(self._process.pid, sign)
+                os.killpg(process.pid, sign)
             except ProcessLookupError:
                 break
             try:
-                self._process.wait(patience)
+                process.wait(patience)
                 # The engine and its workers share the group; they may outlive the front end by a moment.
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
             except (subprocess.TimeoutExpired, ProcessLookupError):
                 continue
-        self._process = None
+        if process.stdin is not None:
+            process.stdin.close()
 
     def _command(self) -> list[str]:
         s = self.settings
         command = [
-            sys.executable, "-m", "vllm.entrypoints.openai.api_server",
+            sys.executable, "-m", "agent.vllm_process",
             "--model", str(self.model_dir), "--served-model-name", SERVED_NAME,
             "--host", "127.0.0.1", "--port", str(self.port),
             "--dtype", native_precision() if s.dtype == "auto" else s.dtype,

@@ -28,7 +28,7 @@ def serve(
     shutil.rmtree(home, ignore_errors=True)
     shared = load_settings(home=home.parent.parent)
     settings = load_settings(home=home, server=server)
-    log = open_log(settings.url)
+    log = open_log(settings.url, settings.log.durability)
     for n in range(1, versions + 1):
         made = home / "versions" / f"v{n:04d}"
         shutil.copytree(model_directory(shared), made)

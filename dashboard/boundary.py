@@ -24,7 +24,7 @@ from store.database import Log, LogError, open_log
 from store.figures import log_state
 from store.settings import Settings, SettingsError, load_settings
 from store.versions import live_version
-from store.vocabulary import AccessRole
+from store.vocabulary import AccessRole, Durability
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -36,9 +36,9 @@ class NoLogYetError(LogError):
 
 
 @st.cache_resource(show_spinner=False, max_entries=4, on_release=Log.close)
-def _open(url: str, identity: tuple[int, int] | None) -> Log:
+def _open(url: str, durability: Durability, identity: tuple[int, int] | None) -> Log:
     """`identity` changes when a log file is replaced by another one of the same name."""
-    return open_log(url)
+    return open_log(url, durability)
 
 
 def connect(settings: Settings) -> Log:
@@ -54,7 +54,7 @@ def connect(settings: Settings) -> Log:
         except FileNotFoundError as error:
             raise NoLogYetError(f"No file at {file}") from error
         identity = (stat.st_dev, stat.st_ino)
-    return _open(settings.url, identity)
+    return _open(settings.url, settings.log.durability, identity)
 
 
 def counted(log: Log, function: Callable[..., T], **arguments: Any) -> T:

@@ -66,7 +66,7 @@ def judge(
     settings = load_settings(config, **_overrides(model, base_url, mode))
     if settings.judge is None and (beside or calibrate or prompt or mode):
         raise SettingsError("there is no LLM judge: name it in checkloop.toml, section [judge], or with --model")
-    log = open_log(settings.url)
+    log = open_log(settings.url, settings.log.durability)
     judging = make_judge(log, settings, prompt)
     options = JudgingOptions(unscored, beside, calibrate, fresh)
     names = list(trajectory or judgeable_trajectories(log, batch=batch, origin=origin, version=version, domain=domain))

@@ -21,7 +21,7 @@ def settings_and_log(config: Path | None) -> "tuple[Settings, Log]":
     from store.settings import load_settings
 
     settings = load_settings(config)
-    return settings, open_log(settings.url)
+    return settings, open_log(settings.url, settings.log.durability)
 
 
 def open_configured(config: Path | None) -> "Log":

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from store.database import Log
 from store.schema import StepRow
 from store.tokens import unpack_ids
+from store.vocabulary import Untrainable
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class StoredStep:
     tools_hash: str | None
     delta_ids: list[int]
     sampled_ids: list[int]
+    cut_off: bool
+    """Whether its client went away, or its deadline passed, in the middle."""
 
 
 def stored_steps(log: Log, trajectory_id: str) -> list[StoredStep]:
@@ -32,6 +35,7 @@ def stored_steps(log: Log, trajectory_id: str) -> list[StoredStep]:
         StepRow.tools_hash,
         StepRow.delta_ids,
         StepRow.sampled_ids,
+        StepRow.untrainable_reason,
     )
     with log.lookup() as connection:
         rows = connection.execute(select(*columns).where(StepRow.trajectory_id == trajectory_id).order_by(StepRow.id))
@@ -44,6 +48,7 @@ def stored_steps(log: Log, trajectory_id: str) -> list[StoredStep]:
                 row.tools_hash,
                 unpack_ids(row.delta_ids),
                 unpack_ids(row.sampled_ids),
+                row.untrainable_reason == Untrainable.CANCELLED,
             )
             for row in rows
         ]

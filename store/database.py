@@ -36,6 +36,8 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm import Session
 
+from store.vocabulary import Durability
+
 HEAD_REVISION = "0013"
 """Newest revision under store/migrations/versions: known without loading Alembic, so that opening is fast."""
 
@@ -100,14 +102,17 @@ class Log:
         self.engine.dispose()
 
 
-def open_log(url: str) -> Log:
+def open_log(url: str, durability: Durability = Durability.PROCESS) -> Log:
     """Opens the log at a SQLAlchemy URL; creates it, or migrates it to this checkloop's schema, if needed.
+
+    `durability` is of what this Log commits; other processes choose their own.
 
     Raises NewerSchemaError for a database of a newer checkloop, LogError for everything else that is in the way
     (not a database, a folder that cannot be written, no server, a database of something else).
     """
     parsed = _parse_url(url)
-    engine = _sqlite_engine(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql_engine(parsed)
+    make_engine = _sqlite_engine if parsed.get_backend_name() == "sqlite" else _postgresql_engine
+    engine = make_engine(parsed, durability)
     log = Log(engine)
     try:
         with _clear_errors(log):
@@ -161,7 +166,7 @@ def _parse_url(url: str) -> URL:
     return parsed
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_engine(url: URL, durability: Durability) -> Engine:
     file = Path(str(url.database))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +186,9 @@ def _sqlite_engine(url: URL) -> Engine:
         # The driver's own transaction control begins too late (at the first write) and not at all before DDL;
         # switched off here, `_begin` below begins every transaction itself (SQLAlchemy's documented recipe).
         connection.isolation_level = None
-        for pragma in (f"busy_timeout={int(LOCK_TIMEOUT_S * 1000)}", "foreign_keys=ON", "synchronous=NORMAL"):
+        # In WAL mode NORMAL leaves it to the operating system when a commit reaches the disk; FULL waits for it.
+        synchronous = "FULL" if durability is Durability.POWER else "NORMAL"
+        for pragma in (f"busy_timeout={int(LOCK_TIMEOUT_S * 1000)}", "foreign_keys=ON", f"synchronous={synchronous}"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -195,9 +202,13 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
-def _postgresql_engine(url: URL) -> Engine:
+def _postgresql_engine(url: URL, durability: Durability) -> Engine:
+    # Without a word the server's own setting counts, which waits for the disk unless somebody changed it.
+    asked = f"{url.query.get('options', '')} -c synchronous_commit=on"
+    waits = {"options": asked.strip()} if durability is Durability.POWER else {}
     return create_engine(
         url,
+        connect_args=waits,
         json_serializer=_write_json,
         pool_size=8,
         max_overflow=24,

@@ -1,4 +1,4 @@
-"""Requests that the gateway took and that ended in no step: recorded as what went wrong, never as a reward.
+"""Requests that ended in no step, and servers that did not come back: what went wrong, never a reward.
 
 Reads and writes the incident table.
 """
@@ -16,17 +16,17 @@ from store.vocabulary import IncidentKind
 
 def record_incident(
     log: Log,
-    trajectory_id: str,
+    trajectory_id: str | None,
     kind: IncidentKind | str,
     detail: str,
     *,
     version: str | None = None,
     announcement: Announcement | None = None,
 ) -> None:
-    """Appends an incident; creates the trajectory if it is announced and new."""
+    """Appends an incident; creates the trajectory if it is announced and new. None: it is about no dialogue."""
     row = {"trajectory_id": trajectory_id, "kind": IncidentKind(kind).value, "detail": detail[:2000]}
     with log.writing() as connection:
-        if announcement is not None:
+        if announcement is not None and trajectory_id is not None:
             connection.execute(insert_new(log, TrajectoryRow.__table__), announcement.row(trajectory_id))
         connection.execute(insert(IncidentRow.__table__), row | {"version": version})
 

@@ -29,7 +29,7 @@ from store.training_settings import (
     SftSettings,
     TrackingSettings,
 )
-from store.vocabulary import Combination, JudgeMode
+from store.vocabulary import Combination, Durability, JudgeMode
 
 
 class SettingsError(ValueError):
@@ -169,6 +169,13 @@ class GatewaySettings(Section):
         return os.environ.get("CHECKLOOP_TOKEN") or None
 
 
+class LogSettings(Section):
+    durability: Durability = Durability.PROCESS
+    """"process": on SQLite a commit survives the death of the process, not always that of the machine. "power": also a
+    power cut, for which each commit waits for the disk. PostgreSQL waits unless its `synchronous_commit` is changed;
+    "power" sets it."""
+
+
 class DashboardSettings(Section):
     """Where the dashboard listens, and who gets in (docs/dashboard-access.md)."""
 
@@ -221,6 +228,7 @@ class Settings(BaseSettings):
     """Where models, versions, checkpoints, server logs and the default database live."""
     database_url: str = ""
     """SQLAlchemy URL; empty: SQLite at `home`/log.db."""
+    log: LogSettings = LogSettings()
     model: ModelSettings = ModelSettings()
     server: ServerSettings = ServerSettings()
     gateway: GatewaySettings = GatewaySettings()
@@ -334,7 +342,8 @@ class Settings(BaseSettings):
 
     @property
     def gateway_url(self) -> str:
-        return f"http://{self.gateway.host}:{self.gateway.port}"
+        host = f"[{self.gateway.host}]" if ":" in self.gateway.host else self.gateway.host
+        return f"http://{host}:{self.gateway.port}"
 
 
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:

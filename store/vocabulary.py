@@ -196,14 +196,25 @@ class Untrainable(StrEnum):
     NO_LOGPROBS = "no logprobs"
 
 
+class Durability(StrEnum):
+    """What a commit of the log survives."""
+
+    PROCESS = "process"
+    """The death of every process at any moment; the last commits may be lost where the machine itself goes down."""
+    POWER = "power"
+    """A power cut as well: each commit waits until the disk has it."""
+
+
 class IncidentKind(StrEnum):
-    """What ended a request of the gateway without a step."""
+    """What ended a request of the gateway without a step, or kept a server away."""
 
     CANCELLED = "cancelled"
     DEADLINE = "deadline"
     SERVER_FAILED = "server_failed"
     BAD_ANSWER = "bad_answer"
     """vLLM answered something that is no answer."""
+    SERVER_DOWN = "server_down"
+    """A server could not be brought back, or not with the weights that it should hold: no request's own."""
 
 
 class VersionState(StrEnum):

@@ -7,17 +7,21 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
+from agent.bundled_model import prepare_bundled_model
 from agent.commands import started
 from agent.gateway import Gateway
-from store.database import Log
-from store.settings import Settings
-from tests.serving import free_ports
+from store.database import Log, open_log
+from store.settings import Settings, load_settings
+from store.versions import add_version, set_version_state
+from store.vocabulary import VersionState
+from tests.serving import MODEL, free_ports
 
 WORDS = [" yes", " no", " maybe", " fine"]
 END = 2
@@ -37,6 +41,11 @@ class FaultyVllm:
     """From sampled ids to their text; None: `WORDS`."""
     weights: str = ""
     """What was loaded last."""
+    reloads_left: int | None = None
+    """So many reloads succeed, None: all."""
+    adapters: list[str] = field(default_factory=list)
+    loads: list[str] = field(default_factory=list)
+    """Adapters that it was asked to load, in order."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     aborted: int = 0
     running: int = 0
@@ -45,15 +54,39 @@ class FaultyVllm:
     def app(self) -> FastAPI:
         app = FastAPI()
         app.get("/health")(lambda: PlainTextResponse("", 500 if self.fault == "sick" else 200))
-        app.get("/v1/models")(lambda: {"data": [{"id": "policy", "parent": None}]})
+        app.get("/v1/models")(self.models)
+        app.post("/v1/load_lora_adapter")(self.load_adapter)
+        app.post("/v1/unload_lora_adapter")(self.unload_adapter)
         app.post("/v1/completions")(self.complete)
         app.post("/collective_rpc")(self.reload)
         app.post("/reset_prefix_cache")(lambda: {"success": self.running == 0})
         return app
 
+    async def models(self) -> dict[str, Any]:
+        adapters = [{"id": name, "parent": "policy"} for name in self.adapters]
+        return {"data": [{"id": "policy", "parent": None}, *adapters]}
+
+    async def load_adapter(self, request: Request) -> Response:
+        name = (await request.json())["lora_name"]
+        self.loads.append(name)
+        if name in self.adapters:
+            message = f"The lora adapter '{name}' has already been loaded."
+            return JSONResponse({"error": {"message": message}}, 400)
+        self.adapters.append(name)
+        return PlainTextResponse("Success")
+
+    async def unload_adapter(self, request: Request) -> Response:
+        name = (await request.json())["lora_name"]
+        if name not in self.adapters:
+            return JSONResponse({"error": {"message": f"The lora adapter '{name}' cannot be found."}}, 404)
+        self.adapters.remove(name)
+        return PlainTextResponse("Success")
+
     async def reload(self, request: Request) -> Response:
-        if self.fault == "reload fails":
+        if self.fault == "reload fails" or self.reloads_left == 0:
             return JSONResponse({"error": {"message": "no such file"}}, 500)
+        if self.reloads_left is not None:
+            self.reloads_left -= 1
         self.weights = (await request.json())["kwargs"]["weights_path"]
         return JSONResponse({"results": [None]})
 
@@ -61,7 +94,9 @@ class FaultyVllm:
         body = await request.json()
         self.requests.append(body)
         if body.get("prompt_logprobs") is not None:
-            return self._scored(body)
+            return (
+                JSONResponse({"error": {"message": "probed"}}, 500) if self.fault == "unproved" else self._scored(body)
+            )
         faults = {
             "no json": PlainTextResponse("<html>it works</html>"),
             "html json": PlainTextResponse("{broken"),
@@ -72,6 +107,7 @@ class FaultyVllm:
                 {"choices": [self._choice(body, [5, END]) | {"logprobs": {"token_logprobs": [-1.0]}}]}
             ),
             "error 500": JSONResponse({"error": {"message": "CUDA error: out of luck"}}, 500),
+            "away": PlainTextResponse("upstream is away", 503),
             "error 400": JSONResponse({"error": {"message": "grammar is too complex"}}, 400),
         }
         if self.fault in faults and body["max_tokens"] > 1:
@@ -124,14 +160,14 @@ class FaultyVllm:
             "index": 0,
             "text": self.spell(ids) if self.spell is not None else "".join(texts),
             "token_ids": ids,
-            "prompt_token_ids": body["prompt"],
+            "prompt_token_ids": None if self.fault == "no prompt" else body["prompt"],
             "logprobs": {"tokens": texts, "token_logprobs": [-0.5] * len(ids), "top_logprobs": None},
             "finish_reason": "stop" if ids and ids[-1] == END else "length",
         }
 
     def _scored(self, body: dict[str, Any]) -> Response:
-        """Every logprob is -1, under the weights of `v0003` -9."""
-        value = -9.0 if self.weights.endswith("v0003") else -1.0
+        """Every logprob is -1, under the weights or the adapter `v0003` -9."""
+        value = -9.0 if self.weights.endswith("v0003") or body["model"].endswith("v0003") else -1.0
         rows = [
             {"prompt_logprobs": [None, *({str(token): {"logprob": value}} for token in prompt[1:])]}
             for prompt in body["prompt"]
@@ -197,3 +233,32 @@ def gateway_over(log: Log, settings: Settings) -> Iterator[tuple[str, Gateway]]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+def a_version(log: Log, home: Path, name: str, *, parent: str | None = "v0001", adapter: bool = False) -> str:
+    """A version whose probe says -1 a token, as the stand-in does unless it holds v0003."""
+    place = home / name
+    place.mkdir()
+    for file in prepare_bundled_model(MODEL).iterdir():
+        (place / file.name).symlink_to(file.resolve())
+    if adapter:
+        (place / "adapter_config.json").write_text("{}")
+    (place / "probe.json").write_text(json.dumps({"ids": [[1, 2, 3]], "logprobs": [[-1.0, -1.0]]}))
+    add_version(log, name, parent=parent, path=str(place), files={})
+    return str(place)
+
+
+@contextmanager
+def one_stand_in(home: Path, max_loras: int = 0, **gateway: Any) -> Iterator[tuple[str, Gateway, Log, FaultyVllm]]:
+    """(address, gateway, log, stand-in): the bundled model's renderer is v0001, which is live and has no probe."""
+    (port, _), (_, server_port) = free_ports(), free_ports()
+    with faulty_servers() as (vllm,):
+        server = {"port": server_port, "urls": [vllm.url], "max_model_len": 512, "start_timeout_s": 5}
+        server |= {"max_loras": max_loras}
+        settings = load_settings(home=home, gateway={"port": port, **gateway}, server=server)
+        log = open_log(settings.url)
+        add_version(log, "v0001", parent=None, path=str(prepare_bundled_model(MODEL).resolve()), files={})
+        set_version_state(log, "v0001", VersionState.LIVE, "first")
+        with gateway_over(log, settings) as (address, running):
+            yield address, running, log, vllm
+        log.close()

@@ -20,6 +20,8 @@ class Exchange:
     status: int
     content_type: str
     answer: bytes
+    agent: str | None
+    """As the request's header names it."""
 
     @property
     def said(self) -> dict[str, Any]:
@@ -72,7 +74,8 @@ def recording_proxy(upstream: str) -> Iterator[RecordingProxy]:
                 self.wfile.write(piece)
             connection.close()
             kind = answer.headers.get("Content-Type", "")
-            proxy.exchanges.append(Exchange(self.path, json.loads(body), answer.status, kind, received))
+            agent = self.headers.get("X-Checkloop-Agent")
+            proxy.exchanges.append(Exchange(self.path, json.loads(body), answer.status, kind, received, agent))
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

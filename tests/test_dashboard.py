@@ -69,6 +69,14 @@ def test_a_log_of_a_newer_checkloop_is_said(sample: Log) -> None:
     assert "newer" in app.code[0].value
 
 
+def test_the_share_of_steps_that_are_forks_is_shown(sample: Log) -> None:
+    with sample.writing() as connection:
+        steps = connection.exec_driver_sql("SELECT count(*) FROM step").scalar_one()
+        connection.exec_driver_sql("UPDATE step SET forked = 1 WHERE id IN (SELECT id FROM step ORDER BY id LIMIT 10)")
+    (dialogues,) = [metric for metric in open_page(OVERVIEW).metric if metric.label == "Dialogues"]
+    assert dialogues.delta.endswith(f"· {1000 / steps:.1f} % forks")
+
+
 def test_a_table_that_is_gone_is_a_message_on_its_page_only(sample: Log) -> None:
     with sqlite3.connect(sample.engine.url.database) as connection:
         connection.execute("DROP TABLE metric")

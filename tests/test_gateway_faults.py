@@ -391,8 +391,13 @@ def test_a_reload_that_fails_keeps_the_old_version(start: Start, tmp_path: Path)
     vllm.fault = "reload fails"
     answer = httpx.post(f"{address}/admin/promote/v0002", timeout=30)
     assert answer.status_code == 503 and "no such file" in answer.json()["error"]["message"]
+    refused = chat(address)
+    assert refused.status_code == 503 and refused.headers["Retry-After"], "what it holds by now nobody knows"
     vllm.fault = ""
-    assert chat(address).json()["model"] == "policy@v0001"
+    deadline = time.monotonic() + 20
+    while (answered := chat(address)).status_code == 503 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert answered.json()["model"] == "policy@v0001" and vllm.weights.endswith("model")
     assert httpx.post(f"{address}/admin/promote/v0042", timeout=30).status_code == 404
 
 

@@ -151,3 +151,8 @@ def test_pins_splits_and_the_way_back(log: Log) -> None:
     pin_version(log, "v0003", "keep")
     pin_version(log, "v0003", "no more", pinned=False)
     assert pinned_versions(log) == {"v0001": "the paper's figures"}
+
+
+def test_an_incident_may_be_of_no_dialogue(log: Log) -> None:
+    record_incident(log, None, IncidentKind.SERVER_DOWN, "live did not come back", version="v0001")
+    assert incident_counts(log) == {IncidentKind.SERVER_DOWN: 1}

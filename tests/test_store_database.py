@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,14 +22,17 @@ from sqlalchemy import event, func, insert, inspect, select, text
 
 import store.database
 import store.migrations
+from agent.gateway_process import _as_environment
+from store.configured import settings_and_log
 from store.database import HEAD_REVISION, Log, LogError, NewerSchemaError, open_log
 from store.runs import add_metrics, metrics_of, start_run
 from store.scenarios import item_ids
 from store.schema import Base, LoopRow, StepRow, TrajectoryRow
+from store.settings import load_settings
 from store.tokens import token_sequences
 from store.trajectories import get_trajectory, record_step
 from store.verdicts import Verdict, add_verdicts, verdicts_of
-from store.vocabulary import Outcome, VerdictSource
+from store.vocabulary import Durability, Outcome, VerdictSource
 from tests.store_examples import a_scenario, a_step, record_chain, start
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -311,6 +315,33 @@ def test_every_sqlite_connection_is_set_up(sqlite_log: Log) -> None:
             }
             assert found == {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 1, "busy_timeout": 30_000}
             connection.rollback()
+
+
+@pytest.mark.parametrize("durability", Durability)
+def test_commits_wait_for_the_disk_where_they_have_to_survive_a_power_cut(log_url: str, durability: Durability) -> None:
+    """The server of the tests has synchronous_commit off."""
+    log = open_log(log_url, durability)
+    sqlite = log.engine.dialect.name == "sqlite"
+    waits: dict[Durability, Any] = {Durability.PROCESS: 1 if sqlite else "off", Durability.POWER: 2 if sqlite else "on"}
+    for _ in range(2):
+        with log.writing() as connection:
+            asked = "PRAGMA synchronous" if sqlite else "SHOW synchronous_commit"
+            assert connection.exec_driver_sql(asked).scalar_one() == waits[durability]
+        log.engine.dispose()
+    log.close()
+
+
+def test_the_setting_of_durability_reaches_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "checkloop.toml"
+    file.write_text(f'home = "{tmp_path}"\n[log]\ndurability = "power"\n')
+    settings, log = settings_and_log(file)
+    with log.writing() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
+    log.close()
+    for name, value in _as_environment(settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().log.durability is Durability.POWER
 
 
 def test_moments_come_back_aware_in_utc(log: Log) -> None:

@@ -121,7 +121,7 @@ def _do(job_id: int, claim: int, is_to_stop: Callable[[], bool]) -> dict[str, An
     from train.job_work import Work
 
     settings = load_settings()
-    log = open_log(settings.url)
+    log = open_log(settings.url, settings.log.durability)
     try:
         job = get_job(log, job_id)
         if job.claims != claim:

@@ -136,7 +136,7 @@ class PlacedJob:
 
 def main(job_id: int, claim: int, outcome_file: Path) -> None:
     settings = load_settings()
-    log = open_log(settings.url)
+    log = open_log(settings.url, settings.log.durability)
     threading.Thread(target=end_with_worker, daemon=True).start()
     try:
         outcome = _placed(log, settings, job_id, claim)

@@ -1,11 +1,10 @@
 """A LangGraph supervisor that delegates to a worker, which is a subgraph with a model and tools of its own.
 
-Both share one session and are two agents in it: the worker's base_url names it with one more part of the path.
+Both share one session and are two agents in it: the worker says so by a header, which other endpoints ignore.
 
     OPENAI_BASE_URL=http://127.0.0.1:8080/sessions/desk-1/v1 OPENAI_API_KEY=none python supervisor.py
 """
 
-import os
 import sys
 from typing import Literal
 
@@ -16,7 +15,6 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.managed import RemainingSteps
 from langgraph.prebuilt import ToolNode, tools_condition
 
-WORKER_URL = os.environ["OPENAI_BASE_URL"].removesuffix("/v1") + "/agents/worker/v1"
 ORDERS = {"1001": "sent on Monday", "1002": "waits for payment"}
 
 
@@ -33,7 +31,8 @@ def state_of_order(number: str) -> str:
     return ORDERS.get(number, "no such order")
 
 
-worker_llm = ChatOpenAI(model="policy", max_tokens=48, base_url=WORKER_URL).bind_tools([state_of_order])
+as_worker = {"X-Checkloop-Agent": "worker"}
+worker_llm = ChatOpenAI(model="policy", max_tokens=48, default_headers=as_worker).bind_tools([state_of_order])
 
 
 def work(state: State) -> dict:

@@ -201,11 +201,12 @@ class RatingRow(Base):
 
 
 class IncidentRow(Base):
-    """A request that the gateway took and that ended in no step: what went wrong, never a reward (invariant 3)."""
+    """A request that the gateway took and that ended in no step, or a server that did not come back (of no trajectory):
+    what went wrong, never a reward (invariant 3)."""
 
     __tablename__ = "incident"
     id: Mapped[int] = mapped_column(BigKey, primary_key=True)
-    trajectory_id: Mapped[str] = mapped_column(String(64), ForeignKey("trajectory.id"), index=True)
+    trajectory_id: Mapped[str | None] = mapped_column(String(64), ForeignKey("trajectory.id"), index=True)
     kind: Mapped[str] = mapped_column(String(32))
     detail: Mapped[str]
     version: Mapped[str | None] = mapped_column(String(16))
