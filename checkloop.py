@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.policy_commands import app as policy_commands
+from env_sim.chat_commands import app as chat_commands
 from reward.annotate_commands import annotate
 from reward.checklist_commands import app as checklist_commands
 from reward.commands import judge_app
@@ -143,8 +144,12 @@ def up(
         gateway.wait_for_end_of(dashboard)
 
 
-@app.command()
+chat_app = typer.Typer(help="Talk to the agent in the terminal; the chats that there are.")
+
+
+@chat_app.callback(invoke_without_command=True)
 def chat(
+    context: typer.Context,
     config: ConfigOption = None,
     domain: Annotated[str, typer.Option(help="The bundled world whose tools the agent has.")] = "travel",
     session: Annotated[str, typer.Option(help="A chat to go on with.")] = "",
@@ -153,6 +158,8 @@ def chat(
     mcp: Annotated[Path | None, typer.Option("--mcp", help="A file of MCP servers whose tools the agent has.")] = None,
 ) -> None:
     """Talk to the agent in the terminal. Needs `checkloop up` or `checkloop serve` running."""
+    if context.invoked_subcommand is not None:
+        return
     from agent.chat_terminal import run_chat
     from agent.tools import ToolOutage
     from agent.vllm_client import ServerError
@@ -210,6 +217,10 @@ def chat(
         asyncio.run(talk(equip_chat) if mcp is None else talk_with_mcp(mcp))
     except ToolOutage as outage:
         raise ServerError(f"a tool is out of order: {outage}") from outage
+
+
+chat_app.add_typer(chat_commands)
+app.add_typer(chat_app, name="chat")
 
 
 def _in_order(command: Callable[..., None], *, trains: bool = False) -> Callable[..., None]:

@@ -36,6 +36,7 @@ Equip = Callable[[str | None], Awaitable[Equipment]]
 COMMANDS: Mapping[str, str] = {
     "/new": "starts a new chat",
     "/resume [id]": "goes on with a chat; without an id, lists the newest",
+    "/again [text]": "says the last turn anew, in other words if some are given; the log keeps both",
     "/rate up|down [comment]": "says what the last turn was worth",
     "/show [number]": "shows a call or result whole, without a number all of the last turn",
     "/tools": "lists the tools",
@@ -113,6 +114,8 @@ class Terminal:
                 await self.start(self.chosen(rest))
                 if self.chat.waiting:
                     await self.show_turn(self.decide())
+            elif command == "/again":
+                await self.say_again(rest)
             elif command == "/rate":
                 self.rate(rest)
             elif command == "/show":
@@ -129,10 +132,17 @@ class Terminal:
         except LogError as error:
             self.out.print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
 
-    async def say(self, text: str) -> None:
-        asked = await self.print_events(self.chat.say(text))
+    async def say(self, text: str, turn: int | None = None) -> None:
+        asked = await self.print_events(self.chat.say(text, turn=turn))
         if asked:
             await self.decide()
+
+    async def say_again(self, text: str) -> None:
+        if not self.chat.turns:
+            raise LogError("nothing was said yet that could be said anew")
+        last = self.chat.turns - 1
+        said = text or get_turns(self.log, self.chat.id)[last].user
+        await self.show_turn(self.say(said, turn=last))
 
     async def decide(self) -> None:
         """Asks the person about the calls that wait, until the turn has ended."""

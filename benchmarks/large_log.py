@@ -1,5 +1,5 @@
 """A large log: 1,000,000 verdicts on 100,000 dialogues of two turns, seeded, written through the store's own functions
-where those keep sums, and in bulk elsewhere.
+where those keep sums, and in bulk elsewhere; around them what `benchmarks.large_work` adds.
 
 `python -m benchmarks.large_log URL [DIALOGUES]` writes it into an empty database; about ten minutes for the whole.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import insert
 
+from benchmarks.large_work import add_words_of_people, add_work
 from store.database import Log, open_log
 from store.records import Called, Item, ReferenceStep, ReplyMentions, Scenario, ScenarioTurn, ToolSpec
 from store.scenarios import add_scenarios, item_ids
@@ -26,7 +27,7 @@ DIALOGUES = 100_000
 DOMAINS = ("travel", "shop", "banking", "music", "homes", "tickets", "news", "health")
 SCENARIOS, VERSIONS = 400, 10
 VERDICTS = 10
-"""A dialogue: two of code, one of a person in every hundredth, the rest votes of a panel and repeats."""
+"""A dialogue: two of code, the rest votes of a panel and repeats."""
 AT_ONCE = 2_000
 START = datetime(2026, 8, 1, tzinfo=UTC)
 
@@ -44,6 +45,9 @@ def build_large_log(url: str, dialogues: int = DIALOGUES, seed: int = 1) -> Log:
         numbers = range(first, min(dialogues, first + AT_ONCE))
         play(log, numbers, dialogues, scenarios, rng)
         add_verdicts(log, [one for n in numbers for one in verdicts_on(n, dialogues, items[n % SCENARIOS], rng)])
+    names, moments = [name_of(n) for n in range(dialogues)], [began(n, dialogues) for n in range(dialogues)]
+    add_work(log, names, moments, versions=VERSIONS, first_step=3 * dialogues + 10, seed=seed)
+    add_words_of_people(log, names, moments, items, seed)
     return log
 
 

@@ -12,7 +12,7 @@ from dashboard import boundary
 from dashboard.chat_turns import Part
 from dashboard.chats import new_chat_id, setup_of
 from dashboard.live_chats import ChatFailed, TurnState, live_chats
-from store.chats import ChatSetup, create_chat, delete_chat, rename_chat
+from store.chats import ChatSetup, create_chat, delete_chat, rename_chat, unlist_chat
 from store.database import Log
 from store.ratings import rate_turn, ratings_of
 from store.settings import Settings
@@ -130,6 +130,15 @@ def comment(log: Log, settings: Settings, chat_id: str, turn: int, value: int, k
 @action
 def rename(log: Log, settings: Settings, chat_id: str, key: str) -> None:
     rename_chat(log, chat_id, str(st.session_state.get(key) or ""), setup_of(get_trajectory(log, chat_id)))
+
+
+@action
+def unlist(log: Log, settings: Settings, chat_id: str, back: bool) -> None:
+    """Off the list, or on it again; its log stays, and so does its link."""
+    unlist_chat(log, chat_id, back=back)
+    if not back:
+        leave()
+    st.session_state["chat-note"] = "The chat is on the list again." if back else "The chat is off the list."
 
 
 @boundary.action(AccessRole.OPERATOR, PROBLEM, ChatFailed)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from dashboard.boundary import may
-from dashboard.chat_actions import delete, leave, rename
+from dashboard.chat_actions import delete, leave, rename, unlist
 from dashboard.chat_start import LABELS
 from dashboard.chats import title_of
 from dashboard.format import ago, plural
@@ -19,20 +19,26 @@ from store.vocabulary import AccessRole
 
 LISTED = 12
 SHORT = 60
+OFF = "unlisted"
 
 
 def show_list(log: Log, open_id: str | None) -> None:
-    """The newest chats; more of them on request."""
+    """The newest chats, or those that were taken off the list; more of them on request."""
     if may(AccessRole.REVIEWER):
         st.button("New chat", icon=":material/add:", on_click=leave, disabled=open_id is None, width="stretch")
     wanted = int(st.session_state.get("chats-listed", LISTED))
-    chats = list_chats(log, limit=wanted + 1)
+    off = bool(st.session_state.get(OFF))
+    chats = list_chats(log, limit=wanted + 1, unlisted=off)
     now = datetime.now(UTC)
     lines = [_line(listing, listing.id == open_id, now) for listing in chats[:wanted]]
     if lines:
-        show('<div class="cl-label">Chats</div>', f'<div class="cl-chats">{"".join(lines)}</div>')
+        show(
+            f'<div class="cl-label">{"Off the list" if off else "Chats"}</div>',
+            f'<div class="cl-chats">{"".join(lines)}</div>',
+        )
     if len(chats) > wanted:
         st.button("Older chats", type="tertiary", on_click=_list_more, args=(wanted,), key="older-chats")
+    st.toggle("Chats off the list", key=OFF, bind="query-params")
 
 
 def _list_more(shown: int) -> None:
@@ -47,7 +53,7 @@ def _line(listing: ChatListing, is_open: bool, now: datetime) -> str:
     return f'<div class="cl-recent{" cl-open" if is_open else ""}">{shown}<br>{note}</div>'
 
 
-def show_head(summary: TrajectorySummary, setup: ChatSetup | None, opening: str) -> None:
+def show_head(summary: TrajectorySummary, setup: ChatSetup | None, opening: str, listed: bool) -> None:
     """Name and setup of the open chat, with what can be done to it as a whole."""
     name = title_of(summary)
     tags = []
@@ -64,14 +70,22 @@ def show_head(summary: TrajectorySummary, setup: ChatSetup | None, opening: str)
             f'<div class="cl-row">{"".join(tags)}</div>'
         )
         if may(AccessRole.REVIEWER):
-            show_menu(summary, name, opening)
+            show_menu(summary, name, opening, listed)
 
 
-def show_menu(summary: TrajectorySummary, name: str | None, opening: str) -> None:
+def show_menu(summary: TrajectorySummary, name: str | None, opening: str, listed: bool) -> None:
     with st.popover("", icon=":material/more_horiz:", help="Rename or delete this chat", type="tertiary"):
         key = f"title-{summary.id}"
         st.text_input("Name", value=name or "", key=key, placeholder=_short(opening) or "no name", max_chars=120)
         st.button("Rename", key="rename", on_click=rename, args=(summary.id, key))
+        st.button(
+            "Take off the list" if listed else "Put back on the list",
+            icon=":material/visibility_off:" if listed else ":material/visibility:",
+            key="unlist",
+            on_click=unlist,
+            args=(summary.id, not listed),
+            help="What was said stays in the log, with its verdicts and ratings.",
+        )
         if may(AccessRole.OPERATOR):
             st.divider()
             show(

@@ -35,6 +35,7 @@ def choose_setup(settings: Settings, ready: bool) -> ChatSetup:
         default=ChatTools.WORLD,
         format_func=LABELS.__getitem__,
         key="supply",
+        bind="query-params",
         required=True,
     )
     tools = ChatTools(chosen or ChatTools.WORLD)

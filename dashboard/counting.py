@@ -6,6 +6,7 @@ one that takes long is not begun again at once: on a log that is written to all 
 a core, however many people look.
 """
 
+import pickle
 import threading
 import time
 from collections import OrderedDict
@@ -21,6 +22,10 @@ PATIENCE_S = 0.2
 """How long one request waits for counts, all of them together."""
 LONGEST_LIST = 256
 """Counts kept; the one not asked for the longest goes first."""
+LARGEST_LIST = 64 * 2**20
+"""Bytes, as pickled, that all counts together come to; again the one not asked for the longest goes first."""
+UNKNOWN_SIZE = 2**20
+"""Taken for the size of what cannot be pickled."""
 REST = 4.0
 """A count is made again no sooner than after so many times what the last one took."""
 T = TypeVar("T", bound=Hashable)
@@ -43,6 +48,8 @@ class _Entry:
     took_s: float = 0.0
     finished: float = 0.0
     running: Future[None] | None = None
+    size: int = 0
+    """Bytes of the value."""
 
 
 @dataclass
@@ -83,6 +90,10 @@ def once_a_request(key: Hashable, state: Callable[[], T]) -> T:
 class Counts:
     """The counts of one server process. Threads share it."""
 
+    longest: int = LONGEST_LIST
+    """Counts kept."""
+    largest: int = LARGEST_LIST
+    """Bytes kept; what was counted last stays however large it is."""
     _entries: OrderedDict[Hashable, _Entry] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "counting"))
@@ -92,7 +103,7 @@ class Counts:
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
-            while len(self._entries) > LONGEST_LIST:
+            while len(self._entries) > self.longest:
                 self._entries.popitem(last=False)
             if entry.made_at is not None and entry.state == state:
                 return entry.value
@@ -113,6 +124,12 @@ class Counts:
                     raise
         return self._shown(entry, state)
 
+    def kept(self, key: Hashable) -> Any:
+        """What was counted last; None if nothing is kept."""
+        with self._lock:
+            entry = self._entries.get(key)
+            return entry.value if entry is not None and entry.made_at is not None else None
+
     def _shown(self, entry: _Entry, state: Hashable) -> Any:
         request = _request.get()
         if entry.state != state and request is not None and entry.made_at is not None:
@@ -123,13 +140,42 @@ class Counts:
         began, at = time.monotonic(), datetime.now(UTC)
         try:
             value = count()
+            size = _size(value)
             with self._lock:
-                entry.state, entry.value, entry.made_at = state, value, at
+                entry.state, entry.value, entry.made_at, entry.size = state, value, at, size
+                self._make_room(entry)
         finally:
             with self._lock:
                 entry.finished = time.monotonic()
                 entry.took_s = entry.finished - began
                 entry.running = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that is kept."""
+        with self._lock:
+            return sum(entry.size for entry in self._entries.values())
+
+    def forget(self) -> None:
+        """Drops all that is kept; what is being counted is counted to its end."""
+        with self._lock:
+            self._entries.clear()
+
+    def _make_room(self, newest: _Entry) -> None:
+        total = sum(entry.size for entry in self._entries.values())
+        for key, entry in list(self._entries.items()):
+            if total <= self.largest:
+                return
+            if entry is not newest and entry.running is None:
+                del self._entries[key]
+                total -= entry.size
+
+
+def _size(value: Any) -> int:
+    try:
+        return len(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return UNKNOWN_SIZE
 
 
 COUNTS = Counts()

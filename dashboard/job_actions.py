@@ -4,19 +4,22 @@ Each does one thing, by the function that the command calls. What came of it, or
 for the page to say.
 """
 
+from typing import Any
+
 import streamlit as st
 
 from agent.vllm_client import ServerError
 from dashboard import boundary
 from dashboard.text import escape_markdown
 from store.database import Log
-from store.jobs import cancel_job, retry_job, submit_pipeline
+from store.jobs import NewJob, cancel_job, retry_job, submit_pipeline
 from store.schedules import remove_schedule
 from store.schema import now
 from store.settings import Settings
-from store.vocabulary import AccessRole, FiringOutcome
+from store.vocabulary import AccessRole, FiringOutcome, JobKind
+from store.workers import WorkerState, list_workers
 from train.errors import TrainingFailed
-from train.job_payloads import read_job_line
+from train.job_payloads import check_pipeline, read_job_line
 from train.scheduler import pause_schedule, resume_schedule, run_schedule
 
 PROBLEM = "action-problem"
@@ -61,6 +64,15 @@ def submit_typed(log: Log, settings: Settings, line: str, priority: str, attempt
     ids = submit_pipeline(log, jobs)
     go(job=ids[0])
     return f"Queued: {', '.join(f'job {job_id}' for job_id in ids)}"
+
+
+@action
+def queue_job(log: Log, settings: Settings, kind: JobKind, payload: dict[str, Any]) -> str:
+    """Queues one job, from a button of any page."""
+    (first,) = submit_pipeline(log, check_pipeline([NewJob(kind, payload)]))
+    at = now()
+    there = any(worker.state(at) is WorkerState.THERE for worker in list_workers(log))
+    return f"Job {first} is queued" + ("" if there else "; no worker is running, so it waits until one starts")
 
 
 @action

@@ -44,6 +44,13 @@ class DashboardProcess:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Raises RuntimeError while it is not running."""
+        if self._process is None:
+            raise RuntimeError("the dashboard is not running")
+        return self._process.pid
+
     def __enter__(self) -> "DashboardProcess":
         app = Path(__file__).parent / "app.py"
         command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(self._port)]

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from dashboard import boundary
+from dashboard.rescoring import later
 from reward.people import call_bad
 from reward.review import TurnToReview, agree, hold_turn, read_turn, say_of, take_turn, undo
 from store.database import Log, LogError
@@ -106,8 +107,9 @@ def settle_bad(log: Log, settings: Settings, turn: Turn, item_key: str) -> None:
     if not _reason():
         raise LogError(f"say in the field Reason why {item_key!r} is bad: it leaves the checklist for every dialogue")
     _held(log, turn)
-    revised = call_bad(log, *turn, item_key, person=reviewer(), reason=_reason())
-    st.session_state[NOTE] = f"{item_key} is out of the checklist; rewards that changed: {revised.changed}"
+    revised = call_bad(log, *turn, item_key, person=reviewer(), reason=_reason(), later=later)
+    more = f"; {revised.waiting:,} more are being computed" if revised.waiting else ""
+    st.session_state[NOTE] = f"{item_key} is out of the checklist; rewards that changed: {revised.changed}{more}"
     _go_on(log, turn, after=item_key)
 
 
@@ -122,7 +124,7 @@ def settle_rest(log: Log, settings: Settings, turn: Turn) -> None:
 @action
 def undo_last(log: Log, settings: Settings) -> None:
     """Takes back what this reviewer said last, and shows that turn again."""
-    undone = undo(log, person=reviewer())
+    undone = undo(log, person=reviewer(), later=later)
     if undone is None:
         raise LogError("there is nothing of yours to undo")
     last = undone.said

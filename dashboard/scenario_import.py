@@ -3,22 +3,31 @@
 Reads through store.scenarios and train.sft_set; imports through `add_scenarios`, as `checkloop import` does.
 """
 
+import hashlib
 from collections import Counter
+from typing import Any
 
 import streamlit as st
 
+from dashboard.boundary import counted
+from dashboard.counting import Counts
 from dashboard.format import plural
 from dashboard.job_actions import action
+from dashboard.job_offers import offer_job
 from dashboard.text import escape, show, show_empty, soft, table
 from store.database import Log, LogError
-from store.scenarios import add_scenarios, preview_scenarios
-from store.settings import Settings
-from train.sft_set import Filtered, filter_scenarios
+from store.scenarios import add_scenarios, count_new, read_scenarios
+from store.settings import DataSettings, Settings
+from store.vocabulary import JobKind
+from train.sft_set import filter_scenarios
 
 FILE = "scenario-file"
 LARGEST_MB = 50
 SHOWN = 50
 FILTERED = "filtered"
+DIGEST = "scenario-file-digest"
+FILES = Counts(longest=2)
+"""What uploaded files hold, read beside the requests and once for each content: a rerun does not read 50 MB again."""
 
 
 def show_import(log: Log) -> None:
@@ -29,9 +38,10 @@ def show_import(log: Log) -> None:
     if uploaded is None:
         show(soft("Nothing is written before you have seen what the file holds. The format is in docs/scenarios.md."))
         return
-    found = preview_scenarios(log, uploaded.getvalue(), "the file")
+    found = FILES.get(key := _key(uploaded), key, lambda: read_scenarios(uploaded.getvalue(), "the file"))
+    new = count_new(log, found.by_hash)
     show(
-        f"<p><b>{plural(len(found.scenarios), 'sound scenario')}</b> · {found.new:,} of them new · "
+        f"<p><b>{plural(len(found.scenarios), 'sound scenario')}</b> · {new:,} of them new · "
         f"{plural(len(found.problems), 'bad line')}</p>"
     )
     for problem in found.problems[:SHOWN]:
@@ -43,7 +53,7 @@ def show_import(log: Log) -> None:
         type="primary",
         icon=":material/upload:",
         key="import",
-        disabled=bool(found.problems) or not found.new,
+        disabled=bool(found.problems) or not new,
         on_click=import_file,
     )
     rows = [
@@ -67,22 +77,31 @@ def import_file(log: Log, settings: Settings) -> str:
     uploaded = st.session_state.get(FILE)
     if uploaded is None:
         raise LogError("the file is gone: choose it again")
-    found = preview_scenarios(log, uploaded.getvalue(), "the file")
+    found = FILES.kept(_key(uploaded)) or read_scenarios(uploaded.getvalue(), "the file")
     if found.problems:
         raise LogError(f"nothing was imported: {found.problems[0]}")
     return f"{plural(add_scenarios(log, found.scenarios), 'new scenario')} imported"
 
 
+def _key(uploaded: Any) -> str:
+    """The SHA-256 of an uploaded file, computed once for each upload."""
+    before: tuple[str, str] | None = st.session_state.get(DIGEST)
+    if before is None or before[0] != uploaded.file_id:
+        before = st.session_state[DIGEST] = (uploaded.file_id, hashlib.sha256(uploaded.getbuffer()).hexdigest())
+    return before[1]
+
+
 def show_filter_statistics(log: Log, settings: Settings) -> None:
-    """What `[data]` leaves out, counted when asked for: it reads every scenario."""
+    """What `[data]` leaves out, counted when asked for, beside the request: it reads every scenario."""
     show(soft("What checkloop data would take with the settings of today, and why it leaves the rest."))
+    with st.container(horizontal=True):
+        offer_job(log, "Have missing checklists written", JobKind.ANNOTATE, {}, "offer-annotate")
+        offer_job(log, "Make an SFT set", JobKind.DATA, {}, "offer-data")
     if st.button("Count", icon=":material/filter_alt:", key="count-filters"):
-        with st.spinner("Reading every scenario of splits train and validation …"):
-            st.session_state[FILTERED] = _counts(filter_scenarios(log, settings.data))
-    counted: tuple[int, int, Counter[str]] | None = st.session_state.get(FILTERED)
-    if counted is None:
+        st.session_state[FILTERED] = True
+    if not st.session_state.get(FILTERED):
         return
-    kept, looked_at, left_out = counted
+    kept, looked_at, left_out = counted(log, filter_counts, wanted=settings.data)
     if not looked_at:
         show_empty("No scenario of split train or validation", "Import some first.", "checkloop import FILE")
         return
@@ -92,5 +111,7 @@ def show_filter_statistics(log: Log, settings: Settings) -> None:
         show(table(("Left out", "Share", "Why"), rows, numeric=(0, 1), fill=True))
 
 
-def _counts(filtered: Filtered) -> tuple[int, int, Counter[str]]:
+def filter_counts(log: Log, *, wanted: DataSettings) -> tuple[int, int, Counter[str]]:
+    """Kept, looked at, left out and why. Reads every scenario of the splits train and validation."""
+    filtered = filter_scenarios(log, wanted)
     return len(filtered.kept), filtered.looked_at, filtered.left_out

@@ -1,14 +1,15 @@
 """The form in which a schedule is made or changed, and the one in which jobs are queued at once.
 
 What is typed is read by the functions that `checkloop schedule` and `checkloop job` call; what they refuse is said
-beside the field, and the next five dates are shown while one types.
+beside the field, and the next five dates are shown while one types. What is typed stands in the address, so that a link
+or a reload shows the form as it is.
 """
 
 from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
-from typing import TypeVar
+from typing import Literal, TypeVar
 from zoneinfo import available_timezones
 
 import streamlit as st
@@ -31,6 +32,7 @@ TIMES, TURNS, JOB = "at times", "every so many judged turns", "after each job of
 WHEN: dict[type, str] = {CronTimes: TIMES, JudgedTurns: TURNS, AfterJob: JOB}
 NIGHTLY = "rollout judge train gate prune"
 LIVE = "400ms"
+BOUND: Literal["query-params"] = "query-params"
 Policy = TypeVar("Policy", bound=StrEnum)
 
 MISSED: dict[MissedRuns, str] = {
@@ -51,9 +53,14 @@ def show_schedule_form(before: ScheduleRecord | None, at: datetime) -> None:
         left, right = st.columns([3, 2], gap="large")
         with left:
             if before is None:
-                st.text_input("Name", key=f"{key}-name", placeholder="nightly", max_chars=64)
+                st.text_input("Name", key=f"{key}-name", bind=BOUND, placeholder="nightly", max_chars=64)
             st.segmented_control(
-                "When", [*WHEN.values()], default=WHEN[type(trigger)], required=True, key=f"{key}-when"
+                "When",
+                [*WHEN.values()],
+                default=WHEN[type(trigger)],
+                required=True,
+                key=f"{key}-when",
+                bind=BOUND,
             )
             _trigger_fields(key, trigger, before)
             problem = _said(lambda: typed_trigger(key))
@@ -169,6 +176,7 @@ def _trigger_fields(key: str, trigger: Trigger, before: ScheduleRecord | None) -
                 "Cron expression",
                 cron,
                 key=f"{key}-cron",
+                bind=BOUND,
                 live=LIVE,
                 width=200,
                 help="Minute, hour, day of month, month, day of week: `0 3 * * *` is every night at three, "
@@ -177,7 +185,12 @@ def _trigger_fields(key: str, trigger: Trigger, before: ScheduleRecord | None) -
             zones = _zones()
             wanted = before.zone if before else (st.context.timezone or "UTC")
             st.selectbox(
-                "Time zone", zones, zones.index(wanted) if wanted in zones else 0, key=f"{key}-zone", width=240
+                "Time zone",
+                zones,
+                zones.index(wanted) if wanted in zones else 0,
+                key=f"{key}-zone",
+                bind=BOUND,
+                width=240,
             )
     elif when == TURNS:
         every = trigger.every if isinstance(trigger, JudgedTurns) else 200
@@ -187,13 +200,14 @@ def _trigger_fields(key: str, trigger: Trigger, before: ScheduleRecord | None) -
             value=every,
             step=50,
             key=f"{key}-every",
+            bind=BOUND,
             width=200,
             help="With a verdict other than UNSCORED since it last fired; evaluations and its own jobs do not count.",
         )
     else:
         kinds = [kind.value for kind in JobKind]
         chosen = trigger.job.value if isinstance(trigger, AfterJob) else JobKind.TRAIN.value
-        st.selectbox("Kind of job", kinds, kinds.index(chosen), key=f"{key}-after", width=200)
+        st.selectbox("Kind of job", kinds, kinds.index(chosen), key=f"{key}-after", bind=BOUND, width=200)
 
 
 def _show_dates(key: str, at: datetime, problem: str) -> None:
@@ -215,6 +229,7 @@ def _jobs_field(key: str, start: str) -> None:
         "Jobs, in order",
         start,
         key=f"{key}-jobs",
+        bind=BOUND,
         live=LIVE,
         help="Kinds, each followed by its options: `rollout scenarios=48 group_size=8 judge train gate`. "
         + " ".join(f"**{kind}**: {', '.join(payload.model_fields)}." for kind, payload in PAYLOADS.items()),
@@ -228,8 +243,8 @@ def _jobs_field(key: str, start: str) -> None:
 
 def _job_numbers(key: str, jobs: tuple[NewJob, ...]) -> None:
     priority, attempts = (jobs[0].priority, jobs[0].max_attempts) if jobs else (0, MAX_ATTEMPTS)
-    st.number_input("Priority", value=priority, key=f"{key}-priority", width=130, help="Higher goes first.")
-    st.number_input("Tries of each job", min_value=1, value=attempts, key=f"{key}-attempts", width=130)
+    st.number_input("Priority", value=priority, key=f"{key}-priority", bind=BOUND, width=130, help="Higher goes first.")
+    st.number_input("Tries of each job", min_value=1, value=attempts, key=f"{key}-attempts", bind=BOUND, width=130)
 
 
 def _choice(label: str, words: dict[Policy, str], key: str, chosen: Policy) -> None:
@@ -240,6 +255,7 @@ def _choice(label: str, words: dict[Policy, str], key: str, chosen: Policy) -> N
         options.index(chosen),
         format_func=lambda option: words[option],
         key=key,
+        bind=BOUND,
         width=300,
     )
 

@@ -12,6 +12,7 @@ import streamlit as st
 from dashboard.boundary import may
 from dashboard.format import plural
 from dashboard.job_actions import action
+from dashboard.job_offers import offer_job
 from dashboard.links import SCENARIOS, address
 from dashboard.text import badge, chip, escape, link, show, show_empty, soft, table
 from dashboard.token_heat import TokenText, heat_html, token_text
@@ -24,7 +25,7 @@ from store.settings import Settings
 from store.tokens import TokenSequence, token_sequences
 from store.trajectories import TrajectorySummary
 from store.versions import get_version
-from store.vocabulary import AccessRole, Origin
+from store.vocabulary import AccessRole, JobKind, Origin
 from train.errors import TrainingFailed
 from train.groups import level_of, load_groups_by_id, token_advantages
 
@@ -52,6 +53,8 @@ def show_reward(log: Log, summary: TrajectorySummary) -> None:
         show_empty("There is no reward to explain", slip.reward.excluded_reason or "It was not judged.")
         return
     show(soft(reward_note(slip)))
+    if slip.stored is not None and slip.stored.value != slip.reward.value:
+        offer_job(log, "Compute it again", JobKind.REWARD, {"trajectory": summary.id}, "offer-reward")
     rows = [
         [
             str(turn.turn_index + 1),
@@ -191,7 +194,7 @@ def _text_of(log: Log, version: str) -> TokenText | None:
         return None
 
 
-def show_promotion(summary: TrajectorySummary) -> None:
+def show_promotion(log: Log, summary: TrajectorySummary) -> None:
     """A chat becomes a scenario; one that is one already is linked to it."""
     if summary.scenario_hash is not None:
         name = summary.scenario_name or summary.scenario_hash[:12]
@@ -213,6 +216,8 @@ def show_promotion(summary: TrajectorySummary) -> None:
             max_upload_size=LARGEST_TOOLS_MB,
         )
         st.button("Promote", icon=":material/upgrade:", key="promote-chat", on_click=promote, args=(summary.id,))
+        written = {"chat": summary.id}
+        offer_job(log, "Promote and have checklists written", JobKind.ANNOTATE, written, "offer-annotate")
 
 
 @action

@@ -46,39 +46,38 @@ def annotate(
     waiting: Annotated[bool, typer.Option("--list", help="List what waits for a person, with the reasons.")] = False,
 ) -> None:
     """Writes a checklist for every turn that has none, with the annotator LLM of the settings."""
-    from agent.role_endpoint import RoleEndpoint
+    from reward.annotation_choice import (
+        annotator_endpoint,
+        choose_scenarios,
+        chosen_variants,
+        first_open,
+        self_test_judge,
+    )
     from reward.annotation_report import report_lines
-    from reward.annotator import annotate_scenarios, open_work
+    from reward.annotator import annotate_scenarios
     from reward.dialogue_annotator import Annotator
     from store.settings import SettingsError
-    from store.vocabulary import ModelRole
 
     settings, log = settings_and_log(config)
     if waiting:
         return _list_waiting(log)
     if tools is not None and chat is None:
         raise SettingsError("--tools says which tools a chat had: it needs --chat ID")
-    if variants is not None and variant is not None:
-        raise SettingsError("--variants says how many, --variant says which one: give one of the two")
     if (answer is None) != (not person):
         raise SettingsError("--answer FILE and --person NAME go together: checklists have an author")
-    judge_items = _judge(log, settings) if with_judge else None
+    judge_items = self_test_judge(log, settings) if with_judge else None
     if answer is not None:
-        chosen_ones = _select(log, split=split, domain=domain, source=source, named=scenario)
+        chosen_ones = choose_scenarios(log, split=split, domain=domain, source=source, named=scenario)
         return _store_answer(log, chosen_ones, variant or 0, again, answer, person, judge_items)
-    if settings.annotator is None:
-        raise SettingsError("there is no annotator: name one in checkloop.toml, section [annotator]")
-    chosen = [variant] if variant is not None else list(range(variants or settings.annotation.variants))
-    price = settings.prices.get(settings.annotator.model)
-    endpoint = RoleEndpoint(ModelRole.ANNOTATOR, settings.annotator, log=log, price=price)
+    endpoint = annotator_endpoint(log, settings)
+    chosen = chosen_variants(settings, variants, variant)
     annotator = Annotator(log, endpoint, settings.annotation)
     if chat is not None:
         scenarios = [_promoted(log, chat, tools, dry_run)]
     else:
-        scenarios = _select(log, split=split, domain=domain, source=source, named=scenario)
+        scenarios = choose_scenarios(log, split=split, domain=domain, source=source, named=scenario)
     if limit is not None:
-        work, _ = open_work(log, scenarios, annotator, chosen, again=again)
-        scenarios = list({one.scenario.hash: one.scenario for one in work}.values())[:limit]
+        scenarios = first_open(log, scenarios, annotator, chosen, limit, again=again)
     if dry_run:
         return _estimate(log, scenarios, annotator, chosen, again, settings)
     with _progress() as (begin, advance):
@@ -189,41 +188,6 @@ def _list_waiting(log: "Log") -> None:
         for problem in annotation.problems:
             typer.echo(f"  - {problem}")
     typer.echo(f"{len(found)} dialogues wait for a person" if found else "nothing waits for a person")
-
-
-def _select(
-    log: "Log", *, split: Split | None, domain: str | None, source: str | None, named: str | None
-) -> list["Scenario"]:
-    from store.database import LogError
-    from store.scenarios import load_scenarios
-
-    found = load_scenarios(log, split=split, domain=domain, source=source)
-    if named is not None:
-        found = [one for one in found if one.name == named or one.hash.startswith(named)]
-    if not found:
-        raise LogError("no scenario of the log meets these conditions: `checkloop import` brings some")
-    return found
-
-
-def _judge(log: "Log", settings: "Settings") -> "JudgeItems":
-    """The judge of the settings, as the self-test asks it."""
-    from reward.judge import make_panel
-    from reward.llm_judge import Dialogue
-    from store.records import Item, TurnRecord
-    from store.settings import SettingsError
-    from store.vocabulary import Outcome
-
-    panel = make_panel(log, settings)
-    if panel is None:
-        raise SettingsError("--with-judge needs a judge: name one in checkloop.toml, section [judge]")
-    judge = panel.judges[0]
-
-    async def judge_items(turn: TurnRecord, items: Sequence[Item], earlier: Sequence[TurnRecord]) -> Sequence[Outcome]:
-        answers = await judge.ask(Dialogue(turn, tuple(earlier)), items)
-        said = {verdict.key: verdict.outcome for verdict in answers.verdicts}
-        return [said.get(item.id, Outcome.UNSCORED) for item in items]
-
-    return judge_items
 
 
 @contextmanager

@@ -4,7 +4,7 @@ Writes verdict, item_objection, checklist and reward rows, append-only. Commands
 person's word counts from the moment it is written, so the rewards that it concerns are computed again at once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from reward.checks import quote_call
@@ -41,6 +41,12 @@ class Revised:
     rescored: int
     changed: int
     """Of the rescored ones, those whose value is another one now."""
+    waiting: int = 0
+    """Rewards that are being computed again beside the caller."""
+
+
+Later = Callable[[Callable[[], object]], object]
+"""Takes work that may be done after the call, and has it done; one piece after the other."""
 
 
 def say(
@@ -94,11 +100,21 @@ def say(
     return Said(verdict, before, score_trajectories(log, [trajectory_id])[trajectory_id])
 
 
-def call_bad(log: Log, trajectory_id: str, turn_index: int, item_key: str, *, person: str, reason: str) -> Revised:
+def call_bad(
+    log: Log,
+    trajectory_id: str,
+    turn_index: int,
+    item_key: str,
+    *,
+    person: str,
+    reason: str,
+    later: Later | None = None,
+) -> Revised:
     """An item, seen in a trajectory, is bad: it leaves the checklist's next revision, and every reward that was
     computed with it is computed again. What was said about it stays in the log.
 
-    Raises LogError as `say` does.
+    Where that is more than one can wait for, `later` is given what is beyond the first of them, among which is this
+    trajectory. Raises LogError as `say` does.
     """
     person, reason = _said_by(person, reason)
     scenario, _ = _reached(log, trajectory_id, turn_index)
@@ -106,10 +122,19 @@ def call_bad(log: Log, trajectory_id: str, turn_index: int, item_key: str, *, pe
     revisions = retire_item(
         log, scenario.hash, turn_index, item_key, person=person, reason=reason, seen_in=trajectory_id
     )
-    return _rescored(log, scenario.hash, revisions)
+    return _rescored(log, scenario.hash, revisions, trajectory_id, later)
 
 
-def restore(log: Log, trajectory_id: str, turn_index: int, item_key: str, *, person: str, reason: str) -> Revised:
+def restore(
+    log: Log,
+    trajectory_id: str,
+    turn_index: int,
+    item_key: str,
+    *,
+    person: str,
+    reason: str,
+    later: Later | None = None,
+) -> Revised:
     """Takes "this item is bad" back: the item is in the checklist's next revision, its weight as before.
 
     Raises LogError where it cannot be put back (`store.objections.restore_item`), and as `say` does.
@@ -117,19 +142,23 @@ def restore(log: Log, trajectory_id: str, turn_index: int, item_key: str, *, per
     person, reason = _said_by(person, reason)
     scenario, _ = _reached(log, trajectory_id, turn_index)
     revisions = restore_item(log, scenario.hash, turn_index, item_key, person=person, reason=reason)
-    return _rescored(log, scenario.hash, revisions)
+    return _rescored(log, scenario.hash, revisions, trajectory_id, later)
 
 
-def _rescored(log: Log, scenario_hash: str, revisions: list[Checklist]) -> Revised:
-    """Computes the scenario's rewards again. A kill in between leaves the rest as they were, made of the older
-    revision, until `checkloop reward`."""
-    names = rewarded_trajectories(log, scenario_hash)
+def _rescored(log: Log, scenario_hash: str, revisions: list[Checklist], first: str, later: Later | None) -> Revised:
+    """Computes the scenario's rewards again, `first` first. A kill in between leaves the rest as they were, made of the
+    older revision, until `checkloop reward`."""
+    names = sorted(rewarded_trajectories(log, scenario_hash), key=lambda name: name != first)
+    at_once = names if later is None else names[:_CHUNK]
     changed = 0
-    for chunk in in_chunks(names, _CHUNK):
+    for chunk in in_chunks(at_once, _CHUNK):
         before = rewards_of(log, chunk)
         after = score_trajectories(log, chunk)
         changed += sum(before[name].value != after[name].value for name in chunk)
-    return Revised(revisions, len(names), changed)
+    rest = names[len(at_once) :]
+    if later is not None and rest:
+        later(lambda: score_trajectories(log, rest))
+    return Revised(revisions, len(at_once), changed, len(rest))
 
 
 def _said_by(person: str, reason: str) -> tuple[str, str]:

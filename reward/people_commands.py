@@ -104,35 +104,29 @@ def sample(
     config: ConfigOption = None,
 ) -> None:
     """Puts judged turns up for review; only the random share gives unbiased figures, and is marked."""
-    from collections import Counter
-
-    from reward.sampling import choose_anchors, choose_batch
-    from store.review_samples import ANCHORS, add_review_batch
-    from store.review_signals import turn_signals
+    from reward.review_batches import batch_name, draw_batch
 
     if anchors and batch:
         raise typer.BadParameter("the anchor set has a name of its own: leave --batch out")
-    log = open_configured(config)
-    signals = turn_signals(log)
-    if not signals:
+    drawn = draw_batch(
+        open_configured(config),
+        batch_name(anchors, batch, datetime.now(UTC)),
+        randomly=randomly,
+        disputed=disputed,
+        uncertain=uncertain,
+        anchors=anchors,
+    )
+    if not drawn.judged:
         typer.echo("no turn has been judged yet: `checkloop judge` first")
         return
-    name = ANCHORS if anchors else batch or f"{datetime.now(UTC):%Y-%m-%d-%H%M%S}"
-    if anchors:
-        chosen = choose_anchors(signals, anchors, name)
-    else:
-        chosen = choose_batch(signals, randomly=randomly, disputed=disputed, uncertain=uncertain, seed=name)
-    if not chosen:
+    if not drawn.turns:
         typer.echo("nothing to put up: no judged turn is new, disputed or uncertain")
         return
-    add_review_batch(log, name, chosen)
-    counts = Counter(found.reason.value for found in chosen)
-    reviewed = sum(signals[found.trajectory_id, found.turn_index].reviewed for found in chosen)
-    parts = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-    typer.echo(f"batch {name}: {parts}; of {len(signals)} judged turns")
-    if reviewed:
-        typer.echo(f"{reviewed} of them have been reviewed before")
-    typer.echo(f"`checkloop judge queue {name}` lists them")
+    parts = ", ".join(f"{count} {reason}" for reason, count in drawn.counts.items())
+    typer.echo(f"batch {drawn.name}: {parts}; of {drawn.judged} judged turns")
+    if drawn.reviewed:
+        typer.echo(f"{drawn.reviewed} of them have been reviewed before")
+    typer.echo(f"`checkloop judge queue {drawn.name}` lists them")
 
 
 @app.command()

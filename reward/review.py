@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from reward.people import Revised, Said, quote_occurs, restore, say
+from reward.people import Later, Revised, Said, quote_occurs, restore, say
 from reward.scoring import items_of, score_trajectories
 from store.checklists import current_checklists
 from store.database import Log, LogError
@@ -172,9 +172,10 @@ def agree(log: Log, turn: TurnToReview, *, person: str, reason: str = "") -> lis
     ]
 
 
-def undo(log: Log, *, person: str, reason: str = UNDONE) -> Undone | None:
+def undo(log: Log, *, person: str, reason: str = UNDONE, later: Later | None = None) -> Undone | None:
     """Takes back the newest thing that `person` said and that stands: their verdict counts for nothing any more, an
-    item that they called bad returns. Rewards are computed again. None if nothing of theirs stands.
+    item that they called bad returns. Rewards are computed again, with `later` as by `restore`. None if nothing of
+    theirs stands.
 
     What was said stays in the log, with what took it back (invariant 2). Raises LogError as `restore` does.
     """
@@ -183,7 +184,8 @@ def undo(log: Log, *, person: str, reason: str = UNDONE) -> Undone | None:
     if last is None:
         return None
     if last.verdict_id is None:
-        restored = restore(log, last.trajectory_id, last.turn_index, last.item_key, person=person, reason=reason)
+        where = (last.trajectory_id, last.turn_index, last.item_key)
+        restored = restore(log, *where, person=person, reason=reason, later=later)
         return Undone(last, restored)
     withdraw_verdict(log, last.verdict_id, person=person, reason=reason)
     score_trajectories(log, [last.trajectory_id])

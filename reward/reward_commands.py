@@ -1,7 +1,5 @@
 """`checkloop reward`: rewards of past trajectories computed again, and shown item by item."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,52 +8,6 @@ from store.configured import ConfigOption, open_configured
 
 if TYPE_CHECKING:
     from reward.payments import Payslip
-    from store.database import Log
-    from store.verdicts import Reward
-
-CHUNK = 500
-"""Trajectories that are scored between two looks at the progress bar; memory is bounded by it."""
-
-
-@dataclass
-class Recount:
-    """What computing rewards again came to."""
-
-    trajectories: int = 0
-    changed: int = 0
-    up: int = 0
-    down: int = 0
-    total_difference: float = 0.0
-    """Of values that went up or down, regardless of the sign."""
-    greatest_difference: float = 0.0
-    newly_scored: int = 0
-    """They had no value, and have one."""
-    newly_excluded: int = 0
-    """They had a value, and have none."""
-
-    def add(self, before: "Reward | None", after: "Reward") -> None:
-        self.trajectories += 1
-        self.changed += before != after
-        value = None if before is None else before.value
-        if value is not None and after.value is not None:
-            self.up += after.value > value
-            self.down += after.value < value
-            self.total_difference += abs(after.value - value)
-            self.greatest_difference = max(self.greatest_difference, abs(after.value - value))
-        elif value != after.value:
-            self.newly_scored += value is None
-            self.newly_excluded += after.value is None
-
-    def lines(self, dry_run: bool) -> list[str]:
-        would = " would" if dry_run else ""
-        said = [f"{self.trajectories} trajectories, {self.changed}{would} change{'' if dry_run else 'd'}"]
-        if self.up or self.down:
-            mean = self.total_difference / (self.up + self.down)
-            most = self.greatest_difference
-            said.append(f"values: {self.up} up, {self.down} down, by {mean:.4f} on average, {most:.4f} at most")
-        if self.newly_scored or self.newly_excluded:
-            said.append(f"{self.newly_scored} have a value now and had none, {self.newly_excluded} the other way round")
-        return said
 
 
 def reward(
@@ -67,6 +19,10 @@ def reward(
     config: ConfigOption = None,
 ) -> None:
     """Computes rewards of past trajectories again, from the verdicts and checklists that count now. Judges nothing."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from reward.recount import recompute
     from store.database import LogError
     from store.verdicts import judged_trajectories
 
@@ -82,27 +38,15 @@ def reward(
     names = [trajectory] if trajectory else judged_trajectories(log, batch=batch or None)
     if batch and not names:
         raise LogError(f"no trajectory of batch {batch!r} was ever judged: `checkloop judge` judges what is not yet")
-    for line in recompute(log, names, dry_run=dry_run).lines(dry_run):
+    screen = Console(stderr=True)
+    columns = (TextColumn("rewards"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        bar = progress.add_task("", total=len(names))
+        found = recompute(
+            log, names, dry_run=dry_run, on_progress=lambda so_far: progress.update(bar, completed=so_far.trajectories)
+        )
+    for line in found.lines(dry_run):
         typer.echo(line)
-
-
-def recompute(log: "Log", trajectory_ids: "Sequence[str]", *, dry_run: bool = False) -> Recount:
-    """Scores them again, `CHUNK` at a time with a progress bar. Raises LogError for an id that is not in the log."""
-    from rich.console import Console
-    from rich.progress import track
-
-    from reward.scoring import score_trajectories
-    from store.database import in_chunks
-    from store.verdicts import rewards_of
-
-    found = Recount()
-    total, screen = -(-len(trajectory_ids) // CHUNK), Console(stderr=True)
-    chunks = in_chunks(trajectory_ids, CHUNK)
-    for chunk in track(chunks, "rewards", total, console=screen, transient=True, disable=not screen.is_terminal):
-        before = rewards_of(log, chunk)
-        for name, after in score_trajectories(log, chunk, dry_run=dry_run).items():
-            found.add(before.get(name), after)
-    return found
 
 
 def story(slip: "Payslip") -> list[str]:

@@ -13,7 +13,7 @@ from sqlalchemy import column as sql_column
 from sqlalchemy import delete, func, inspect, or_, select, table, update
 
 from store.database import Log, LogError
-from store.schema import RunTrajectoryRow, StepRow, ToolResponseRow, TrajectoryRow, TurnRow
+from store.schema import RunTrajectoryRow, StepRow, ToolResponseRow, TrajectoryRow, TurnRow, now
 from store.trajectories import NewTrajectory, create_trajectories, delete_with_all_that_hangs_on
 from store.turns import message_text
 from store.vocabulary import ChatTools, Origin
@@ -97,13 +97,15 @@ def create_chat(
     create_trajectories(log, [new])
 
 
-def list_chats(log: Log, *, limit: int, offset: int = 0) -> list[ChatListing]:
-    """The chats that people started here, newest first. Sessions of other clients are trajectories like any other."""
+def list_chats(log: Log, *, limit: int, offset: int = 0, unlisted: bool = False) -> list[ChatListing]:
+    """The chats that people started here, newest first; `unlisted`: those that were taken off the list instead.
+    Sessions of other clients are trajectories like any other."""
     row = TrajectoryRow
     columns = (row.id, row.title, row.chat, row.version, row.created_at)
+    is_listed = row.unlisted_at.is_not(None) if unlisted else row.unlisted_at.is_(None)
     query = (
         select(*columns)
-        .where(row.origin == Origin.CHAT.value, or_(row.chat.is_not(None), row.title.is_not(None)))
+        .where(row.origin == Origin.CHAT.value, or_(row.chat.is_not(None), row.title.is_not(None)), is_listed)
         .order_by(row.created_at.desc(), row.id.desc())
         .limit(limit)
         .offset(offset)
@@ -149,6 +151,24 @@ def rename_chat(log: Log, chat_id: str, title: str, setup: ChatSetup | None = No
             raise LogError(f"there is no chat {chat_id!r} in the log")
         if setup is not None:
             connection.execute(chats.where(TrajectoryRow.chat.is_(None)).values(chat=setup.as_dict()))
+
+
+def unlist_chat(log: Log, chat_id: str, *, back: bool = False) -> None:
+    """Takes a chat off the list of chats, or puts it back; what was said, its verdicts and ratings stay in the log, and
+    its link opens it. Raises LogError for an unknown chat."""
+    chats = update(TrajectoryRow.__table__).where(
+        TrajectoryRow.id == chat_id, TrajectoryRow.origin == Origin.CHAT.value
+    )
+    with log.writing() as connection:
+        if not connection.execute(chats.values(unlisted_at=None if back else now())).rowcount:
+            raise LogError(f"there is no chat {chat_id!r} in the log")
+
+
+def is_listed(log: Log, chat_id: str) -> bool:
+    """Whether it was not taken off the list of chats."""
+    query = select(TrajectoryRow.unlisted_at).where(TrajectoryRow.id == chat_id)
+    with log.lookup() as connection:
+        return connection.scalar(query) is None
 
 
 def delete_chat(log: Log, chat_id: str) -> None:

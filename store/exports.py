@@ -76,24 +76,33 @@ def export_trajectories(
     limit: int | None = None,
     tokens: bool = False,
     on_part: Callable[[int, int], None] | None = None,
+    most_bytes: int | None = None,
 ) -> Exported:
-    """Writes what the filter leaves, at most `limit`, to `sink`. `on_part` hears how many of how many are done.
+    """Writes what the filter leaves, at most `limit`, to `sink`. `on_part` hears how many of how many are done. Once
+    `most_bytes` are written, no further part of `PART` dialogues is begun.
 
     `tokens` adds ids and logprobs to JSON Lines. Dialogues that begin meanwhile are not among them.
     """
     listed = in_order(select(TrajectoryRow.id).where(*conditions_of(wanted)), order).limit(limit)
     with log.reading() as session:
         ids = list(session.scalars(listed))
-    parts = _parts(log, ids, tokens and form is ExportFormat.JSONL, on_part)
+    parts = _parts(
+        log,
+        ids,
+        tokens and form is ExportFormat.JSONL,
+        on_part,
+        lambda: most_bytes is not None and sink.tell() >= most_bytes,
+    )
     if form is ExportFormat.PARQUET:
         return Exported(_write_parquet(parts, sink), 0)
-    written = 0
+    written = looked_at = 0
     for dialogue in parts:
+        looked_at += 1
         document = _openai_line(dialogue) if form is ExportFormat.OPENAI else _json_line(dialogue)
         if document is not None:
             sink.write(json.dumps(document, ensure_ascii=False).encode() + b"\n")
             written += 1
-    return Exported(written, len(ids) - written)
+    return Exported(written, looked_at - written)
 
 
 def messages_of(log: Log, trajectory_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
@@ -133,10 +142,16 @@ def _assistant(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parts(
-    log: Log, ids: Sequence[str], tokens: bool, on_part: Callable[[int, int], None] | None
+    log: Log,
+    ids: Sequence[str],
+    tokens: bool,
+    on_part: Callable[[int, int], None] | None,
+    is_full: Callable[[], bool],
 ) -> Iterator[Dialogue]:
     done = 0
     for part in in_chunks(ids, PART):
+        if is_full():
+            return
         summaries = get_trajectories(log, part)
         scenarios = get_scenarios(log, (one.scenario_hash for one in summaries if one.scenario_hash))
         turns, messages = turns_of(log, part), messages_of(log, part)

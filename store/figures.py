@@ -24,7 +24,6 @@ from store.schema import (
     ReviewSampleRow,
     RewardRow,
     RunRow,
-    RunTrajectoryRow,
     ScenarioRow,
     StageRow,
     StepRow,
@@ -417,15 +416,6 @@ def version_figures(log: Log) -> list[VersionFigures]:
             )
             for row, state, since, reason, run in session.execute(query)
         ]
-
-
-def run_summaries(log: Log) -> dict[int, tuple[int, float]]:
-    """Run id to how many trajectories it trained on and the share of them with an advantage other than 0."""
-    used = func.coalesce(RunTrajectoryRow.largest, RunTrajectoryRow.advantage)
-    trained = func.sum(case((used != 0, 1), else_=0))
-    query = select(RunTrajectoryRow.run_id, func.count(), trained).group_by(RunTrajectoryRow.run_id)
-    with log.reading() as session:
-        return {row[0]: (row[1], row[2] / row[1]) for row in session.execute(query)}
 
 
 def sum_counts(cells: Sequence[VerdictCell], by: str) -> dict[Any, Counts]:

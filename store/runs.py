@@ -9,11 +9,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, case, delete, func, insert, select, update
 
 from store.database import AnyRow, Log, LogError, insert_new
 from store.records import canonical_json
-from store.schema import MetricRow, RunDialogueRow, RunRow, RunTrajectoryRow, TrajectoryRow, now
+from store.schema import (
+    MetricRow,
+    RunDialogueRow,
+    RunRow,
+    RunTrajectoryRow,
+    StageRow,
+    TrajectoryRow,
+    VersionRow,
+    VersionStateRow,
+    now,
+)
 from store.vocabulary import AdvantageLevel, JobStatus, RunKind, Split
 
 
@@ -110,6 +120,48 @@ def metrics_of(log: Log, run_id: int) -> dict[str, list[tuple[int, float]]]:
         for name, step, value in connection.execute(query.order_by(MetricRow.id)):
             newest.setdefault(name, {})[step] = value
     return {name: sorted(values.items()) for name, values in sorted(newest.items())}
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    id: int
+    name: str
+    step: int
+    value: float
+
+
+def metrics_after(log: Log, run_id: int, after: int) -> list[MetricValue]:
+    """What was measured since the row `after` (0: all of it), in the order in which it was written."""
+    row = MetricRow
+    query = select(row.id, row.name, row.step, row.value).where(row.run_id == run_id, row.id > after)
+    with log.lookup() as connection:
+        return [MetricValue(**found._asdict()) for found in connection.execute(query.order_by(row.id))]
+
+
+def training_standing(log: Log) -> tuple[int, ...]:
+    """A cheap fingerprint of how runs, versions and stages stand: it changes when one begins, ends or changes state."""
+    running = JobStatus.RUNNING.value
+    counts = [
+        select(func.count()).select_from(RunRow),
+        select(func.count()).select_from(RunRow).where(RunRow.status == running),
+        select(func.count()).select_from(RunRow).where(RunRow.status == JobStatus.FAILED.value),
+        select(func.coalesce(func.max(VersionStateRow.id), 0)),
+        select(func.count()).select_from(VersionRow),
+        select(func.count()).select_from(StageRow),
+        select(func.count()).select_from(StageRow).where(StageRow.status == running),
+    ]
+    with log.lookup() as connection:
+        return tuple(connection.execute(select(*(count.scalar_subquery() for count in counts))).one())
+
+
+def used_by(log: Log, run_ids: Sequence[int]) -> dict[int, tuple[int, float]]:
+    """Of these runs: how many trajectories each trained on, and the share of them whose advantage is not 0."""
+    used = func.coalesce(RunTrajectoryRow.largest, RunTrajectoryRow.advantage)
+    trained = func.sum(case((used != 0, 1), else_=0))
+    query = select(RunTrajectoryRow.run_id, func.count(), trained).where(RunTrajectoryRow.run_id.in_(run_ids))
+    with log.lookup() as connection:
+        rows = connection.execute(query.group_by(RunTrajectoryRow.run_id))
+        return {row[0]: (row[1], row[2] / row[1]) for row in rows}
 
 
 def add_run_trajectories(

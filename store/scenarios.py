@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -128,8 +128,27 @@ class ScenarioFilePreview:
     """Of the sound ones, those that the log does not hold."""
 
 
+@dataclass(frozen=True)
+class ReadScenarios:
+    """What a scenario file holds, whatever the log holds."""
+
+    by_hash: Mapping[str, Scenario]
+    """Of the sound lines."""
+    problems: tuple[str, ...]
+
+    @property
+    def scenarios(self) -> tuple[Scenario, ...]:
+        return tuple(self.by_hash.values())
+
+
 def preview_scenarios(log: Log, data: bytes, where: str = "the file") -> ScenarioFilePreview:
     """Reads every line of a scenario file and writes nothing; `where` is what problems call it."""
+    found = read_scenarios(data, where)
+    return ScenarioFilePreview(found.scenarios, found.problems, count_new(log, found.by_hash))
+
+
+def read_scenarios(data: bytes, where: str = "the file") -> ReadScenarios:
+    """Reads every line of a scenario file; `where` is what problems call it. Pure."""
     scenarios: dict[str, Scenario] = {}
     problems: list[str] = []
     for number, line in enumerate(data.split(b"\n"), start=1):
@@ -144,11 +163,17 @@ def preview_scenarios(log: Log, data: bytes, where: str = "the file") -> Scenari
             scenarios[scenario.hash] = scenario
     if not scenarios and not problems:
         problems.append(f"{where} holds no scenario")
-    known: set[str] = set()
+    return ReadScenarios(scenarios, tuple(problems))
+
+
+def count_new(log: Log, hashes: Iterable[str]) -> int:
+    """How many of these scenarios the log does not hold."""
+    wanted = set(hashes)
+    known = 0
     with log.lookup() as connection:
-        for chunk in in_chunks(list(scenarios)):
-            known.update(connection.scalars(select(ScenarioRow.hash).where(ScenarioRow.hash.in_(chunk))))
-    return ScenarioFilePreview(tuple(scenarios.values()), tuple(problems), len(scenarios) - len(known))
+        for chunk in in_chunks(list(wanted)):
+            known += len(connection.scalars(select(ScenarioRow.hash).where(ScenarioRow.hash.in_(chunk))).all())
+    return len(wanted) - known
 
 
 def write_scenario_file(path: Path | str, scenarios: Iterable[Scenario]) -> None:

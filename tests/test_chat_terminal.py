@@ -17,7 +17,7 @@ from rich.console import Console
 from agent.chat import Equipment
 from agent.chat_terminal import COMMANDS, run_chat
 from agent.tools import ToolOutage
-from store.chats import list_chats
+from store.chats import chat_steps, list_chats
 from store.database import Log, LogError
 from store.ratings import ratings_of
 from store.trajectories import ToolAnswer, list_trajectories
@@ -93,6 +93,21 @@ def test_new_starts_another_chat_and_tools_and_commands_are_listed(sqlite_log: L
     assert all(name in shown for name in COMMANDS)
     sessions = list_trajectories(sqlite_log, origin=Origin.CHAT)
     assert [[turn.user for turn in get_turns(sqlite_log, one.id)] for one in sessions] == [["hello again"], ["hello"]]
+
+
+def test_the_last_turn_is_said_anew_in_the_same_or_other_words(sqlite_log: Log) -> None:
+    heard: list[str] = []
+
+    def remember(body: dict[str, Any]) -> Says:
+        heard.append(body["messages"][-1]["content"])
+        return Says(f"answer {len(heard)}")
+
+    shown = chat(sqlite_log, "/again", "hello", "/again", "/again good day", policy=remember)
+    assert "nothing was said yet" in shown
+    assert heard == ["hello", "hello", "good day"]
+    [turn] = get_turns(sqlite_log, only_chat(sqlite_log))
+    assert (turn.user, turn.reply) == ("good day", "answer 3")
+    assert len(chat_steps(sqlite_log, only_chat(sqlite_log))) == 3, "the log keeps all that was said"
 
 
 def test_chats_are_listed_and_gone_on_with(sqlite_log: Log) -> None:

@@ -5,11 +5,13 @@ from random import Random
 
 import pytest
 from sqlalchemy import select
+from typer.testing import CliRunner
 
+from checkloop import app
 from dashboard.chats import setup_of, title_of
 from env_sim.worlds import DOMAINS, WORLDS
 from env_sim.worlds.consequential import CONSEQUENTIAL
-from store.chats import ChatSetup, create_chat, delete_chat, list_chats, rename_chat
+from store.chats import ChatSetup, create_chat, delete_chat, is_listed, list_chats, rename_chat, unlist_chat
 from store.database import Log, LogError
 from store.ratings import rate_turn
 from store.runs import add_run_trajectories, start_run
@@ -135,3 +137,41 @@ def test_the_tools_that_change_a_world_are_marked_as_consequential(domain: str) 
     looking = ("find_", "get_")
     assert {name for name in names if name not in CONSEQUENTIAL} == {n for n in names if n.startswith(looking)}
     assert all(any(name in {s.name for s in world.tools} for world in WORLDS.values()) for name in CONSEQUENTIAL)
+
+
+def test_a_chat_off_the_list_keeps_its_log_and_comes_back(log: Log) -> None:
+    full_chat(log, "chat-1")
+    full_chat(log, "chat-2")
+    before = rows_of(log, "chat-1")
+    unlist_chat(log, "chat-1")
+    assert [one.id for one in list_chats(log, limit=9)] == ["chat-2"]
+    assert [one.id for one in list_chats(log, limit=9, unlisted=True)] == ["chat-1"]
+    assert rows_of(log, "chat-1") == before and not is_listed(log, "chat-1") and is_listed(log, "chat-2")
+    unlist_chat(log, "chat-1", back=True)
+    assert {one.id for one in list_chats(log, limit=9)} == {"chat-1", "chat-2"}
+    create_trajectories(log, [NewTrajectory("r", Origin.ROLLOUT)])
+    with pytest.raises(LogError, match="no chat 'r'"):
+        unlist_chat(log, "r")
+
+
+def test_chats_are_listed_renamed_removed_and_deleted_by_commands(
+    sqlite_log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHECKLOOP_DATABASE_URL", sqlite_log.url)
+    full_chat(sqlite_log, "chat-aa1")
+    full_chat(sqlite_log, "chat-aa2")
+
+    def run(*words: str, answer: str = "") -> tuple[int, str]:
+        said = CliRunner().invoke(app, ["chat", *words], input=answer)
+        return said.exit_code, f"{said.output}{said.exception or ''}"
+
+    assert run("rename", "chat-aa1", "  the  kettle ")[1] == "chat-aa1 is called 'the kettle'\n"
+    status, listed = run("list")
+    assert status == 0 and "the kettle" in listed and "1 turn " in listed and "v0001" in listed
+    assert "2 chats begin with 'chat-a'" in run("remove", "chat-a")[1]
+    assert run("remove", "chat-aa1")[1] == "chat-aa1 is off the list; its log stays\n"
+    assert "chat-aa1" not in run("list")[1] and "chat-aa1" in run("list", "--removed")[1]
+    assert run("remove", "chat-aa1", "--back")[1] == "chat-aa1 is on the list again\n"
+    assert run("delete", "chat-aa1", answer="n\n")[0] == 1 and rows_of(sqlite_log, "chat-aa1")
+    assert "are deleted" in run("delete", "chat-aa1", answer="y\n")[1] and not rows_of(sqlite_log, "chat-aa1")
+    assert run("delete", "chat-aa2", "--yes")[0] == 0 and run("list")[1] == "no chat yet\n"

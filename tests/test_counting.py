@@ -81,3 +81,14 @@ def test_the_state_of_the_log_is_asked_once_in_a_request() -> None:
         assert [once_a_request("log", lambda: next(states)) for _ in range(3)] == [0, 0, 0]
         assert once_a_request("another", lambda: next(states)) == 1
     assert [once_a_request("log", lambda: next(states)) for _ in range(2)] == [2, 3]
+
+
+def test_what_is_kept_is_bounded_in_bytes_and_the_newest_stays() -> None:
+    counts = Counts(largest=1000)
+    for n in range(10):
+        assert len(counts.get(n, 1, lambda: b"x" * 300)) == 300
+    assert counts.size <= 1000
+    assert counts.kept(9) is not None and counts.kept(0) is None
+    assert len(counts.get("large", 1, lambda: b"x" * 5000)) == 5000
+    assert counts.kept("large") is not None and counts.kept(9) is None
+    assert len(counts.get("large", 1, lambda: b"y")) == 5000, "it is not counted again and again"

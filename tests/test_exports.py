@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from checkloop import app
+from dashboard.links import TRAJECTORIES
+from store import exports
 from store.browsing import count_trajectories, neighbours, page_of_trajectories
 from store.database import Log
 from store.exports import ExportFormat, export_trajectories
@@ -30,6 +33,7 @@ from store.trajectory_filters import TrajectoryFilter, TrajectoryOrder
 from store.turns import get_turns
 from store.verdicts import Reward, add_rewards, rewards_of
 from store.vocabulary import Origin, Split, ToolSource
+from tests.pages import open_page
 from tests.sample_log import DOMAINS, scenario_of
 
 SAID = "Zürich 100 % \"quoted\" 'x' \\ <b>"
@@ -166,6 +170,44 @@ def test_parquet_is_read_back(played: Log) -> None:
     assert rows[0]["created_at"] == get_trajectory(played, "a").created_at
     assert json.loads(rows[0]["messages"])[0]["content"] == SAID and rows[0]["steps"] == 2
     assert pq.read_table(io.BytesIO(exported(played, ExportFormat.PARQUET, wanted={"tool": "none"}))).num_rows == 0
+
+
+def test_an_export_stops_at_a_part_once_it_is_large_enough(played: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "PART", 1)
+    for form in (ExportFormat.JSONL, ExportFormat.OPENAI):
+        sink = io.BytesIO()
+        done = export_trajectories(played, TrajectoryFilter(), form, sink, most_bytes=1)
+        lines = sink.getvalue().splitlines()
+        assert len(lines) == done.written == 1 and json.loads(lines[0])
+    sink = io.BytesIO()
+    assert export_trajectories(played, TrajectoryFilter(), ExportFormat.PARQUET, sink, most_bytes=1).written < 4
+    assert pq.read_table(io.BytesIO(sink.getvalue())).num_rows > 0
+
+
+@pytest.mark.parametrize("form", list(ExportFormat))
+def test_the_page_s_button_exports_what_its_list_shows(
+    form: ExportFormat, sample: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered: dict[str, Any] = {}
+
+    def download_button(label: str, data: Callable[[], bytes], **options: Any) -> None:
+        offered.update(options, data=data)
+
+    monkeypatch.setattr("streamlit.download_button", download_button)
+    app = open_page(TRAJECTORIES, domain="shop", order="highest reward")
+    app.radio(key="export-format").set_value(form.value).run()
+    assert not app.exception
+    wanted = TrajectoryFilter(domain="shop")
+    listed = page_of_trajectories(sample, wanted, limit=1000, offset=0, order=TrajectoryOrder.HIGHEST)
+    content = offered["data"]()
+    if form is ExportFormat.PARQUET:
+        assert offered["file_name"] == "trajectories.parquet"
+        assert pq.read_table(io.BytesIO(content)).column("id").to_pylist() == [row.id for row in listed]
+    else:
+        lines = [json.loads(line) for line in content.splitlines()]
+        assert offered["file_name"] == "trajectories.jsonl" and len(lines) == len(listed) > 5
+        if form is ExportFormat.JSONL:
+            assert [line["id"] for line in lines] == [row.id for row in listed]
 
 
 def test_the_command_writes_a_whole_file_or_none(sample: Log, tmp_path: Path) -> None:

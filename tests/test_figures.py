@@ -24,12 +24,11 @@ from store.figures import (
     item_figures,
     log_counts,
     log_state,
-    run_summaries,
     sum_counts,
     verdict_cube,
     version_figures,
 )
-from store.runs import get_run, run_trajectories
+from store.runs import get_run, run_trajectories, used_by
 from store.trajectories import TrajectorySummary, list_trajectories
 from store.trajectory_filters import RUNNING, TrajectoryFilter
 from store.verdicts import Reward, Verdict, add_rewards, add_verdicts, rewards_of, verdicts_of
@@ -212,7 +211,7 @@ def test_a_run_lists_what_it_trained_on(sample: Log) -> None:
     assert {
         row.id for row in page_of_trajectories(sample, TrajectoryFilter(run_id=run.id), limit=100, offset=0)
     } == set(used)
-    count, share = run_summaries(sample)[run.id]
+    count, share = used_by(sample, [run.id])[run.id]
     assert count == len(used)
     assert share == pytest.approx(sum(advantage != 0 for advantage in used.values()) / len(used))
 

@@ -1,23 +1,28 @@
 """Jobs and schedules as a person meets them: what is queued and runs, what can be done with it, the forms."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.links import JOBS
+from dashboard.links import JOBS, JUDGES, REVIEW, SCENARIOS, TRAJECTORIES, PageSpec
 from dashboard.text import escape_markdown
+from store.access import add_person
+from store.agreement import JudgeId
 from store.database import Log
 from store.job_log import add_lines
 from store.jobs import get_job, list_jobs, submit_pipeline
 from store.leases import end_job
 from store.schedules import get_schedule, list_firings, list_schedules
 from store.schema import now
-from store.vocabulary import ExitReason, JobKind, JobStatus, MissedRuns
+from store.verdicts import add_rewards, rewards_of
+from store.vocabulary import AccessRole, ExitReason, JobKind, JobStatus, MissedRuns, VerdictSource
 from store.workers import register_worker, sign_off
 from tests.job_examples import submit, take
-from tests.pages import HOSTILE, html, open_page, shown
+from tests.pages import HOSTILE, html, ids, open_page, shown
+from tests.test_judges_page import speak
 from train.job_payloads import read_job_line
 from train.scheduler import create_schedule, pause_schedule
 from train.triggers import choose_trigger
@@ -144,6 +149,25 @@ def test_other_triggers_are_chosen_in_the_form(
     assert get_schedule(empty, "often").trigger == trigger
 
 
+def test_an_unsaved_form_is_restored_by_its_address(empty: Log) -> None:
+    app = open_page(JOBS, form="schedule")
+    app.segmented_control(key="new-when").set_value("every so many judged turns").run()
+    app.number_input(key="new-every").set_value(50).run()
+    app.text_input(key="new-name").set_value("often").run()
+    app.text_input(key="new-jobs").set_value("train gate").run()
+    app.selectbox(key="new-missed").set_value(MissedRuns.SKIP).run()
+    app.number_input(key="new-attempts").set_value(1).run()
+    kept = {name: values[0] if isinstance(values, list) else values for name, values in app.query_params.items()}
+    again = open_page(JOBS, **kept)
+    assert again.segmented_control(key="new-when").value == "every so many judged turns"
+    assert again.number_input(key="new-every").value == 50 and again.text_input(key="new-name").value == "often"
+    again.button(key="new-save").click().run()
+    made = get_schedule(empty, "often")
+    assert (made.trigger, made.missed) == ({"kind": "judged_turns", "every": 50}, MissedRuns.SKIP)
+    assert [(job.kind, job.max_attempts) for job in made.jobs] == [(JobKind.TRAIN, 1), (JobKind.GATE, 1)]
+    assert list(again.query_params) == ["schedule"], "nothing of the form is left in the address"
+
+
 def test_an_edit_that_leaves_the_trigger_does_not_make_it_count_anew(empty: Log) -> None:
     a_schedule(empty)
     before = get_schedule(empty, "nightly")
@@ -184,6 +208,48 @@ def test_a_paused_schedule_and_one_that_was_missed_say_so(empty: Log) -> None:
     later = now() + timedelta(days=1)
     submit_pipeline(empty, read_job_line("prune"), run_after=later)
     assert f"not before {later:%Y-%m-%d %H:%M} UTC" in html(open_page(JOBS))
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "button", "kind", "payload"),
+    [
+        (REVIEW, {"why": "random"}, "offer-sample", JobKind.SAMPLE, {}),
+        (JUDGES, {"against": "code checks"}, "offer-agreement", JobKind.JUDGE, {"calibrate": True}),
+        (JUDGES, {}, "offer-anchors", JobKind.SAMPLE, {"anchors": 50}),
+        (SCENARIOS, {"look": "Filters"}, "offer-data", JobKind.DATA, {}),
+        (SCENARIOS, {"look": "Filters"}, "offer-annotate", JobKind.ANNOTATE, {}),
+    ],
+)
+def test_pages_queue_the_job_whose_figures_they_lack_and_then_lead_to_it(
+    page: PageSpec, query: dict[str, str], button: str, kind: JobKind, payload: dict[str, object], sample: Log
+) -> None:
+    speak(sample, JudgeId("big-judge", None), 0.1, VerdictSource.HUMAN)
+    app = open_page(page, **query)
+    app.button(key=button).click().run()
+    assert not app.exception and not app.error
+    (job,) = list_jobs(sample)
+    assert (job.kind, job.payload) == (kind, payload)
+    assert button not in {one.key for one in app.button} and f"job={job.id}" in html(app)
+
+
+def test_a_reward_that_is_out_of_date_is_computed_again_by_a_job(sample: Log) -> None:
+    name = next(one for one, reward in rewards_of(sample, ids(sample)).items() if reward.value is not None)
+    assert "offer-reward" not in {one.key for one in open_page(TRAJECTORIES, trajectory=name, show="Reward").button}
+    reward = rewards_of(sample, [name])[name]
+    assert reward.value is not None
+    add_rewards(sample, [replace(reward, value=reward.value + 0.5)])
+    app = open_page(TRAJECTORIES, trajectory=name, show="Reward")
+    app.button(key="offer-reward").click().run()
+    (job,) = list_jobs(sample)
+    assert (job.kind, job.payload) == (JobKind.REWARD, {"trajectory": name})
+
+
+def test_only_operators_are_offered_jobs(sample: Log) -> None:
+    add_person(sample, "ada@example.org", AccessRole.REVIEWER, given_by="root")
+    ada = {"is_logged_in": True, "email": "ada@example.org", "email_verified": True, "sub": "1"}
+    app = open_page(REVIEW, ada, why="random")
+    assert "checkloop judge sample" in html(app)
+    assert not [one.key for one in app.button if str(one.key).startswith("offer-")]
 
 
 def test_what_a_message_quotes_is_no_markdown() -> None:

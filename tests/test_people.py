@@ -2,6 +2,7 @@
 back. On both databases."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -164,6 +165,25 @@ def test_a_bad_item_leaves_all_rewards_of_its_scenario(
     back = restore(log, "t1", 0, "umbrella", person="Ada", reason="it was asked after all")
     assert (back.rescored, back.changed) == (4, 3)
     assert [value(log, name) for name in ("t1", "t2", "t3", "t4")] == [0.875, 1.0, 0.875, 0.375]
+
+
+def test_many_rewards_follow_later_but_that_of_the_turn_at_hand_at_once(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the umbrella, which failed, the call weighs everything: 1 instead of 0.875."""
+    for name in ("t1", "t2", "t3"):
+        play(log, a_scenario(), name)
+    monkeypatch.setattr(people, "_CHUNK", 1)
+    waiting: list[Callable[[], object]] = []
+    revised = call_bad(log, "t2", 0, "umbrella", later=waiting.append, **ADA)
+    assert (revised.rescored, revised.changed, revised.waiting, len(waiting)) == (1, 1, 2, 1)
+    assert [value(log, name) for name in ("t1", "t2", "t3")] == [0.875, 1.0, 0.875]
+    waiting.pop()()
+    assert [value(log, name) for name in ("t1", "t2", "t3")] == [1.0, 1.0, 1.0]
+    back = restore(log, "t2", 0, "umbrella", later=waiting.append, **ADA)
+    assert back.waiting == 2 and value(log, "t2") == 0.875
+    waiting.pop()()
+    assert value(log, "t1") == 0.875
 
 
 def test_nobody_judges_an_item_that_is_out(log: Log, scenario: Scenario) -> None:

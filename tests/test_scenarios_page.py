@@ -4,17 +4,20 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from dashboard.checklist_graph import dependency_graph
 from dashboard.links import SCENARIOS, TRAJECTORIES
 from dashboard.token_heat import SHOWN, heat_html
 from reward.payments import payslip
+from store import scenarios
 from store.checklists import checklist_history, current_checklists
 from store.database import Log
 from store.records import Item, Scenario
 from store.runs import add_run_trajectories, start_run
-from store.scenarios import add_scenarios, get_scenario, load_scenarios
+from store.scenarios import add_scenarios, get_scenario, load_scenarios, read_scenarios
 from store.trajectories import get_trajectory
-from store.vocabulary import AdvantageLevel, RunKind
+from store.vocabulary import AdvantageLevel, RunKind, Split
 from tests.annotation_examples import CALL, REPLY, RESPONSE
 from tests.pages import HOSTILE, hostile_trajectory, html, ids, open_page, shown
 from tests.sample_log import CHAT_ID
@@ -172,3 +175,31 @@ def test_the_list_is_searched_and_ordered_from_the_address(sample: Log) -> None:
     assert "No trajectory matches" in html(
         open_page(TRAJECTORIES, since=f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}")
     )
+
+
+def test_an_uploaded_file_is_read_once_however_often_the_page_is_drawn(
+    sample: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def counting(data: bytes, where: str = "the file") -> scenarios.ReadScenarios:
+        read.append(len(data))
+        return read_scenarios(data, where)
+
+    monkeypatch.setattr("dashboard.scenario_import.read_scenarios", counting)
+    content = (a_trip("counted once").canonical_json() + "\n").encode()
+    app = open_page(SCENARIOS, look="Import")
+    app.get("file_uploader")[0].set_value(("trips.jsonl", content, "application/json")).run()
+    app.run()
+    assert "1 sound scenario" in html(app) and "1 of them new" in html(app)
+    app.button(key="import").click().run()
+    assert "0 of them new" in html(app) and read == [len(content)]
+
+
+def test_filters_are_counted_beside_the_page_and_again_when_the_log_changes(sample: Log) -> None:
+    app = open_page(SCENARIOS, look="Filters")
+    assert not app.metric
+    app.button(key="count-filters").click().run()
+    before = app.metric[0].value
+    looked_at = len(load_scenarios(sample, split=Split.TRAIN)) + len(load_scenarios(sample, split=Split.VALIDATION))
+    assert before.endswith(f"of {looked_at:,}")

@@ -8,10 +8,9 @@ import typer
 from store.configured import ConfigOption, settings_and_log
 
 if TYPE_CHECKING:
-    from store.endpoint_settings import Endpoint, Price
-    from store.settings import Settings
+    from store.endpoint_settings import Price
     from train.dialogue_work import AsksAboutDialogues, DialogueReport
-    from train.sft_set import CountTokens, Filtered
+    from train.sft_set import Filtered
 
 R = TypeVar("R")
 
@@ -32,15 +31,9 @@ def data(
     listed: Annotated[bool, typer.Option("--list", help="List the sets that there are.")] = False,
 ) -> None:
     """Filters the log's scenarios, shortens their thinking, writes an SFT set."""
-    from agent.role_endpoint import RoleEndpoint
     from store.sft_sets import list_sft_sets
-    from store.vocabulary import ModelRole
-    from train.compressor import Compressor
-    from train.dialogue_critic import DialogueCritic, unfit_reasons
-    from train.sft_set import filter_scenarios, leave_out, make_set, set_lines
-
-    def _endpoint(role: ModelRole, named: "Endpoint") -> RoleEndpoint:
-        return RoleEndpoint(role, named, log=log, price=settings.prices.get(named.model))
+    from train.sft_making import make_compressor, make_critic, make_sft_set
+    from train.sft_set import filter_scenarios, set_lines
 
     settings, log = settings_and_log(config)
     if listed:
@@ -51,15 +44,11 @@ def data(
     changes = {key: tuple(value) for key, value in given.items() if value}
     wanted = settings.data.model_copy(update=changes)
     filtered = filter_scenarios(log, wanted)
-    critic = compressor = None
-    if ask_filter and settings.filter is not None:
-        critic = DialogueCritic(log, _endpoint(ModelRole.FILTER, settings.filter), settings.filtering, seed=seed)
-    elif ask_filter:
+    critic = make_critic(log, settings, seed) if ask_filter else None
+    compressor = make_compressor(log, settings, seed) if compress else None
+    if ask_filter and critic is None:
         typer.echo("only rules filter: there is no LLM for it (name one in checkloop.toml, section [filter])")
-    if compress and settings.compressor is not None:
-        asked = _endpoint(ModelRole.COMPRESSOR, settings.compressor)
-        compressor = Compressor(log, asked, settings.compression, seed=seed)
-    elif compress:
+    if compress and compressor is None:
         typer.echo("thinking stays as it is: there is no compressor (name one in checkloop.toml, section [compressor])")
     if dry_run:
         typer.echo(f"{len(filtered.kept)} of {filtered.looked_at} scenarios would be taken; nothing was written")
@@ -72,16 +61,16 @@ def data(
             if asking is not None and endpoint is not None:
                 _estimate(name, asking, filtered, again, settings.prices.get(endpoint.model))
         return
-    criticized = _ask("reading dialogues", critic, filtered, again) if critic is not None else None
-    if criticized is not None:
-        filtered = leave_out(filtered, unfit_reasons(criticized, filtered.kept))
-    report = _ask("shortening thinking", compressor, filtered, again) if compressor else None
-    made = make_set(log, settings.home, filtered, report.done if report else {}, wanted, _counter(settings))
-    for line in set_lines(made.set):
+
+    def ask(doing: str, asking: "AsksAboutDialogues[R]", filtered: "Filtered") -> "DialogueReport[R]":
+        return _ask(doing, asking, filtered, again)
+
+    made = make_sft_set(log, settings, filtered, wanted, critic, compressor, ask)
+    for line in set_lines(made.made.set):
         typer.echo(line)
-    if not made.is_new:
+    if not made.made.is_new:
         typer.echo("the newest set holds the same already: nothing was written")
-    if any(one is not None and one.failed for one in (criticized, report)):
+    if made.failed:
         raise typer.Exit(1)
 
 
@@ -133,18 +122,3 @@ def _estimate(
     typer.echo(
         f"{name}: {len(work)} dialogues to ask about, {report.skipped} not; at most {text}; {cost}, if none goes back"
     )
-
-
-def _counter(settings: "Settings") -> "CountTokens":
-    from agent.renderer_choice import load_renderer
-    from store.records import Scenario
-    from train.references import reference_messages
-    from train.registry import model_directory
-
-    renderer = load_renderer(model_directory(settings), settings.model.renderer)
-
-    def count(scenario: Scenario) -> int:
-        ids, _ = renderer.dialogue(reference_messages(scenario), [tool.as_openai() for tool in scenario.tools])
-        return len(ids)
-
-    return count

@@ -4,19 +4,16 @@ A job that is taken over after a kill is the same job: what it chose is in its n
 name, and what these hold already is not made again. Heavy libraries are imported by the functions that need them.
 """
 
-import asyncio
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from store.backlog import unjudged
 from store.vocabulary import JobKind, Origin
+from train.job_data import make_data
+from train.job_judging import annotate_dialogues, draw_sample, judge_turns, recompute_rewards
 from train.job_learning import cold_start, gate_candidate, release_candidate, train_run
-from train.job_payloads import MAKE_CANDIDATES, EvaluatePayload, JudgePayload, PrunePayload, RolloutPayload
-from train.job_work import Work, figures_of, least_played_scenarios, live_name, mean, play
-
-_JUDGED_AT_ONCE = 25
-"""Trajectories between two looks at whether the job is to stop."""
+from train.job_payloads import MAKE_CANDIDATES, EvaluatePayload, PrunePayload, RolloutPayload
+from train.job_work import Work, figures_of, least_played_scenarios, live_name, play
 
 
 def run_job(work: Work) -> dict[str, Any]:
@@ -67,30 +64,6 @@ def play_groups(work: Work) -> dict[str, Any]:
     )
 
 
-def judge_backlog(work: Work) -> dict[str, Any]:
-    """Judges what has no reward yet."""
-    from reward.judge import make_judge
-
-    payload = JudgePayload.model_validate(work.job.payload)
-    played = [job.name for job in work.before(JobKind.ROLLOUT)]
-    batches = [payload.batch] if payload.batch else played or None
-    waiting = unjudged(work.log, batches=batches, limit=payload.limit, retry_unscored=payload.retry_unscored)
-
-    async def judge() -> list[float | None]:
-        asked = make_judge(work.log, work.settings)
-        values: list[float | None] = []
-        for start in range(0, len(waiting), _JUDGED_AT_ONCE):
-            chunk = waiting[start : start + _JUDGED_AT_ONCE]
-            rewards = await asked.judge_trajectories(chunk, retry_unscored=payload.retry_unscored)
-            values += [reward.value for reward in rewards.values()]
-            work.stage.advance(len(values) / len(waiting), f"{len(values)} of {len(waiting)} trajectories")
-        return values
-
-    values = asyncio.run(judge())
-    known = [value for value in values if value is not None]
-    return {"judged": len(known), "unscored": len(values) - len(known), "reward": mean(known)}
-
-
 def evaluate_version(work: Work) -> dict[str, Any]:
     """One dialogue a scenario, the same scenarios and seeds whatever the version."""
     payload = EvaluatePayload.model_validate(work.job.payload)
@@ -117,7 +90,11 @@ def prune(work: Work) -> dict[str, Any]:
 
 KINDS: dict[JobKind, Callable[[Work], dict[str, Any]]] = {
     JobKind.ROLLOUT: play_groups,
-    JobKind.JUDGE: judge_backlog,
+    JobKind.JUDGE: judge_turns,
+    JobKind.SAMPLE: draw_sample,
+    JobKind.REWARD: recompute_rewards,
+    JobKind.ANNOTATE: annotate_dialogues,
+    JobKind.DATA: make_data,
     JobKind.SFT: cold_start,
     JobKind.TRAIN: train_run,
     JobKind.GATE: gate_candidate,

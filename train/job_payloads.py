@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from store.jobs import MAX_ATTEMPTS, NewJob
-from store.vocabulary import JobKind, Split
+from store.vocabulary import JobKind, JudgeMode, Split
 from train.errors import JobRefused
 
 
@@ -36,6 +36,99 @@ class JudgePayload(Payload):
     limit: int = Field(default=1000, ge=1)
     """Trajectories."""
     retry_unscored: bool = False
+    beside: bool = False
+    """Instead: every item without a check once more; these verdicts do not count."""
+    calibrate: bool = False
+    """Instead: the LLM judges items that carry checks, beside."""
+    anchors: bool = False
+    """Only dialogues of the anchor set; beside or to calibrate."""
+    fresh: bool = False
+    """Ask even what the log holds an answer to."""
+    model: str | None = None
+    """Another model at the judge's endpoint, alone. Another endpoint is for the settings: keys go where they say."""
+    mode: JudgeMode | None = None
+    draws: int | None = Field(default=None, ge=1, le=20)
+    """How often each question is asked; `judging.draws`."""
+
+    @model_validator(mode="after")
+    def _one_purpose(self) -> "JudgePayload":
+        if self.beside and self.calibrate:
+            raise ValueError("calibrate speaks beside by itself: leave beside out")
+        if self.retry_unscored and (self.beside or self.calibrate):
+            raise ValueError("retry_unscored is about verdicts that count, beside and calibrate about others")
+        if self.anchors and not (self.beside or self.calibrate):
+            raise ValueError("the anchor set is judged beside: add beside=true")
+        if self.anchors and self.batch:
+            raise ValueError("the anchor set is no batch of rollouts: leave batch out")
+        return self
+
+
+class SamplePayload(Payload):
+    random: int = Field(default=20, ge=0)
+    """Turns drawn with equal chance: the only ones whose figures are unbiased."""
+    disputed: int = Field(default=10, ge=0)
+    uncertain: int = Field(default=10, ge=0)
+    anchors: int = Field(default=0, ge=0)
+    """Instead: fixes the anchor set, once, with so many turns."""
+    batch: str = Field(default="", max_length=64)
+    """Its name, which is also the seed; the time."""
+
+    @model_validator(mode="after")
+    def _named(self) -> "SamplePayload":
+        if self.anchors and self.batch:
+            raise ValueError("the anchor set has a name of its own: leave batch out")
+        return self
+
+
+class RewardPayload(Payload):
+    trajectory: str | None = None
+    """Only this one."""
+    batch: str | None = None
+    """Only those of this batch; without either everything that was ever judged."""
+
+    @model_validator(mode="after")
+    def _which(self) -> "RewardPayload":
+        if self.trajectory and self.batch:
+            raise ValueError("trajectory names one: leave batch out")
+        return self
+
+
+class AnnotatePayload(Payload):
+    split: Split | None = None
+    domain: str | None = None
+    source: str | None = None
+    scenario: str | None = None
+    """Its name, or how its hash begins."""
+    chat: str | None = None
+    """A chat, promoted to a scenario first."""
+    limit: int | None = Field(default=None, ge=1)
+    """Scenarios that need it."""
+    variants: int | None = Field(default=None, ge=1)
+    """Independent checklists a turn; `annotation.variants`."""
+    variant: int | None = Field(default=None, ge=0)
+    """Only this one of them."""
+    with_judge: bool = False
+    """The self-test asks the judge about items without a check."""
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _which(self) -> "AnnotatePayload":
+        if self.chat and (self.split or self.domain or self.source or self.scenario or self.limit):
+            raise ValueError("chat names one dialogue: leave the other filters out")
+        if self.variants is not None and self.variant is not None:
+            raise ValueError("variants says how many, variant says which one: give one of the two")
+        return self
+
+
+class DataPayload(Payload):
+    domain: str | None = None
+    """Instead of `data.domains`."""
+    source: str | None = None
+    filter: bool = True
+    """Have dialogues read by the LLM [filter], if there is one."""
+    compress: bool = True
+    """Have long thinking shortened, if there is a [compressor]."""
+    seed: int = 0
 
 
 class SftPayload(Payload):
@@ -100,6 +193,10 @@ class PrunePayload(Payload):
 PAYLOADS: dict[JobKind, type[Payload]] = {
     JobKind.ROLLOUT: RolloutPayload,
     JobKind.JUDGE: JudgePayload,
+    JobKind.SAMPLE: SamplePayload,
+    JobKind.REWARD: RewardPayload,
+    JobKind.ANNOTATE: AnnotatePayload,
+    JobKind.DATA: DataPayload,
     JobKind.SFT: SftPayload,
     JobKind.TRAIN: TrainPayload,
     JobKind.GATE: GatePayload,
@@ -147,9 +244,10 @@ def check_pipeline(jobs: Sequence[NewJob]) -> list[NewJob]:
             payload = PAYLOADS[job.kind].model_validate(job.payload)
         except ValidationError as error:
             said = error.errors()[0]
-            option = ".".join(map(str, said["loc"]))
+            option = "".join(f"{part}: " for part in said["loc"])
             known = ", ".join(PAYLOADS[job.kind].model_fields)
-            raise JobRefused(f"{job.kind}: {option}: {said['msg']} (options of {job.kind}: {known})") from error
+            why = said["msg"].removeprefix("Value error, ")
+            raise JobRefused(f"{job.kind}: {option}{why} (options of {job.kind}: {known})") from error
         if job.max_attempts < 1:
             raise JobRefused(f"{job.kind}: {job.max_attempts} attempts are none: allow at least one")
         candidate_given = getattr(payload, "version", None) is not None

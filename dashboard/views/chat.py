@@ -21,7 +21,7 @@ from dashboard.links import CHAT, TRAJECTORIES, address
 from dashboard.live_chats import RunningTurn, TurnState, live_chats
 from dashboard.text import escape, link, mono, prose, show, show_code, show_empty, soft, tidy_json
 from store.browsing import StepFigures, any_trajectory, sampled_arguments, step_figures
-from store.chats import WHOLE, ChatSetup
+from store.chats import WHOLE, ChatSetup, is_listed
 from store.database import Log
 from store.ratings import Rating, ratings_of
 from store.records import TurnRecord
@@ -120,7 +120,7 @@ def show_session(log: Log, chat_id: str, state: GatewayState, settings: Settings
         turn = None
     running = turn if turn_state is TurnState.RUNNING else None
     turns = get_turns(log, chat_id)
-    show_head(summary, setup, turns[0].user if turns else turn.text if turn else "")
+    show_head(summary, setup, turns[0].user if turns else turn.text if turn else "", is_listed(log, chat_id))
     # A turn that runs, or was broken off here, is shown as this process knows it; the log may not have all of it yet.
     settled = turns if turn is None else turns[: turn.index]
     sampled, figures = sampled_arguments(log, chat_id), step_figures(log, chat_id)

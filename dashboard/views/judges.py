@@ -5,13 +5,15 @@ choice stands in the address.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
-from dashboard.boundary import counted, guard, run_page
+from dashboard.boundary import counted, guard, may, run_page
 from dashboard.format import plural
+from dashboard.job_offers import offer_job
 from dashboard.judge_tables import agreement_rows, cost_rows, disagreement_rows, drift_rows, flip_rows, judge_name
-from dashboard.links import JUDGES
+from dashboard.links import JUDGES, REVIEW
 from dashboard.text import advice, show, show_empty, soft
 from reward.agreement import Agreement, measure_agreement, measure_by
 from reward.stability import DriftLine, FlipRate, measure_drift, measure_flips
@@ -29,8 +31,9 @@ from store.agreement import (
 from store.database import Log
 from store.model_calls import call_totals
 from store.played import words_of
+from store.review_samples import ANCHORS, review_batches
 from store.settings import Settings
-from store.vocabulary import Outcome, Period
+from store.vocabulary import AccessRole, JobKind, Outcome, Period
 
 SEED = 1
 RANDOM, REVIEWED, CHECKS = "people, random share", "people, all reviewed", "code checks"
@@ -38,6 +41,7 @@ WHOLE = "judge alone"
 STRATA = {WHOLE: None, "item kind": "kind", "channel": "channel", "version": "version"}
 SHOWN = 20
 ALL = "all"
+ANCHOR_TURNS = 50
 
 MEANING = {
     RANDOM: "Turns drawn at random that a person has gone through item by item: these figures are unbiased.",
@@ -50,14 +54,20 @@ WHAT_TO_DO = {
     CHECKS: ("No LLM has judged an item that carries a check", "checkloop judge --calibrate"),
 }
 
+JOBS_TO_DO: dict[str, tuple[str, JobKind, dict[str, Any]]] = {
+    RANDOM: ("Put turns up for review", JobKind.SAMPLE, {}),
+    CHECKS: ("Let the LLM judge what checks decide", JobKind.JUDGE, {"calibrate": True}),
+}
+
 
 def show_judges(log: Log, settings: Settings) -> None:
     judges = counted(log, judges_of)
     totals = counted(log, call_totals)
-    reviewed = counted(log, pairs_with_people)
+    reviewed = counted(log, agreement_of, against=REVIEWED, by=None)
     if not judges and not totals and not reviewed:
         hint = "Code checks have decided all there is. Name an LLM judge in checkloop.toml, or play the demo first."
         show_empty("No judge has spoken yet", hint, "make demo")
+        offer_job(log, "Judge what is logged", JobKind.JUDGE, {}, "offer-judge")
         return
     guard("Agreement", lambda: show_agreement(log))
     guard("Two judges", lambda: show_two(log, list(judges)))
@@ -78,6 +88,10 @@ def show_agreement(log: Log) -> None:
     rows = counted(log, agreement_of, against=against, by=STRATA[by])
     if not rows:
         show_empty(WHAT_TO_DO[against][0], MEANING[against], WHAT_TO_DO[against][1])
+        if against in JOBS_TO_DO:
+            offer_job(log, *JOBS_TO_DO[against], "offer-agreement")
+        else:
+            st.page_link(REVIEW.target, label="Review turns", icon=REVIEW.icon)
         return
     show(advice(MEANING[against]))
     show(agreement_rows(rows, ("judge",) if by == WHOLE else ("judge", by)))
@@ -102,6 +116,7 @@ def show_two(log: Log, judges: Sequence[JudgeId]) -> None:
         show(
             advice("Only one LLM judge has spoken. `checkloop judge --beside --model NAME` lets another one speak too.")
         )
+        offer_another_judge(log)
         return
     names = [judge_name(judge) for judge in judges]
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -122,6 +137,17 @@ def show_two(log: Log, judges: Sequence[JudgeId]) -> None:
         show(disagreement_rows(some, questions, first, second))
 
 
+def offer_another_judge(log: Log) -> None:
+    """Another model at the judge's endpoint, beside the one that counts."""
+    if not may(AccessRole.OPERATOR):
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        model = st.text_input("Another model at the judge's endpoint", key="other-model", max_chars=128, width=330)
+        if model.strip():
+            payload = {"beside": True, "model": model.strip(), "limit": 200}
+            offer_job(log, "Let it judge 200 dialogues beside", JobKind.JUDGE, payload, "offer-beside")
+
+
 def compare_two(log: Log, *, first: JudgeId, second: JudgeId) -> tuple[Agreement | None, int, list[Pair]]:
     """The second judge held against the first: agreement (None: no turn in common), on how many items they differ, and
     the newest of those. The pairs themselves are not kept: on a large log there are hundreds of thousands."""
@@ -139,6 +165,9 @@ def show_stability(log: Log) -> None:
             show(flip_rows(flips))
         else:
             show(soft("No LLM judge has been asked the same twice: set judging.draws above 1."))
+            again = {"beside": True, "draws": 3, "limit": 50}
+            hint = "What it says then does not count."
+            offer_job(log, "Ask three times, in the newest 50 dialogues", JobKind.JUDGE, again, "offer-flips", hint)
     with right:
         st.subheader("Drift", anchor=False, help="A judge over time on the anchor set, a fixed set of turns.")
         periods = [period.value for period in Period]
@@ -150,6 +179,13 @@ def show_stability(log: Log) -> None:
             show(drift_rows(lines))
         else:
             show(advice("No judge has judged the anchor set twice: `checkloop judge sample --anchors 50` fixes one."))
+        if ANCHORS in {batch.name for batch in review_batches(log)}:
+            once_more = {"beside": True, "anchors": True, "fresh": True}
+            hint = "What it says then does not count."
+            offer_job(log, "Judge the anchor set again", JobKind.JUDGE, once_more, "offer-anchors", hint)
+        else:
+            hint = "Once: the turns stay the same from then on."
+            offer_job(log, "Fix the anchor set", JobKind.SAMPLE, {"anchors": ANCHOR_TURNS}, "offer-anchors", hint)
 
 
 def flips_of(log: Log) -> dict[str, FlipRate]:

@@ -11,6 +11,7 @@ import streamlit as st
 
 from dashboard.boundary import connect, counted, guard, looking, may, run_page
 from dashboard.chat_turns import rating_html
+from dashboard.job_offers import offer_job
 from dashboard.links import REVIEW
 from dashboard.review_actions import (
     ANY,
@@ -44,7 +45,7 @@ from store.review_claims import Claim, claim_turn, claims_of_others, pace_of, pl
 from store.review_queues import QueueFilter, any_judged, count_open
 from store.review_samples import review_batches
 from store.settings import Settings, load_settings
-from store.vocabulary import AccessRole, Outcome, SampleReason
+from store.vocabulary import AccessRole, JobKind, Outcome, SampleReason
 
 RENEW_S = 60
 """An open page keeps its turn by renewing the claim."""
@@ -54,6 +55,7 @@ WHY_HELP = (
     "random: the audit share, drawn with equal chance; disputed: judges, votes or thumbs disagree; uncertain: a judge "
     "was not sure; anchor: the fixed set. `checkloop judge sample` puts turns up."
 )
+SAMPLE_HELP = "20 at random, the 10 most disputed, the 10 most uncertain."
 
 
 def show_review(log: Log, settings: Settings) -> None:
@@ -61,6 +63,7 @@ def show_review(log: Log, settings: Settings) -> None:
         known = counted(log, facets)
         if known.origins:
             show_empty("No turn is judged yet", "The judge speaks first, then people.", "checkloop judge")
+            offer_job(log, "Judge what is logged", JobKind.JUDGE, {}, "offer-judge")
         else:
             show_empty("No dialogue is logged yet", "Play the demo once; its turns are judged.", "make demo")
         return
@@ -284,11 +287,14 @@ def show_nothing_open(log: Log, wanted: QueueFilter, person: str, now: datetime)
     others = claims_of_others(log, person, now)
     if wanted.is_sampled and not review_batches(log):
         show_empty("No turn was put up for review yet", "Draw a sample first:", "checkloop judge sample")
+        offer_job(log, "Put turns up for review", JobKind.SAMPLE, {}, "offer-sample", SAMPLE_HELP)
     elif others:
         names = ", ".join(sorted({claim.person for claim in others}))
         show_empty("Nothing is open here but what others look at", f"At work: {names}. Reload in a few minutes.")
     else:
         show_empty("This queue is done", "Choose another filter above, or come back when more is judged.")
+        if wanted.is_sampled:
+            offer_job(log, "Put more turns up", JobKind.SAMPLE, {}, "offer-sample", SAMPLE_HELP)
     if wanted.item_id is not None:
         st.button("Every item", key="every-item", icon=":material/filter_alt_off:", on_click=only_item, args=(None,))
     st.button("Undo", key="undo", shortcut="U", icon=":material/undo:", on_click=undo_last, help="what you said last")

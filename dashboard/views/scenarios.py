@@ -13,6 +13,7 @@ from dashboard.checklist_graph import dependency_graph
 from dashboard.dialogue import call_html, checklist_html, user_html
 from dashboard.format import plural
 from dashboard.job_actions import say_outcome
+from dashboard.job_offers import offer_job
 from dashboard.links import SCENARIOS, TRAJECTORIES, address
 from dashboard.paging import captioned_offset
 from dashboard.scenario_import import show_filter_statistics, show_import
@@ -30,7 +31,7 @@ from store.scenario_browsing import (
 )
 from store.scenarios import get_scenario
 from store.settings import Settings
-from store.vocabulary import AccessRole
+from store.vocabulary import AccessRole, JobKind
 
 ALL = "all"
 PAGE_SIZE = 25
@@ -132,6 +133,9 @@ def show_scenario(log: Log, digest: str) -> None:
         f'<div class="cl-row">{"".join(map(chip, tags))}{soft(scenario.hash[:12])}'
         f"{link('its dialogues', address(TRAJECTORIES, scenario=scenario.hash))}</div>"
     )
+    if not all(current_checklists(log, [scenario])[scenario.hash]):
+        wanted = {"scenario": scenario.hash}
+        offer_job(log, "Have the missing checklists written", JobKind.ANNOTATE, wanted, "offer-annotate")
     numbers = [str(number) for number in range(1, len(scenario.turns) + 1)]
     if len(numbers) > 1:
         chosen = st.segmented_control("Turn", numbers, default="1", required=True, key="turn", bind="query-params")

@@ -3,9 +3,9 @@
 Reads runs, metrics, versions and stages; the curves and the stages follow the log while something runs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Any
 
 import streamlit as st
 
@@ -15,11 +15,13 @@ from dashboard.format import figures, moment, percent, plural, seconds
 from dashboard.job_actions import say_outcome
 from dashboard.lineage import difference_table, differences, shared, version_tree
 from dashboard.links import TRAINING, TRAJECTORIES, address
+from dashboard.paging import captioned_offset
+from dashboard.run_curves import CURVES as KEPT
 from dashboard.text import escape, escape_markdown, link, show, show_empty, soft, status_badge, table
 from dashboard.version_actions import show_actions
 from store.database import Log
-from store.figures import VersionFigures, run_summaries, version_figures
-from store.runs import RunRecord, list_runs, metrics_of
+from store.figures import VersionFigures, version_figures
+from store.runs import RunRecord, list_runs, training_standing, used_by
 from store.settings import Settings
 from store.stages import StageRecord, list_loops, list_stages
 from store.traffic import pinned_versions
@@ -27,8 +29,9 @@ from store.versions import GateDecision, list_gate_decisions
 from store.vocabulary import AccessRole, JobStatus
 
 POLL = "4s"
-Standing: TypeAlias = tuple[tuple[str, str], ...]
 SHOWN_RUNS = 6
+PAGE_SIZE = 25
+SHOWN_LOOPS = 8
 # Metrics that are drawn first, with title and unit; the others follow by name.
 CURVES: tuple[tuple[str, str, str], ...] = (
     ("reward_mean", "Mean reward", ""),
@@ -50,7 +53,9 @@ def show_training(log: Log, settings: Settings) -> None:
     if not runs and not loops and not versions:
         show_empty("Nothing has been trained yet", "Play the demo once: cold start, rounds, gate.", "make demo")
         return
-    follow_live_part(log, standing(runs, versions))
+    watch(log, training_standing(log))
+    if runs:
+        follow(show_runs, any(run.status is JobStatus.RUNNING for run in runs), log, runs)
     show_settings_of_two(runs)
     decisions = list_gate_decisions(log)
     if versions:
@@ -59,40 +64,45 @@ def show_training(log: Log, settings: Settings) -> None:
             show_actions(log, settings, decisions)
     if decisions:
         show_decisions(decisions)
-    follow_stages(log)
+    stages = {loop.name: list_stages(log, loop.name) for loop in loops[-SHOWN_LOOPS:]}
+    busy = any(stage.status is JobStatus.RUNNING for of_loop in stages.values() for stage in of_loop)
+    follow(show_all_stages, busy, log, list(stages))
+    if len(loops) > SHOWN_LOOPS:
+        show(soft(f"{plural(len(loops) - SHOWN_LOOPS, 'older loop')} are not shown."))
 
 
 @st.fragment(run_every=POLL)
-def follow_live_part(log: Log, seen: Standing) -> None:
-    """Runs and curves, drawn again every few seconds; the whole page, when a run or a version is not as it was."""
+def watch(log: Log, seen: tuple[int, ...]) -> None:
+    """Draws the page anew when a run, a version or a stage is not as it was; asks one small query meanwhile."""
 
-    def show_and_watch() -> None:
-        runs = list_runs(log)
-        if standing(runs, version_figures(log)) != seen:
+    def ask() -> None:
+        if training_standing(log) != seen:
             st.rerun()
-        if runs:
-            show_runs(log, runs)
 
-    guard(TRAINING.title, show_and_watch)
+    guard(TRAINING.title, ask)
 
 
-def standing(runs: Sequence[RunRecord], versions: Sequence[VersionFigures]) -> Standing:
-    """How runs and versions stand: what the rest of the page depends on."""
-    return tuple((run.name, str(run.status)) for run in runs) + tuple((one.name, one.state) for one in versions)
+def follow(show_part: Callable[..., None], busy: bool, *arguments: Any) -> None:
+    """A part of the page that is drawn again every few seconds while something in it runs, else stands still."""
+
+    @st.fragment(run_every=POLL if busy else None)
+    def draw() -> None:
+        guard(TRAINING.title, lambda: show_part(*arguments))
+
+    draw()
 
 
-@st.fragment(run_every=POLL)
-def follow_stages(log: Log) -> None:
-    def show_all_stages() -> None:
-        for loop in list_loops(log):
-            show_stages(loop.name, list_stages(log, loop.name))
-
-    guard(TRAINING.title, show_all_stages)
+def show_all_stages(log: Log, loops: Sequence[str]) -> None:
+    for name in loops:
+        show_stages(name, list_stages(log, name))
 
 
 def show_runs(log: Log, runs: Sequence[RunRecord]) -> None:
     st.subheader("Runs", anchor=False)
-    used = run_summaries(log)
+    newest = list(reversed(runs))
+    offset = captioned_offset(f"{plural(len(runs), 'run')}, newest first", len(runs), PAGE_SIZE, "t_page")
+    listed = newest[offset : offset + PAGE_SIZE]
+    used = used_by(log, [run.id for run in listed])
     rows = [
         (
             status_badge(run.status),
@@ -103,12 +113,12 @@ def show_runs(log: Log, runs: Sequence[RunRecord]) -> None:
             seconds((run.ended_at - run.created_at).total_seconds()) if run.ended_at else "–",
             _settings_or_error(run),
         )
-        for run in reversed(runs)
+        for run in listed
     ]
     show(table(("status", "run", "kind", "from", "trained on", "took", "settings"), rows, numeric=(5,), fill=True))
-    names = [run.name for run in reversed(runs)]
-    chosen = pick_runs(names, [run.name for run in reversed(runs) if run.kind == runs[-1].kind][:SHOWN_RUNS])
-    show_curves({run.name: metrics_of(log, run.id) for run in runs if run.name in chosen})
+    names = [run.name for run in newest]
+    chosen = pick_runs(names, [run.name for run in newest if run.kind == runs[-1].kind][:SHOWN_RUNS])
+    show_curves({run.name: KEPT.of(log, run.id) for run in runs if run.name in chosen})
 
 
 def pick_runs(names: list[str], newest: list[str]) -> list[str]:

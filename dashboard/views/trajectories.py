@@ -52,6 +52,8 @@ from store.vocabulary import Outcome
 LOOKS = ["Dialogue", REWARD := "Reward", TOKENS := "Tokens"]
 EXPORTED = 2_000
 """Dialogues that the page exports at most: Streamlit holds the file in memory. `checkloop export` knows no bound."""
+LARGEST_EXPORT_MB = 32
+"""What is begun last may go beyond it by one part of an export."""
 
 
 def show_trajectories(log: Log, settings: Settings) -> None:
@@ -112,11 +114,16 @@ def show_export(log: Log, wanted: TrajectoryFilter, order: TrajectoryOrder, tota
             st.radio("Format", [one.value for one in ExportFormat], key="export-format", horizontal=True)
         )
         bound = f"the first {EXPORTED:,} of {total:,}" if total > EXPORTED else f"all {total:,}"
-        st.caption(f"{bound}, in the order of the list. The command checkloop export takes any number.")
+        st.caption(
+            f"{bound}, in the order of the list, but no more than about {LARGEST_EXPORT_MB} MB. The command checkloop "
+            "export takes any number."
+        )
 
         def made() -> bytes:
             sink = BytesIO()
-            export_trajectories(log, wanted, form, sink, order=order, limit=EXPORTED)
+            export_trajectories(
+                log, wanted, form, sink, order=order, limit=EXPORTED, most_bytes=LARGEST_EXPORT_MB * 2**20
+            )
             return sink.getvalue()
 
         ending = "parquet" if form is ExportFormat.PARQUET else "jsonl"
@@ -174,7 +181,7 @@ def show_trajectory(log: Log, settings: Settings, trajectory_id: str, wanted: Tr
     figures = step_figures(log, trajectory_id)
     show_summary(summary, reward, verdicts, figures)
     say_outcome()
-    show_promotion(summary)
+    show_promotion(log, summary)
     look = st.segmented_control(
         "Show", LOOKS, default=LOOKS[0], required=True, key="show", bind="query-params", label_visibility="collapsed"
     )

@@ -95,6 +95,8 @@ class TrajectoryRow(Base):
     title: Mapped[str | None]
     chat: Mapped[dict[str, Any] | None]
     """What a chat of ours runs with (`store.chats.ChatSetup`); NULL for everything else."""
+    unlisted_at: Mapped[datetime | None]
+    """Since when a chat is off the list of chats; NULL: it is on it. Its log stays."""
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
     ended_at: Mapped[datetime | None]
     __table_args__ = (
