@@ -23,6 +23,8 @@ class RatePoint:
     judged: int
     coverage: float
     series: str = ""
+    dialogues: str = ""
+    """How many of the eligible dialogues are judged, or why that is not counted."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,12 @@ class CurvePoint:
     step: int
 
 
-def _rows(points: Sequence[RatePoint | RewardPoint | CurvePoint]) -> alt.Data:
+def _rows(points: Sequence[CurvePoint]) -> alt.Data:
     return alt.Data(values=[asdict(point) for point in points])
+
+
+LABELLED = 12
+"""Points that their rate and count are written over; over more of them the texts would lie on one another."""
 
 
 def _rate_tooltip(label: str) -> list[alt.Tooltip]:
@@ -58,40 +64,59 @@ def _rate_tooltip(label: str) -> list[alt.Tooltip]:
         alt.Tooltip("low:Q", title="95 % interval from", format=".1%"),
         alt.Tooltip("high:Q", title="to", format=".1%"),
         alt.Tooltip("judged:Q", title="judged verdicts", format=","),
-        alt.Tooltip("coverage:Q", title="share judged", format=".1%"),
+        alt.Tooltip("unscored:Q", title="UNSCORED", format=".1%"),
+        alt.Tooltip("dialogues:N", title="eligible dialogues judged"),
     ]
 
 
 def rates_over_versions(points: Sequence[RatePoint]) -> alt.LayerChart:
     """Pass rate against version, joined by a line, with 95 % intervals."""
     order = list(dict.fromkeys(point.label for point in points))
-    base = alt.Chart(_rows(points)).encode(
-        x=alt.X("label:N", sort=order, title=None, axis=alt.Axis(labelAngle=0, grid=False)),
-        tooltip=_rate_tooltip("version"),
-    )
+    axis = alt.Axis(labelAngle=0 if len(order) <= LABELLED else -45, labelOverlap=True, grid=False)
+    return _rates(points, alt.X("label:N", sort=order, title=None, axis=axis), "version")
+
+
+def rates_over_days(points: Sequence[RatePoint]) -> alt.LayerChart:
+    """Pass rate against the day on which dialogues began, in UTC, each at its place in time. Labels: "2026-05-14"."""
+    axis = alt.Axis(format="%d %b %Y", labelOverlap=True, tickCount=8, grid=False)
+    return _rates(points, alt.X("day:T", title=None, axis=axis, scale=alt.Scale(type="utc", padding=12)), "day (UTC)")
+
+
+def _rates(points: Sequence[RatePoint], place: alt.X, label: str) -> alt.LayerChart:
+    rows = [asdict(point) | {"unscored": 1 - point.coverage, "day": point.label} for point in points]
+    base = alt.Chart(alt.Data(values=rows)).encode(x=place, tooltip=_rate_tooltip(label))
     rate = alt.Y(
         "rate:Q",
         title=None,
         scale=alt.Scale(domain=[0, 1]),
         axis=alt.Axis(tickCount=5, grid=True, labelExpr="format(100 * datum.value, '.0f') + ' %'"),
     )
+    few = len(points) <= LABELLED
     line = base.mark_line(color=ACCENT, opacity=0.35, strokeWidth=2).encode(y=rate)
-    bars = base.mark_rule(color=ACCENT, strokeWidth=3, opacity=0.55).encode(y=alt.Y("low:Q"), y2="high:Q")
-    dots = base.mark_point(color=ACCENT, filled=True, size=95, opacity=1).encode(y=rate)
-    notes = base.transform_calculate(
-        rate_note="format(100 * datum.rate, '.0f') + ' %'",
-        count_note="'of ' + format(datum.judged, ',')"
-        " + (datum.coverage < 1 ? ' · ' + format(100 - 100 * datum.coverage, '.1f') + ' % unscored' : '')",
+    bars = base.mark_rule(color=ACCENT, strokeWidth=3 if few else 1.5, opacity=0.55).encode(
+        y=alt.Y("low:Q"), y2="high:Q"
     )
-    rates = notes.mark_text(dy=-21, fontSize=13, fontWeight=600, color=NEUTRAL).encode(y="high:Q", text="rate_note:N")
-    counts = notes.mark_text(dy=-8, fontSize=11, color=NEUTRAL).encode(y="high:Q", text="count_note:N")
-    return alt.layer(line, bars, dots, rates, counts).properties(height=360)
+    dots = base.mark_point(color=ACCENT, filled=True, size=95 if few else 40, opacity=1).encode(y=rate)
+    layers: list[alt.Chart] = [line, bars, dots]
+    if few:
+        notes = base.transform_calculate(
+            rate_note="format(100 * datum.rate, '.0f') + ' %'",
+            count_note="'of ' + format(datum.judged, ',')"
+            " + (datum.coverage < 1 ? ' · ' + format(100 - 100 * datum.coverage, '.1f') + ' % unscored' : '')",
+        )
+        bold = notes.mark_text(dy=-21, fontSize=13, fontWeight=600, color=NEUTRAL)
+        layers.append(bold.encode(y="high:Q", text="rate_note:N"))
+        layers.append(notes.mark_text(dy=-8, fontSize=11, color=NEUTRAL).encode(y="high:Q", text="count_note:N"))
+    return alt.layer(*layers).properties(height=360)
 
 
 def metric_curve(points: Sequence[CurvePoint], title: str, unit: str = "") -> alt.Chart:
-    """A metric over the training steps of one or more runs."""
+    """A metric over the training steps of one or more runs; several are told apart by colour and by dashes."""
     runs = list(dict.fromkeys(point.series for point in points))
-    color = alt.Color("series:N", sort=runs, legend=None) if len(runs) > 1 else alt.value(ACCENT)
+    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=110, symbolSize=220)
+    several = len(runs) > 1
+    color = alt.Color("series:N", sort=runs, legend=legend) if several else alt.value(ACCENT)
+    dash = alt.StrokeDash("series:N", sort=runs, legend=legend) if several else alt.value([1, 0])
     return (
         alt.Chart(_rows(points), title=alt.TitleParams(title, anchor="start", fontSize=13, fontWeight=600))
         .mark_line(point=alt.OverlayMarkDef(size=28, filled=True), strokeWidth=2)
@@ -101,6 +126,7 @@ def metric_curve(points: Sequence[CurvePoint], title: str, unit: str = "") -> al
             ),
             y=alt.Y("value:Q", title=unit or None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=4)),
             color=color,
+            strokeDash=dash,
             tooltip=[
                 alt.Tooltip("series:N", title="run"),
                 alt.Tooltip("step:Q", title="step"),

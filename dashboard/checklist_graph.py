@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from dashboard.text import visible
 from dashboard.theme import ACCENT, CONTRAST
 from store.records import Item
 
@@ -15,7 +16,7 @@ def dependency_graph(items: Sequence[Item]) -> str:
     lines = ["digraph {", '  rankdir=LR; bgcolor="transparent";', "  node [shape=box, style=rounded, fontsize=11];"]
     for item in items:
         color, pen = (CONTRAST, 2) if item.required_for_next_turn else (ACCENT, 1)
-        label = quoted(f"{item.id[:LONGEST]}\n{item.weight:.2f}")
+        label = quoted(f"{visible(item.id[:LONGEST])}\n{item.weight:.2f}")
         lines.append(f'  {names[item.id]} [label={label}, color="{color}", penwidth={pen}];')
     for item in items:
         lines += [f"  {names[key]} -> {names[item.id]};" for key in item.depends_on if key in names]

@@ -18,6 +18,16 @@ _REACHES = (5, 10, 25, 50, 100)
 """Points, to which the scale of differences may reach on either side of 0."""
 
 
+def default_versions(versions: Sequence[str], live: str | None, before: Sequence[str]) -> tuple[str, str] | None:
+    """The newest version against the live one; where the newest is live itself, or the live one has not played,
+    against the first of `before` (the newest one's predecessors) that has, else the one that played before it."""
+    if len(versions) < 2:
+        return None
+    *earlier, newest = versions
+    wanted = before if live is None or live == newest else [live, *before]
+    return next((name for name in wanted if name in earlier), earlier[-1]), newest
+
+
 def points(stratum: Stratum) -> str:
     """ "+12.0 points [+4.1, +19.8]"."""
     value = f"{100 * stratum.difference:+.1f} points"

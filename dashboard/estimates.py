@@ -50,10 +50,23 @@ class Comparison:
     by_domain: tuple[RewardPoint, ...]
 
 
-def rate_points(counts: Mapping[Any, Counts], *, worst_first: bool = False) -> list[RatePoint]:
-    """A point with a Wilson interval for each label of which anything was judged."""
+def rate_points(
+    counts: Mapping[Any, Counts], dialogues: Mapping[Any, str] | str = "", *, worst_first: bool = False
+) -> list[RatePoint]:
+    """A point with a Wilson interval for each label of which anything was judged.
+
+    `dialogues`: for each label how many of its dialogues are judged, or for all of them why that is not counted.
+    """
     points = [
-        RatePoint(str(label), share.mean, share.low, share.high, c.judged, c.coverage or 0.0)
+        RatePoint(
+            str(label),
+            share.mean,
+            share.low,
+            share.high,
+            c.judged,
+            c.coverage or 0.0,
+            dialogues=dialogues if isinstance(dialogues, str) else dialogues.get(label, ""),
+        )
         for label, c in counts.items()
         if c.judged and (share := wilson(c.passed, c.judged))
     ]

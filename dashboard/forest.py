@@ -22,16 +22,18 @@ def _line(value: float, low: float, high: float, color: str, title: str) -> str:
 
 
 def rate_rows(points: Sequence[RatePoint]) -> str:
-    """A row a rate: label, interval, rate, how many verdicts were judged, what share was left unscored."""
+    """A row a rate: label, interval, rate, how many verdicts were judged, what share was left unscored, and of how many
+    eligible dialogues they are."""
     rows = []
     for point in points:
         title = f"{percent(point.rate, 1)}, 95 % interval {percent(point.low, 1)} to {percent(point.high, 1)}"
-        unscored = f" · {percent(1 - point.coverage, 1)} unscored" if point.coverage < 1 else ""
+        beside = f"of {point.judged:,} · {percent(1 - point.coverage, 1)} unscored"
+        dialogues = f"<br>{escape(point.dialogues)}" if point.dialogues else ""
         rows.append(
             f'<div class="cl-name">{escape(point.label)}</div>'
             f"{_line(point.rate, point.low, point.high, ACCENT, title)}"
             f'<div class="cl-value">{percent(point.rate)}</div>'
-            f'<div class="cl-soft">of {point.judged:,}{unscored}</div>'
+            f'<div class="cl-soft">{escape(beside)}{dialogues}</div>'
         )
     return f'<div class="cl-forest">{"".join(rows)}<div></div>{_SCALE}</div>'
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from dashboard.format import percent
-from dashboard.links import TRAJECTORIES, address
+from dashboard.links import REVIEW, TRAJECTORIES, address
 from dashboard.text import badge, escape, link, soft, table
 from reward.agreement import Agreement, Figure
 from reward.stability import DriftLine, FlipRate
@@ -110,7 +110,7 @@ def _usd(one: CallTotals) -> str:
 
 
 def disagreement_rows(pairs: Sequence[Pair], questions: Mapping[int, str], first: str, second: str) -> str:
-    """Items on which two judges say different things, with the way to the turn."""
+    """Items on which two judges say different things, with the way to the turn, and to it in the queue of the item."""
     cells = [
         (
             escape(questions.get(pair.item_id, "–")),
@@ -120,7 +120,8 @@ def disagreement_rows(pairs: Sequence[Pair], questions: Mapping[int, str], first
                 f"turn {pair.turn_index + 1} of {pair.trajectory_id}",
                 f"{address(TRAJECTORIES, trajectory=pair.trajectory_id)}#turn-{pair.turn_index + 1}",
             ),
+            link("review", address(REVIEW, turn=f"{pair.trajectory_id}:{pair.turn_index}", item=pair.item_id)),
         )
         for pair in pairs
     ]
-    return table(("item", first, second, "dialogue"), cells)
+    return table(("item", first, second, "dialogue", ""), cells)

@@ -76,6 +76,9 @@ CHAT = PageSpec("chat.py", "chat", "Chat", ":material/chat:", "Talk to the serve
 PEOPLE = PageSpec("people.py", "people", "People", ":material/group:", "Who may sign in, and what they may do here.")
 """For operators alone; not one of PAGES."""
 
+GATE_DECISIONS = "gate-decisions"
+"""The place of the gate's decisions on the page Training; `?gate=ID` marks one of them."""
+
 PAGES = (OVERVIEW, REVIEW, TRAJECTORIES, COMPARE, SCENARIOS, ITEMS, JUDGES, TRAINING, JOBS, CHAT)
 
 

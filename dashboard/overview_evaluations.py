@@ -12,7 +12,7 @@ from dashboard.estimates import BatchFigures, compare_batches, default_pair, est
 from dashboard.forest import reward_rows
 from dashboard.format import interval, percent, plural
 from dashboard.links import TRAJECTORIES, address
-from dashboard.text import escape, link, show, soft, table
+from dashboard.text import escape, escape_markdown, link, show, soft, table
 from store.database import Log
 from store.figures import Counts, Slice, log_counts, rates_by
 
@@ -29,10 +29,11 @@ def show_headline(log: Log) -> None:
             st.metric(
                 "Held-out checklist reward",
                 f"{comparison.after_mean:.3f}",
-                f"{100 * difference.mean_difference:+.1f} points since {comparison.before_version}",
+                f"{100 * difference.mean_difference:+.1f} points since {escape_markdown(comparison.before_version)}",
                 help=(
-                    f"Mean trajectory reward (equation 4) of {comparison.after_batch}, over the {comparison.pairs} "
-                    f"scenarios that were also judged in {comparison.before_batch}. 95 % bootstrap interval of the "
+                    f"Mean trajectory reward (equation 4) of {escape_markdown(comparison.after_batch)}, over the "
+                    f"{comparison.pairs} scenarios that were also judged in "
+                    f"{escape_markdown(comparison.before_batch)}. 95 % bootstrap interval of the "
                     f"paired difference: {100 * difference.low:+.1f} to {100 * difference.high:+.1f} points."
                 ),
                 border=True,
@@ -71,7 +72,7 @@ def show_last_batch(batches: Sequence[BatchFigures]) -> None:
     judged = [batch for batch in batches if batch.judged]
     last = judged[-1] if judged else None
     reward = f"{last.reward.mean:.3f}" if last and last.reward else "–"
-    of = f"{last.batch}, {plural(last.judged, 'dialogue')}" if last else "no evaluation is judged yet"
+    of = f"{escape_markdown(last.batch)}, {plural(last.judged, 'dialogue')}" if last else "no evaluation is judged yet"
     st.metric("Held-out checklist reward", reward, of, delta_color="off", delta_arrow="off", border=True)
     passed = percent(last.passed.mean) if last and last.passed else "–"
     st.metric("Fully passed dialogues", passed, of, delta_color="off", delta_arrow="off", border=True)

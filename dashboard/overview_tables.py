@@ -1,17 +1,24 @@
 """The overview's alerts and failure patterns as HTML. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dashboard.format import percent, plural
-from dashboard.links import JOBS, JUDGES, OVERVIEW, TRAJECTORIES, address
+from dashboard.links import JOBS, JUDGES, OVERVIEW, REVIEW, TRAJECTORIES, address
 from dashboard.text import chip, escape, link, soft, table
 from dashboard.theme import ACCENT, CONTRAST, NEUTRAL
 from reward.failure_patterns import MEANING, FailurePattern, PatternFigures, Patterns
 from reward.rate_alerts import Alert, AlertKind
+from store.coverage import Coverage
 from store.failures import FailedItem
-from store.figures import Coverage
+from store.figures import Counts
+from store.vocabulary import Outcome
 
+ALL = "all"
+"""No filter."""
 SHOWN_TURNS = 30
+"""On a page."""
+PATTERNS = "failure-patterns"
+"""The place of the patterns on the page."""
 
 
 def alert_rows(alerts: Sequence[Alert]) -> str:
@@ -28,50 +35,65 @@ def _about(alert: Alert) -> str:
     return link(alert.where, address(JUDGES)) if alert.kind is AlertKind.JUDGE_ERRORS else escape(alert.where)
 
 
-def coverage_note(coverage: Coverage | None) -> str:
+def coverage_note(coverage: Coverage) -> str:
     """What stands beside a rate: how many of the dialogues it could stand on it does stand on."""
-    if coverage is None:
-        return ""
-    return f"{coverage.judged:,} of {coverage.eligible:,} eligible dialogues judged ({percent(coverage.share)})"
+    return f"{coverage.judged:,} of {coverage.eligible:,} dialogues ({percent(coverage.share)})"
 
 
-def pattern_rows(patterns: Patterns, parameters: dict[str, str]) -> str:
-    """A row a pattern; its name is the way to the turns behind it."""
+def coverage_notes(coverage: Mapping[str, Coverage], counts: Mapping[str, Counts]) -> dict[str, str]:
+    """For each label of `counts`; a label of no eligible dialogue (what it was judged on is not ended, say) says so."""
+    return {name: coverage_note(coverage[name]) if name in coverage else "no dialogue is eligible" for name in counts}
+
+
+def unjudged_note(coverage: Mapping[str, Coverage], counts: Mapping[str, Counts]) -> str:
+    """Labels that have no rate at all, for nothing of them is judged; empty if there are none."""
+    left = [f"{name} (0 of {found.eligible:,} dialogues)" for name, found in coverage.items() if name not in counts]
+    return f"Not judged: {', '.join(left)}" if left else ""
+
+
+def pattern_rows(patterns: Patterns, parameters: Mapping[str, str]) -> str:
+    """A row a pattern, with its shares over the versions; its name is the way to the turns behind it. `parameters`: the
+    filters of the page, which the way keeps."""
     rows = [
         (
-            link(one.pattern, f"{address(OVERVIEW, **parameters, pattern=one.pattern)}#failure-patterns"),
+            link(one.pattern, f"{address(OVERVIEW, **parameters, pattern=one.pattern)}#{PATTERNS}"),
             soft(MEANING[one.pattern]),
             f"{one.items:,}",
-            f"{percent(one.share, 1)}",
-            _trend(one),
+            *(percent(share, 1) for share in one.trend),
+            f"{_change(one)}{percent(one.share, 1)}",
         )
         for one in patterns.figures
     ]
-    before = f"in {patterns.before}" if patterns.before else "before"
-    return table(("what went wrong", "", "items", "of dialogues", before), rows, numeric=(2, 3, 4))
+    versions = (*patterns.earlier, patterns.version)
+    columns = ("what went wrong", "", "items", *versions)
+    return table(columns, rows, numeric=range(2, len(columns)))
 
 
-def _trend(one: PatternFigures) -> str:
+def _change(one: PatternFigures) -> str:
     if one.share_before is None:
-        return "–"
+        return ""
     change = one.share - one.share_before
     symbol, color = ("■", NEUTRAL) if abs(change) < 0.005 else ("▲", CONTRAST) if change > 0 else ("▼", ACCENT)
-    return f'<span style="color:{color}">{symbol}</span> {percent(one.share_before, 1)}'
+    return f'<span style="color:{color}">{symbol}</span> '
 
 
-def turns_behind(pattern: FailurePattern, failed: Sequence[FailedItem]) -> str:
-    """The newest failures of one pattern, each with the way to its turn."""
-    rows = [
-        (
-            link(
-                f"turn {one.turn_index + 1} of {one.trajectory_id}",
-                f"{address(TRAJECTORIES, trajectory=one.trajectory_id)}#turn-{one.turn_index + 1}",
-            ),
-            escape(one.question),
-            escape(one.reason[:300]),
+def turns_behind(pattern: FailurePattern, failed: Sequence[FailedItem], first: int, version: str) -> str:
+    """The failures of one pattern from the number `first` on, as many as a page holds, each with the way to its turn:
+    to read it, and to correct the judge in the queue of what failed in this version."""
+    rows = []
+    for one in failed[first : first + SHOWN_TURNS]:
+        turn = f"{one.trajectory_id}:{one.turn_index}"
+        queue = {"verdict": Outcome.FAIL.value, "of_version": version}
+        rows.append(
+            (
+                link(
+                    f"turn {one.turn_index + 1} of {one.trajectory_id}",
+                    f"{address(TRAJECTORIES, trajectory=one.trajectory_id)}#turn-{one.turn_index + 1}",
+                ),
+                link("review", address(REVIEW, turn=turn, focus=one.key, **queue)),
+                escape(one.question),
+                escape(one.reason[:300]),
+            )
         )
-        for one in failed[:SHOWN_TURNS]
-    ]
-    more = f", the newest {SHOWN_TURNS} of them" if len(failed) > SHOWN_TURNS else ""
-    heading = f"<b>{escape(pattern)}</b> {soft(plural(len(failed), 'item') + more)}"
-    return heading + table(("turn", "item", "why it failed"), rows, fill=True)
+    heading = f"<b>{escape(pattern)}</b> {soft(plural(len(failed), 'item') + ', the newest dialogues first')}"
+    return heading + table(("turn", "", "item", "why it failed"), rows, fill=True)

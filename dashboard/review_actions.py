@@ -1,7 +1,7 @@
 """What a reviewer does on the page, as callbacks of its buttons: they run before the page is drawn anew.
 
 Each calls the function that the command of the same name calls. What goes wrong becomes the page's message. The turn
-that is looked at stands in the address (`?turn=ID:INDEX`), the item in the session.
+and the item that are looked at stand in the address (`?turn=ID:INDEX&focus=KEY`).
 """
 
 from datetime import UTC, datetime
@@ -20,7 +20,8 @@ from store.vocabulary import AccessRole, Outcome, SampleReason
 
 PROBLEM = "review-problem"
 NOTE = "review-note"
-FOCUS = "review-item"
+FOCUS = "focus"
+"""Of the address: the key of the item that the keys speak of."""
 REASON = "reason"
 ANY = "any"
 THUMBS = "thumbs down"
@@ -64,9 +65,7 @@ def open_turn(turn: Turn | None, item_key: str | None = None) -> None:
         st.query_params.pop("turn", None)
     else:
         st.query_params["turn"] = f"{turn[0]}:{turn[1]}"
-    st.session_state.pop(FOCUS, None)
-    if item_key is not None:
-        st.session_state[FOCUS] = item_key
+    focus_item(item_key)
     st.session_state.pop(REASON, None)
 
 
@@ -84,8 +83,12 @@ def only_item(item_id: int | None) -> None:
         st.query_params["item"] = str(item_id)
 
 
-def focus_item(item_key: str) -> None:
-    st.session_state[FOCUS] = item_key
+def focus_item(item_key: str | None) -> None:
+    """None: the page chooses."""
+    if item_key is None:
+        st.query_params.pop(FOCUS, None)
+    else:
+        st.query_params[FOCUS] = item_key
 
 
 action = boundary.action(AccessRole.REVIEWER, PROBLEM)
@@ -171,7 +174,7 @@ def _go_on(log: Log, turn: Turn, after: str | None = None) -> None:
     open_ones = [one.item.id for one in shown.items if one.is_open] if shown else []
     if after is not None and open_ones and chosen_queue().item_id is None:
         later = [key for key in open_ones if after in keys and keys.index(key) > keys.index(after)]
-        st.session_state[FOCUS] = (later or open_ones)[0]
+        focus_item((later or open_ones)[0])
         return
     found = take_turn(log, chosen_queue(), person=reviewer(), at=datetime.now(UTC), after=turn)
     if found is not None and found != turn:

@@ -90,12 +90,16 @@ def item_html(one: ItemToReview, focused: bool) -> str:
 
 
 def progress_html(pace: Pace, left: int, others: int, note: str | None) -> str:
-    """What this reviewer did today, how fast, how much is left; and what the last key did."""
+    """What this reviewer did today, how fast, how much is left; and what the last key did.
+
+    `left` is counted no further than COUNTED: from there on there is no bar."""
     speed = f" · {pace.per_hour:.0f} turns/h" if pace.per_hour is not None else ""
-    rest = f"{COUNTED}+ open" if left >= COUNTED else f"{left} open"
+    many = left >= COUNTED
+    rest = f"{COUNTED}+ open" if many else f"{left} open"
     company = f" · {plural(others, 'other reviewer')} at work" if others else ""
     share = pace.turns_today / max(1, pace.turns_today + left)
-    bar = f'<div class="cl-track cl-thin"><i style="width:{100 * share:.1f}%"></i></div>'
+    # Of a queue that was not counted to its end nobody knows which share is done.
+    bar = "" if many else f'<div class="cl-track cl-thin"><i style="width:{100 * share:.1f}%"></i></div>'
     text = f"<b>{plural(pace.turns_today, 'turn')} today</b>{soft(f'{speed} · {rest}{company}'.removeprefix(' · '))}"
     done = f'<div class="cl-row">{chip("✓ " + note)}</div>' if note else ""
     return f'<div class="cl-row">{text}</div>{bar}{done}'

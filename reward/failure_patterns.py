@@ -17,6 +17,10 @@ from store.records import CallRecord, TurnRecord, canonical_json
 from store.turns import turns_of
 from store.vocabulary import FocusOn
 
+LOOKED_AT = 300
+"""Dialogues of each version that are looked at, the newest: their turns are read, which bounds the work."""
+TREND = 5
+"""Versions whose shares stand beside each other, the newest among them."""
 SAME_CALLS = 3
 """The same call so often in one turn is a loop."""
 
@@ -155,7 +159,7 @@ def _numbers(text: str) -> set[str]:
 
 @dataclass(frozen=True)
 class PatternFigures:
-    """One pattern in the newest dialogues of a version, and how often it was in those of the version before."""
+    """One pattern in the newest dialogues of a version, and how often it was in those of the versions before."""
 
     pattern: FailurePattern
     items: int
@@ -163,42 +167,58 @@ class PatternFigures:
     """In how many of those looked at it occurs."""
     share: float
     """Of the dialogues looked at."""
-    share_before: float | None
-    """None where there is no version before."""
+    trend: tuple[float | None, ...]
+    """That share in each of `Patterns.earlier`; None where nothing of that version was judged."""
     behind: tuple[FailedItem, ...]
     """The newest dialogues first."""
+
+    @property
+    def share_before(self) -> float | None:
+        """In the version right before; None where there is none."""
+        return self.trend[-1] if self.trend else None
 
 
 @dataclass(frozen=True)
 class Patterns:
     version: str
-    before: str | None
+    earlier: tuple[str, ...]
+    """The versions of the trend, oldest first."""
     dialogues: int
     """Looked at: the newest that are judged."""
-    dialogues_before: int
+    dialogues_earlier: tuple[int, ...]
+    """The same of each earlier version."""
     figures: tuple[PatternFigures, ...]
     """The most frequent first."""
 
 
 def find_patterns(
-    log: Log, *, version: str, before: str | None = None, origin: str | None = None, limit: int = 300
+    log: Log,
+    *,
+    version: str,
+    earlier: Sequence[str] = (),
+    origin: str | None = None,
+    batch: str | None = None,
+    domain: str | None = None,
+    limit: int = LOOKED_AT,
 ) -> Patterns:
-    """What went wrong in the newest `limit` judged dialogues of a version, beside as many of the version before."""
-    now, seen = _named(log, version, origin, limit)
-    then, seen_before = _named(log, before, origin, limit) if before is not None else ({}, 0)
+    """What went wrong in the newest `limit` judged dialogues of a version that the filters leave, beside as many of
+    each version before (`earlier`, oldest first)."""
+    wanted = {"origin": origin, "batch": batch, "domain": domain}
+    now, seen = _named(log, version, limit, **wanted)
+    before = [_named(log, name, limit, **wanted) for name in earlier]
     figures = []
     for pattern, failed in now.items():
-        dialogues, dialogues_before = _dialogues(failed), _dialogues(then.get(pattern, ()))
-        share_before = dialogues_before / seen_before if seen_before else None
-        figures.append(PatternFigures(pattern, len(failed), dialogues, dialogues / seen, share_before, tuple(failed)))
+        trend = tuple(_dialogues(then.get(pattern, ())) / of if of else None for then, of in before)
+        dialogues = _dialogues(failed)
+        figures.append(PatternFigures(pattern, len(failed), dialogues, dialogues / seen, trend, tuple(failed)))
     figures.sort(key=lambda one: (-one.items, one.pattern))
-    return Patterns(version, before, seen, seen_before, tuple(figures))
+    return Patterns(version, tuple(earlier), seen, tuple(of for _, of in before), tuple(figures))
 
 
 def _named(
-    log: Log, version: str, origin: str | None, limit: int
+    log: Log, version: str, limit: int, **wanted: str | None
 ) -> tuple[Mapping[FailurePattern, list[FailedItem]], int]:
-    ids = newest_judged(log, version, origin=origin, limit=limit)
+    ids = newest_judged(log, version, limit=limit, **wanted)
     failures = failures_in(log, ids)
     turns = turns_of(log, [one.trajectory_id for one in failures])
     found: dict[FailurePattern, list[FailedItem]] = {}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from reward.failure_patterns import Patterns
+    from store.coverage import Coverage
     from store.figures import Counts, Slice
 
 
@@ -25,9 +26,11 @@ def overview(
     """Live version, alerts, pass rates with intervals, what goes wrong, what ran in the last 24 hours."""
     from rich.console import Console
 
-    from reward.failure_patterns import find_patterns
-    from reward.rate_alerts import LOOK_BACK, find_alerts, last_two
-    from store.figures import Slice, coverage_by_version, rates_by
+    from reward.failure_patterns import TREND, find_patterns
+    from reward.newest_evidence import newest_evidence
+    from reward.rate_alerts import LOOK_BACK, find_alerts, well_judged
+    from store.coverage import OF_DIALOGUES, coverage_by, coverage_cells
+    from store.figures import Slice, rates_by
     from store.trouble import jobs_since
     from store.versions import live_version
 
@@ -35,28 +38,36 @@ def overview(
     now, console = datetime.now(UTC), Console()
     live = live_version(log)
     typer.echo(f"live: {live.name}" if live else "no version is live yet")
+    for pair in newest_evidence(log):
+        typer.echo(f"{pair.words}{f' ({pair.evidence.figures})' if pair.evidence else ''}")
     for alert in find_alerts(log, now, missed_after_s=settings.worker.missed_after_s):
         typer.echo(f"ALERT {alert.kind}: {alert.where}: {alert.detail}")
-    by_version = rates_by(log, Slice.VERSION, origin=origin, domain=domain, version=version)
+    chosen: dict[str, str | None] = {"origin": origin, "domain": domain, "version": version}
+    cells = coverage_cells(log)
+    by_version = rates_by(log, Slice.VERSION, **chosen)
     if not by_version:
         typer.echo(f"nothing of origin {origin} is judged yet")
     for by in (Slice.VERSION, Slice.DOMAIN, Slice.KIND, Slice.CHANNEL, Slice.TOOL) if by_version else ():
-        console.print(_rates(by, rates_by(log, by, origin=origin, domain=domain, version=version)))
-    for name, found in coverage_by_version(log, origin=origin).items():
-        typer.echo(f"{name}: {found.judged} of {found.eligible} eligible dialogues judged")
-    if (pair := last_two(by_version)) is not None:
-        console.print(_patterns(find_patterns(log, version=pair[1], before=pair[0], origin=origin, limit=limit)))
+        covered = coverage_by(cells, by, **chosen) if by in OF_DIALOGUES else {}
+        console.print(_rates(by, rates_by(log, by, **chosen), covered))
+    for name, of_one in coverage_by(cells, Slice.VERSION, **chosen).items():
+        typer.echo(f"{name}: {of_one.judged} of {of_one.eligible} eligible dialogues judged")
+    if judged := well_judged(by_version)[-TREND:]:
+        *earlier, newest = judged
+        found = find_patterns(log, version=newest, earlier=earlier, origin=origin, domain=domain, limit=limit)
+        console.print(_patterns(found))
     for job in jobs_since(log, now - LOOK_BACK):
         typer.echo(f"job {job.id} {job.kind} {job.status} {job.pipeline}")
 
 
-def _rates(by: "Slice", rates: "dict[str, Counts]") -> "Table":
+def _rates(by: "Slice", rates: "dict[str, Counts]", covered: "dict[str, Coverage]") -> "Table":
+    """`covered`: of what a dialogue has one of; by kind, channel and tool only verdicts are counted."""
     from rich.table import Table
     from rich.text import Text
 
     from reward.intervals import wilson
 
-    table = Table(by.value, "pass rate", "95 % interval", "judged", "UNSCORED")
+    table = Table(by.value, "pass rate", "95 % interval", "judged", "UNSCORED", "dialogues judged")
     for name, counts in rates.items():
         share = wilson(counts.passed, counts.judged)
         known = counts.judged > 0
@@ -66,6 +77,7 @@ def _rates(by: "Slice", rates: "dict[str, Counts]") -> "Table":
             f"{100 * share.low:.1f} to {100 * share.high:.1f}" if known else "–",
             f"{counts.judged:,}",
             f"{100 * counts.unscored / counts.total:.1f} %",
+            f"{covered[name].judged:,} of {covered[name].eligible:,}" if name in covered else "–",
         )
     return table
 
@@ -73,10 +85,9 @@ def _rates(by: "Slice", rates: "dict[str, Counts]") -> "Table":
 def _patterns(found: "Patterns") -> "Table":
     from rich.table import Table
 
-    table = Table("what went wrong", "items", f"dialogues of {found.version}", f"of {found.before}", "the newest one")
+    table = Table("what went wrong", "items", *found.earlier, found.version, "the newest one")
     for one in found.figures:
         newest = one.behind[0]
-        before = "–" if one.share_before is None else f"{100 * one.share_before:.1f} %"
-        turn = f"{newest.trajectory_id} turn {newest.turn_index + 1}"
-        table.add_row(one.pattern, str(one.items), f"{100 * one.share:.1f} %", before, turn)
+        shares = ["–" if share is None else f"{100 * share:.1f} %" for share in (*one.trend, one.share)]
+        table.add_row(one.pattern, str(one.items), *shares, f"{newest.trajectory_id} turn {newest.turn_index + 1}")
     return table

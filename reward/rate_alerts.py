@@ -126,8 +126,13 @@ def judge_alerts(calls: Iterable[JudgeCalls]) -> list[Alert]:
 
 def last_two(rates: Mapping[str, Counts]) -> tuple[str, str] | None:
     """The newest version of which enough is judged, and the one before it."""
-    judged = [name for name, counts in rates.items() if counts.judged >= FEWEST and name != "unknown"]
+    judged = well_judged(rates)
     return (judged[-2], judged[-1]) if len(judged) > 1 else None
+
+
+def well_judged(rates: Mapping[str, Counts]) -> list[str]:
+    """The versions of which enough is judged to speak of a rate, in the order of `rates`."""
+    return [name for name, counts in rates.items() if counts.judged >= FEWEST and name != "unknown"]
 
 
 def _of_versions(log: Log, origin: Origin) -> list[Alert]:

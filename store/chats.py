@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import column as sql_column
 from sqlalchemy import delete, func, inspect, or_, select, table, update
 
+from store.changes import Change, note_change
 from store.database import Log, LogError
 from store.schema import RunTrajectoryRow, StepRow, ToolResponseRow, TrajectoryRow, TurnRow, now
 from store.trajectories import NewTrajectory, create_trajectories, delete_with_all_that_hangs_on
@@ -192,6 +193,7 @@ def delete_chat(log: Log, chat_id: str) -> None:
         for name in CHECKPOINT_TABLES:
             if name in kept:
                 connection.execute(delete(table(name)).where(sql_column("thread_id") == chat_id))
+        note_change(connection, Change.DELETED)
 
 
 def chat_steps(log: Log, chat_id: str) -> list[ChatStep]:

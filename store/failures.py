@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import exists, select
 
 from store.database import Log, in_chunks
-from store.schema import ItemRow, TrajectoryRow, VerdictRow
+from store.schema import ItemRow, ScenarioRow, TrajectoryRow, VerdictRow
 from store.standing import winning_verdicts
 from store.vocabulary import FocusOn, Outcome
 
@@ -25,14 +25,27 @@ class FailedItem:
     question: str
     reason: str
     """Of whoever says so."""
+    key: str = ""
+    """The item's, within its turn."""
 
 
-def newest_judged(log: Log, version: str, *, origin: str | None = None, limit: int) -> list[str]:
+def newest_judged(
+    log: Log,
+    version: str,
+    *,
+    origin: str | None = None,
+    batch: str | None = None,
+    domain: str | None = None,
+    limit: int,
+) -> list[str]:
     """Ids of the newest dialogues of a version that have a verdict, newest first."""
     row = TrajectoryRow
     query = select(row.id).where(row.version == version, exists().where(VerdictRow.trajectory_id == row.id))
-    if origin is not None:
-        query = query.where(row.origin == origin)
+    for column, value in ((row.origin, origin), (row.batch, batch)):
+        if value is not None:
+            query = query.where(column == value)
+    if domain is not None:
+        query = query.join(ScenarioRow, ScenarioRow.hash == row.scenario_hash).where(ScenarioRow.domain == domain)
     with log.lookup() as connection:
         return list(connection.scalars(query.order_by(row.created_at.desc(), row.id.desc()).limit(limit)))
 
@@ -52,13 +65,14 @@ def failures_in(log: Log, trajectory_ids: Sequence[str]) -> list[FailedItem]:
                     ItemRow.tool,
                     ItemRow.question,
                     VerdictRow.reason,
+                    ItemRow.key,
                 )
                 .join(winning, winning.c.id == VerdictRow.id)
                 .join(ItemRow, ItemRow.id == VerdictRow.item_id)
                 .where(winning.c.outcome == Outcome.FAIL.value)
             )
             for row in connection.execute(query):
-                name, turn, kind, channel, tool, question, reason = row
-                found.append(FailedItem(name, turn, kind, FocusOn(channel), tool, question, reason))
+                name, turn, kind, channel, tool, question, reason, key = row
+                found.append(FailedItem(name, turn, kind, FocusOn(channel), tool, question, reason, key))
     place = {name: n for n, name in enumerate(trajectory_ids)}
     return sorted(found, key=lambda one: (place[one.trajectory_id], one.turn_index, one.question))

@@ -10,17 +10,21 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import case, exists, func, select, text
+from sqlalchemy import func, select
 from sqlalchemy.orm import aliased
 
 from store.database import Log
 from store.schema import (
+    ChecklistRow,
     GateRow,
+    ItemObjectionRow,
     ItemRow,
     ItemTallyRow,
+    LogChangeRow,
     MetricRow,
     ModelCallRow,
     RateTallyRow,
+    RestorationRow,
     ReviewSampleRow,
     RewardRow,
     RunRow,
@@ -35,7 +39,6 @@ from store.schema import (
     VersionStateRow,
     WithdrawalRow,
 )
-from store.schema.dialogues import ELIGIBLE
 from store.standing import newest_reward
 from store.vocabulary import Origin, VersionState
 
@@ -160,12 +163,18 @@ def as_utc(moment: datetime) -> datetime:
 
 
 def log_state(log: Log) -> tuple[Any, ...]:
-    """A cheap fingerprint that changes whenever judged figures can have changed; the key of cached aggregates."""
+    """A cheap fingerprint that changes whenever judged figures can have changed; the key of cached aggregates.
+
+    New rows show in the greatest id of their table; what changes rows in place or removes them is counted
+    (store/changes.py).
+    """
     judging = (VerdictRow.id, WithdrawalRow.id, RewardRow.id, ItemRow.id, ReviewSampleRow.id, ModelCallRow.id)
-    tables = (*judging, StepRow.id, VersionStateRow.id, GateRow.id, MetricRow.id)
+    items = (ChecklistRow.id, ItemObjectionRow.id, RestorationRow.id)
+    tables = (*judging, *items, StepRow.id, VersionStateRow.id, GateRow.id, MetricRow.id)
     columns = [select(func.max(column)).scalar_subquery() for column in tables]
     columns.append(select(func.max(TrajectoryRow.created_at)).scalar_subquery())
     columns.append(select(func.count()).select_from(StageRow).scalar_subquery())
+    columns.append(select(func.sum(LogChangeRow.times)).scalar_subquery())
     with log.reading() as session:
         return tuple(session.execute(select(*columns)).one())
 
@@ -288,32 +297,6 @@ def rates_by(
     unnamed = "no tool" if by is Slice.TOOL else "unknown"
     with log.lookup() as connection:
         return {name or unnamed: Counts(*map(int, counts)) for name, *counts in connection.execute(query)}
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How many of the dialogues that can be judged are: those of a scenario that ended, not by a failure of ours."""
-
-    eligible: int
-    judged: int
-
-    @property
-    def share(self) -> float | None:
-        return self.judged / self.eligible if self.eligible else None
-
-
-def coverage_by_version(log: Log, *, origin: str) -> dict[str, Coverage]:
-    """By version, in sorted order. Judged: with a verdict."""
-    row = TrajectoryRow
-    judged = exists().where(VerdictRow.trajectory_id == row.id)
-    query = (
-        select(row.version, func.count(), func.sum(case((judged, 1), else_=0)))
-        .where(row.origin == origin, text(ELIGIBLE))
-        .group_by(row.version)
-        .order_by(row.version)
-    )
-    with log.lookup() as connection:
-        return {version or "unknown": Coverage(n, int(said)) for version, n, said in connection.execute(query)}
 
 
 def evaluation_rewards(log: Log) -> list[EvaluationReward]:

@@ -27,6 +27,7 @@ class PlayedDialogue:
     value: float | None
     """Its newest reward (equation 4); None where it could not be judged."""
     fully_passed: bool | None
+    created_at: datetime
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def played_by(
             TrajectoryRow.seed,
             RewardRow.value,
             RewardRow.fully_passed,
+            TrajectoryRow.created_at,
         )
         .select_from(TrajectoryRow)
         .join(ScenarioRow, ScenarioRow.hash == TrajectoryRow.scenario_hash)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, exists, insert, select, update
 
+from store.changes import Change, note_change
 from store.database import AnyRow, Log, LogError, in_chunks, insert_new
 from store.schema import Base, GroupRow, ScenarioRow, TrajectoryRow, now
 from store.steps import StepToRecord, ToolAnswer, record_step, record_tool_answers
@@ -113,6 +114,7 @@ def end_trajectory(log: Log, trajectory_id: str, stop_reason: StopReason | str, 
             .values(stop_reason=reason, error=error, ended_at=now())
         )
         if ended.rowcount:
+            note_change(connection, Change.ENDED)
             return
         before = connection.execute(select(row.c.stop_reason).where(row.c.id == trajectory_id)).first()
     if before is None:
@@ -134,6 +136,7 @@ def link_scenario(log: Log, trajectory_id: str, scenario_hash: str) -> None:
             .values(scenario_hash=scenario_hash)
         )
         if linked.rowcount:
+            note_change(connection, Change.LINKED)
             return
         before = connection.execute(select(row.c.scenario_hash).where(row.c.id == trajectory_id)).first()
     if before is None:
@@ -242,11 +245,13 @@ def delete_trajectories(log: Log, trajectory_ids: Iterable[str]) -> int:
             has_members = exists().where(TrajectoryRow.group_id == GroupRow.id)
             connection.execute(delete(GroupRow.__table__).where(GroupRow.id.in_(groups), ~has_members))
             deleted += len(ids)
+        if deleted:
+            note_change(connection, Change.DELETED)
     return deleted
 
 
 def delete_with_all_that_hangs_on(connection: Connection, trajectory_ids: Sequence[str]) -> None:
-    """Removes trajectories and every row that names them, in the caller's transaction."""
+    """Removes trajectories and every row that names them, in the caller's transaction, which notes the change last."""
     with kept_tallies(connection, trajectory_ids):
         for table in reversed(Base.metadata.sorted_tables):
             if "trajectory_id" in table.c:

@@ -133,6 +133,29 @@ def previous_live(log: Log) -> PolicyVersion:
     return get_version(log, name)
 
 
+def predecessors_of(log: Log, name: str) -> list[str]:
+    """What a version is held against, the most telling first: the one that it took over from when it last went live,
+    then its ancestors, the nearest first."""
+    state = VersionStateRow
+    went_live = (
+        select(func.max(state.id)).where(state.version == name, state.state == VersionState.LIVE.value)
+    ).scalar_subquery()
+    handed_over = (
+        select(state.version)
+        .where(state.state == VersionState.RETIRED.value, state.version != name, state.id < went_live)
+        .order_by(state.id.desc())
+        .limit(1)
+    )
+    with log.lookup() as connection:
+        found = list(connection.scalars(handed_over))
+        parents = {row.name: row.parent for row in connection.execute(select(VersionRow.name, VersionRow.parent))}
+    parent = parents.get(name)
+    while parent is not None:
+        found.append(parent)
+        parent = parents.get(parent)
+    return list(dict.fromkeys(found))
+
+
 def live_version(log: Log) -> PolicyVersion | None:
     return next((version for version in list_versions(log) if version.state is VersionState.LIVE), None)
 

@@ -319,7 +319,9 @@ def run_round(log: Log, scenarios: list[Scenario], number: int, base: str, candi
     add_version(log, candidate, parent=base, run_id=run, path=f"versions/{candidate}", files={}, figures={})
     gain = SKILL[candidate] - SKILL[base]
     reason = f"mean validation reward rose by {gain:.2f}, interval above 0"
-    add_gate_decision(log, candidate, base, True, {"candidate": SKILL[candidate], "live": SKILL[base]}, reason)
+    figures = {"pairs": 24, "difference": gain, "low": gain - 0.08, "high": gain + 0.08}
+    figures |= {"candidate": SKILL[candidate], "live": SKILL[base]}
+    add_gate_decision(log, candidate, base, True, figures, reason)
     set_version_state(log, candidate, VersionState.LIVE, reason)
 
 

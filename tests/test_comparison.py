@@ -1,5 +1,7 @@
 """Two versions on the same scenarios: the pairing by hand, what the log gives, the command, the page."""
 
+from datetime import UTC, datetime
+
 import pytest
 from sqlalchemy import update
 
@@ -19,11 +21,12 @@ from tests.pages import html, open_page, shown
 from tests.store_examples import a_scenario, start
 from tests.turn_records import call, turn
 
+AT = datetime(2026, 11, 22, tzinfo=UTC)
 PASS, FAIL, UNSCORED = Outcome.PASS, Outcome.FAIL, Outcome.UNSCORED
 
 
 def played(name: str, scenario: str, value: float | None, seed: int = 1, passed: bool = False) -> PlayedDialogue:
-    return PlayedDialogue(name, scenario, f"scenario {scenario}", "travel", True, seed, value, passed)
+    return PlayedDialogue(name, scenario, f"scenario {scenario}", "travel", True, seed, value, passed, AT)
 
 
 def pair_of(before: float, after: float, scenario: str = "s") -> ScenarioPair:

@@ -6,13 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.links import CHAT, ITEMS, OVERVIEW, PAGES, TRAINING, TRAJECTORIES, PageSpec
+from dashboard.links import (
+    CHAT,
+    COMPARE,
+    ITEMS,
+    JOBS,
+    JUDGES,
+    OVERVIEW,
+    PAGES,
+    REVIEW,
+    SCENARIOS,
+    TRAINING,
+    TRAJECTORIES,
+    PageSpec,
+)
 from dashboard.text import LONGEST, escape, link, tidy_json
 from reward.failure_patterns import find_patterns
 from reward.overview_commands import overview
+from store import database
 from store.browsing import neighbours
 from store.database import Log
-from store.figures import Counts, verdict_cube
+from store.figures import Counts, item_figures, verdict_cube
 from store.model_calls import ModelCall, add_model_calls
 from store.objections import retire_item
 from store.ratings import rate_turn
@@ -27,8 +41,9 @@ from store.trajectories import (
 from store.trajectory_filters import TrajectoryFilter
 from store.turns import get_turns
 from store.verdicts import Vote, add_verdicts, rewards_of, verdicts_of
-from store.vocabulary import ModelRole, Origin, Outcome, RunKind
+from store.vocabulary import ModelRole, Origin, Outcome, RunKind, VerdictSource
 from tests.pages import HOSTILE, hostile_trajectory, html, ids, open_page, shown
+from tests.sample_log import CHAT_ID
 from tests.scripted_gateway import free_port
 
 
@@ -84,6 +99,63 @@ def test_a_table_that_is_gone_is_a_message_on_its_page_only(sample: Log) -> None
     assert "Traceback" not in shown(open_page(TRAINING))
 
 
+NEEDED = {
+    OVERVIEW: "rate_tally", REVIEW: "verdict", TRAJECTORIES: "trajectory", COMPARE: "trajectory", SCENARIOS: "item",
+    ITEMS: "rate_tally", JUDGES: "verdict", TRAINING: "policy_version", JOBS: "job", CHAT: "trajectory",
+}  # fmt: skip
+"""A table that the page cannot do without."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
+def test_a_table_that_is_gone_is_a_message_on_every_page(page: PageSpec, sample: Log) -> None:
+    with sqlite3.connect(sample.engine.url.database) as connection:
+        connection.execute(f"DROP TABLE {NEEDED[page]}")
+    app = open_page(page)
+    assert any("cannot be read" in error.value for error in app.error)
+    assert any(f"no such table: {NEEDED[page]}" in code.value for code in app.code)
+    assert "Traceback" not in shown(app)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path)
+def test_a_log_that_somebody_else_holds_is_a_message_on_every_page(
+    page: PageSpec, sample: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.05)
+    sample.close()
+    holder = sqlite3.connect(sample.engine.url.database, isolation_level=None)
+    holder.execute("PRAGMA locking_mode=EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    holder.execute("UPDATE stage SET error = error")  # from its first write on nobody else may read either
+    try:
+        app = open_page(page)
+        assert "cannot be read" in app.error[0].value and "locked" in app.code[0].value
+        assert "Traceback" not in shown(app)
+    finally:
+        holder.close()
+
+
+def test_what_a_reviewer_says_while_the_log_is_locked_is_refused_with_the_reason(
+    sample: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "LOCK_TIMEOUT_S", 0.05)
+    app = open_page(REVIEW, verdict="FAIL", reviewer="ada")
+    holder = sqlite3.connect(sample.engine.url.database, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    try:
+        app.button(key="pass").click().run()
+        assert any("locked" in code.value for code in app.code) and not app.exception
+    finally:
+        holder.close()
+    assert not said_by_people(sample)
+    app.run()
+    assert not app.error
+
+
+def said_by_people(log: Log) -> list[str]:
+    of_all = verdicts_of(log, ids(log)).values()
+    return [v.item_key for of_one in of_all for v in of_one if v.source is VerdictSource.HUMAN]
+
+
 def test_wrong_settings_are_said(sample: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", "not a port")
     app = open_page(OVERVIEW)
@@ -115,13 +187,24 @@ def test_the_overview_filters_by_what_the_address_says(sample: Log) -> None:
 
 
 def test_the_overview_says_what_goes_wrong_and_leads_to_the_turns(sample: Log) -> None:
-    found = find_patterns(sample, version="v0003", before="v0001", origin="evaluation")
+    found = find_patterns(sample, version="v0003", earlier=("v0001",), origin="evaluation")
     worst = found.figures[0]
     page = html(open_page(OVERVIEW, o_origin="evaluation"))
     assert f"pattern={worst.pattern.replace(' ', '+')}" in page and worst.behind[0].trajectory_id not in page
     behind = html(open_page(OVERVIEW, o_origin="evaluation", pattern=worst.pattern))
     newest = worst.behind[0]
     assert f"trajectory={newest.trajectory_id}#turn-{newest.turn_index + 1}" in behind
+    review = f"review?turn={newest.trajectory_id}%3A{newest.turn_index}&amp;focus={newest.key}"
+    assert review in behind
+    assert "review?item=" in page  # of the items that fail most
+
+
+def test_a_turn_of_a_trajectory_and_an_item_lead_to_review(sample: Log) -> None:
+    name = ids(sample, batch="demo/after")[0]
+    assert f"review?turn={name}%3A0" in html(open_page(TRAJECTORIES, trajectory=name))
+    assert f"review?turn={CHAT_ID}" not in html(open_page(TRAJECTORIES, trajectory=CHAT_ID))  # nothing is judged there
+    worst = item_figures(sample, limit=1)[0].item_id
+    assert open_page(ITEMS).dataframe[0].value["review"][0] == f"review?item={worst}&verdict=FAIL"
 
 
 def test_the_overview_and_its_command_raise_what_to_look_at(sample: Log, capsys: pytest.CaptureFixture[str]) -> None:

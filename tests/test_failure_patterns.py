@@ -94,7 +94,7 @@ def test_a_number_of_an_earlier_turn_is_no_claim_and_one_of_a_later_turn_is() ->
 
 def test_every_failure_of_a_version_is_under_one_pattern(tmp_path: Path) -> None:
     log: Log = build_sample_log(f"sqlite:///{tmp_path}/log.db")
-    found = find_patterns(log, version="v0003", before="v0001", origin="evaluation")
+    found = find_patterns(log, version="v0003", earlier=("v0001",), origin="evaluation")
     failed = sum_counts([cell for cell in verdict_cube(log) if cell.origin == "evaluation"], "version")["v0003"].failed
     assert sum(one.items for one in found.figures) == failed > 0
     assert all(0 < one.share <= 1 and one.share_before is not None for one in found.figures)

@@ -16,23 +16,37 @@ from store.browsing import (
     sampled_arguments,
     step_figures,
 )
+from store.chats import delete_chat
+from store.checklists import add_checklists, current_checklists
+from store.coverage import Coverage, coverage_by, coverage_cells
 from store.database import Log, open_log
 from store.figures import (
     Counts,
+    Slice,
     evaluation_rewards,
     facets,
     item_figures,
     log_counts,
     log_state,
+    rates_by,
     sum_counts,
     verdict_cube,
     version_figures,
 )
 from store.runs import get_run, run_trajectories, used_by
-from store.trajectories import TrajectorySummary, list_trajectories
+from store.scenarios import load_scenarios
+from store.trajectories import (
+    NewTrajectory,
+    TrajectorySummary,
+    create_trajectories,
+    delete_trajectories,
+    end_trajectory,
+    link_scenario,
+    list_trajectories,
+)
 from store.trajectory_filters import RUNNING, TrajectoryFilter
 from store.verdicts import Reward, Verdict, add_rewards, add_verdicts, rewards_of, verdicts_of
-from store.vocabulary import Outcome, VerdictSource
+from store.vocabulary import Origin, Outcome, StopReason, VerdictSource
 from tests.databases import PostgresqlDatabases
 from tests.sample_log import CHAT_ID, build_sample_log
 
@@ -240,6 +254,62 @@ def test_the_state_changes_with_every_verdict_and_only_then(sample: Log) -> None
     assert log_state(sample) == state
     add_verdicts(sample, [replace(counted_by_hand(sample)[0], created_at=None)])
     assert log_state(sample) != state
+
+
+def test_the_state_changes_when_an_older_chat_is_deleted(sample: Log) -> None:
+    create_trajectories(sample, [NewTrajectory(id="newer", origin=Origin.CHAT, version="v0003")])
+    state = log_state(sample)
+    delete_chat(sample, CHAT_ID)
+    assert log_state(sample) != state and facets(sample).origins[0] == "chat"
+
+
+def test_the_state_changes_when_a_dialogue_ends_and_not_when_that_is_said_again(sample: Log) -> None:
+    create_trajectories(sample, [NewTrajectory(id=name, origin=Origin.ROLLOUT) for name in ("older", "newer")])
+    state = log_state(sample)
+    end_trajectory(sample, "older", StopReason.FAILED, "no server")
+    ended = log_state(sample)
+    assert ended != state
+    end_trajectory(sample, "older", StopReason.FAILED, "no server")
+    assert log_state(sample) == ended
+    assert delete_trajectories(sample, ["newer"]) == 1
+    assert log_state(sample) != ended
+
+
+def test_the_state_changes_when_a_chat_gets_its_scenario(sample: Log) -> None:
+    state = log_state(sample)
+    link_scenario(sample, CHAT_ID, load_scenarios(sample)[0].hash)
+    assert log_state(sample) != state
+
+
+def test_the_state_changes_with_a_revision_of_a_checklist_that_has_no_new_item(sample: Log) -> None:
+    scenario = load_scenarios(sample)[0]
+    (current,) = current_checklists(sample, [scenario])[scenario.hash][0]
+    state = log_state(sample)
+    add_checklists(sample, [replace(current, items=current.items, author="ann", reason="as it was")])
+    assert log_state(sample) != state
+
+
+def test_coverage_counts_the_dialogues_of_every_slice(sample: Log) -> None:
+    judged = set(verdicts_of(sample, everything(sample)))
+    eligible = [
+        one
+        for one in list_trajectories(sample, limit=10_000)
+        if one.scenario_hash and one.stop_reason not in (None, StopReason.FAILED)
+    ]
+    cells = coverage_cells(sample)
+    for by, name in ((Slice.VERSION, "version"), (Slice.DOMAIN, "domain"), (Slice.ORIGIN, "origin")):
+        for wanted in ({}, {"origin": "rollout"}, {"batch": "demo/after", "domain": "shop"}):
+            expected: dict[str, Coverage] = {}
+            for one in eligible:
+                if all(getattr(one, key) == value for key, value in wanted.items()):
+                    more = Coverage(1, int(one.id in judged))
+                    label = str(getattr(one, name))
+                    expected[label] = expected.get(label, Coverage()) + more
+            assert coverage_by(cells, by, **wanted) == dict(sorted(expected.items()))
+    days = coverage_by(cells, Slice.DAY)
+    assert set(days) == set(rates_by(sample, Slice.DAY)) and sum(days.values(), Coverage()).eligible == len(eligible)
+    with pytest.raises(ValueError, match="a dialogue has no tool"):
+        coverage_by(cells, Slice.TOOL)
 
 
 def test_an_empty_log_counts_nothing(log: Log) -> None:

@@ -6,21 +6,37 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard.links import CHAT, COMPARE, ITEMS, JOBS, JUDGES, OVERVIEW, REVIEW, TRAINING, TRAJECTORIES, PageSpec
+from dashboard.links import (
+    CHAT,
+    COMPARE,
+    ITEMS,
+    JOBS,
+    JUDGES,
+    OVERVIEW,
+    PEOPLE,
+    REVIEW,
+    SCENARIOS,
+    TRAINING,
+    TRAJECTORIES,
+    PageSpec,
+)
 from dashboard.text import LONGEST, escape, escape_markdown, visible
+from store.access import add_person
 from store.database import Log
 from store.job_log import add_lines
 from store.leases import end_job
 from store.runs import add_metrics, finish_run, start_run
+from store.scenarios import add_scenarios, load_scenarios
 from store.stages import fail_stage, open_loop, start_stage
 from store.traffic import pin_version
 from store.trajectories import end_trajectory
 from store.verdicts import Reward, add_rewards
 from store.versions import add_gate_decision, add_version
-from store.vocabulary import ExitReason, Origin, RunKind, StopReason
+from store.vocabulary import AccessRole, ExitReason, Origin, RunKind, StopReason
 from tests.job_examples import submit, take
 from tests.pages import WORSE, hostile_trajectory, html, open_page
 from tests.scripted_gateway import free_port
+from tests.store_examples import start
 
 UNSEEN = "\u202e\u2066\u200b\x1b\x07"
 MARKDOWN = (
@@ -43,6 +59,12 @@ def poison(log: Log) -> int:
         name = hostile_trajectory(log, f"played-{version}", Origin.EVALUATION, version, WORSE)
         end_trajectory(log, name, StopReason.COMPLETED)
         add_rewards(log, [Reward(name, float(version == "v0001"), (0.0,), False, 0)])
+    batch = "batch ![i](http://evil.test/i) \u202e\u200b"
+    tested, *_ = load_scenarios(log, split="test")
+    start(log, "tested-0", "tested-1", scenario=tested, origin=Origin.EVALUATION, version="v0003", batch=batch)
+    add_rewards(log, [Reward(f"tested-{n}", 0.5, (0.5,), False, 0) for n in range(2)])
+    add_scenarios(log, [tested.model_copy(update={"name": WORSE, "source": "s\u202e![i](http://evil.test/i)"})])
+    add_person(log, "![i](http://evil.test/i)<script>alert(1)</script>", AccessRole.OPERATOR, given_by=WORSE[:120])
     run = start_run(log, "hostile <b>run</b> ![i](http://evil.test/i)", RunKind.GRPO, "v0003", 7, {WORSE[:900]: WORSE})
     add_metrics(log, run, 1, {"<img src=x onerror=alert(1)>": 1.0, "reward_mean": 0.5})
     finish_run(log, run, "failed", WORSE)
@@ -92,6 +114,9 @@ PAGES: tuple[tuple[PageSpec, dict[str, str], bool], ...] = (
     (JOBS, {}, False),
     (JOBS, {"job": "JOB"}, True),
     (CHAT, {"session": "hostile"}, True),
+    (SCENARIOS, {}, False),
+    (SCENARIOS, {"opened": "HASH", "edit": "true"}, True),
+    (PEOPLE, {}, True),
 )
 """Page, its address, and whether its own HTML has to say the hostile text."""
 

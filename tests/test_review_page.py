@@ -1,14 +1,19 @@
 """The page Review as a reviewer meets it: a queue under a filter, keys, two reviewers, undo, a reload."""
 
+from html import unescape
+
 from streamlit.testing.v1 import AppTest
 
 from dashboard.dialogue import call_html, step_html
 from dashboard.links import REVIEW
 from dashboard.quotes import Quote, marked
+from dashboard.review_turn import COUNTED, progress_html
 from dashboard.text import LONGEST
 from store.database import Log
 from store.objections import objections_of
-from store.records import CallRecord, StepRecord
+from store.records import CallRecord, Item, StepRecord
+from store.review_claims import Pace
+from store.scenarios import get_scenario
 from store.trajectories import NewTrajectory, create_trajectories, get_trajectory
 from store.turns import get_turns
 from store.verdicts import verdicts_of
@@ -100,6 +105,35 @@ def test_next_skips_previous_returns_and_a_link_shows_the_same(sample: Log) -> N
     assert turn_at(open_page(REVIEW, verdict="FAIL", reviewer="ada")) == second
     press(again, "previous")
     assert turn_at(again) == first
+
+
+def test_the_item_at_hand_stands_in_the_address(sample: Log) -> None:
+    app = open_page(REVIEW, verdict="FAIL", reviewer="ada")
+    name, index = turn_at(app)
+    keys = [v.item_key for v in verdicts_of(sample, [name])[name] if v.turn_index == index]
+    assert app.query_params["focus"] in keys
+    press(app, "item-2")
+    second = app.query_params["focus"]
+    address = {key: str(value) for key, value in app.query_params.items()}
+    again = open_page(REVIEW, **address)
+    now = html(again).split("cl-item cl-now")[1].split("cl-item")[0]
+    assert again.query_params["focus"] == second
+    assert next(item.question for item in items_of_turn(sample, name, index) if item.id == second) in unescape(now)
+    press(app, "next")
+    assert turn_at(app) != (name, index) and app.query_params["focus"]
+    app = open_page(REVIEW, turn=f"{name}:{index}", focus="no such item", reviewer="ada")
+    assert app.query_params["focus"] in keys
+
+
+def items_of_turn(log: Log, name: str, index: int) -> tuple[Item, ...]:
+    return get_scenario(log, str(get_trajectory(log, name).scenario_hash)).turns[index].checklist
+
+
+def test_a_queue_that_was_not_counted_to_its_end_has_no_bar() -> None:
+    pace = Pace(turns_today=50, turns=50, per_hour=None)
+    assert 'style="width:50.0%"' in progress_html(pace, 50, 0, None)
+    many = progress_html(pace, COUNTED, 0, None)
+    assert "200+ open" in many and "width:" not in many and "50 turns" in many
 
 
 def test_two_reviewers_see_different_turns(sample: Log) -> None:

@@ -11,7 +11,7 @@ from dashboard.links import SCENARIOS, TRAJECTORIES
 from dashboard.token_heat import SHOWN, heat_html
 from reward.payments import payslip
 from store import scenarios
-from store.checklists import checklist_history, current_checklists
+from store.checklists import Checklist, add_checklists, checklist_history, current_checklists
 from store.database import Log
 from store.records import Item, Scenario
 from store.runs import add_run_trajectories, start_run
@@ -44,6 +44,41 @@ def test_a_scenario_shows_its_reference_checklist_and_dependencies(sample: Log) 
     assert ("->" in app.get("graphviz_chart")[0].proto.spec) == any(item.depends_on for item in (CALL, RESPONSE, REPLY))
     app.segmented_control(key="turn").set_value("2").run()
     assert first.turns[1].user in html(app) and "no checklist yet" in html(app)
+
+
+def test_the_graph_draws_what_an_item_waits_for_and_nothing_else() -> None:
+    graph = dependency_graph((CALL, RESPONSE, REPLY.model_copy(update={"depends_on": (RESPONSE.id, "gone")})))
+    boxes = dict(re.findall(r'  (n\d) \[label="([^\\]+)', graph))
+    arrows = [(boxes[one], boxes[other]) for one, other in re.findall(r"  (n\d) -> (n\d);", graph)]
+    assert arrows == [(RESPONSE.id, REPLY.id)] and set(boxes.values()) == {CALL.id, RESPONSE.id, REPLY.id}
+    assert "->" not in dependency_graph((CALL, RESPONSE))
+
+
+def test_a_checklist_with_dependencies_is_drawn_and_one_without_is_not(sample: Log) -> None:
+    drawn = replace_checklist(a_trip("drawn"), (CALL, RESPONSE, REPLY.model_copy(update={"depends_on": (CALL.id,)})))
+    plain = replace_checklist(a_trip("plain"), (CALL, RESPONSE))
+    add_scenarios(sample, [drawn, plain])
+    (graph,) = open_page(SCENARIOS, opened=drawn.hash).get("graphviz_chart")
+    assert "n0 -> n2" in graph.proto.spec and graph.proto.spec.count("->") == 1
+    assert not open_page(SCENARIOS, opened=plain.hash).get("graphviz_chart")
+
+
+def test_a_link_restores_the_variant_that_was_looked_at(sample: Log) -> None:
+    scenario = a_trip()
+    add_scenarios(sample, [scenario])
+    other = REPLY.model_copy(update={"question": "Is another variant looked at?", "depends_on": (), "weight": 1.0})
+    add_checklists(sample, [Checklist(scenario.hash, 0, (other,), variant=1, author="ann")])
+    assert other.question not in html(open_page(SCENARIOS, opened=scenario.hash))
+    app = open_page(SCENARIOS, opened=scenario.hash, variant="1")
+    assert other.question in html(app) and app.segmented_control(key="variant").value == "1"
+    app.segmented_control(key="turn").set_value("2").run()
+    assert not app.exception and "no checklist yet" in html(app)
+
+
+def test_names_in_the_list_show_what_cannot_be_seen(sample: Log) -> None:
+    add_scenarios(sample, [a_trip("trip\u202e\u200b", source="file\u2066")])
+    frame = open_page(SCENARIOS, named="trip").dataframe[0].value
+    assert list(frame["name"]) == ["trip<U+202E><U+200B>"] and list(frame["source"]) == ["file<U+2066>"]
 
 
 def replace_checklist(scenario: Scenario, items: Sequence[Item]) -> Scenario:

@@ -3,7 +3,6 @@
 import pytest
 
 from store.database import Log, LogError
-from store.figures import run_summaries
 from store.runs import (
     RunUse,
     add_metrics,
@@ -16,6 +15,7 @@ from store.runs import (
     run_dialogues,
     run_trajectories,
     start_run,
+    used_by,
     uses_of,
 )
 from store.scenarios import add_scenarios
@@ -97,7 +97,7 @@ def test_what_a_run_trained_with_is_kept_beside_equation_5(log: Log) -> None:
         RunUse("before", 1.0, None, None),
     ]
     assert uses_of(log, "t2") == [RunUse("r", 0.5, AdvantageLevel.STEP, ())], "no step of it is in the loss"
-    assert run_summaries(log) == {run: (2, 0.5), before: (1, 1.0)}
+    assert used_by(log, [run, before]) == {run: (2, 0.5), before: (1, 1.0)}
 
 
 def test_a_cold_start_knows_its_dialogues(log: Log) -> None:

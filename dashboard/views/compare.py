@@ -11,6 +11,7 @@ import streamlit as st
 from dashboard.boundary import counted, run_page
 from dashboard.comparing import (
     Side,
+    default_versions,
     dialogue_link,
     difference_rows,
     item_change_rows,
@@ -32,7 +33,7 @@ from store.figures import facets
 from store.played import PlayedDialogue, outcomes_of, versions_that_played, words_of
 from store.settings import Settings
 from store.turns import get_turns
-from store.versions import PolicyVersion, live_version
+from store.versions import live_version, predecessors_of
 from store.vocabulary import Origin, Split
 
 ALL = "all"
@@ -47,7 +48,9 @@ def show_compare(log: Log, settings: Settings) -> None:
         origins = [Origin.EVALUATION.value, Origin.ROLLOUT.value]
         origin = Origin(st.selectbox("Played as", origins, key="c_origin", bind="query-params", width=140))
         versions = counted(log, versions_that_played, origin=origin)
-        pair = default_versions(versions, live_version(log))
+        live = live_version(log)
+        before_newest = predecessors_of(log, versions[-1]) if versions else []
+        pair = default_versions(versions, live.name if live else None, before_newest)
         if pair is not None:
             before = _version("Before", "c_before", versions, pair[0])
             after = _version("After", "c_after", versions, pair[1])
@@ -76,14 +79,6 @@ def show_compare(log: Log, settings: Settings) -> None:
         show_scenario(log, found, chosen)
     else:
         show_whole(found, asked)
-
-
-def default_versions(versions: Sequence[str], live: PolicyVersion | None) -> tuple[str, str] | None:
-    """The newest version against the one that was there first, or the live one where that is another."""
-    if len(versions) < 2:
-        return None
-    newest = versions[-1]
-    return (live.name if live and live.name in versions[:-1] else versions[0]), newest
 
 
 def _version(label: str, key: str, versions: Sequence[str], start: str) -> str:

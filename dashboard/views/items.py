@@ -11,7 +11,7 @@ import streamlit as st
 from dashboard.boundary import counted, run_page
 from dashboard.estimates import rate_points
 from dashboard.forest import rate_rows
-from dashboard.links import ITEMS, TRAJECTORIES, parameters
+from dashboard.links import ITEMS, REVIEW, TRAJECTORIES, address, parameters
 from dashboard.text import show, show_empty, visible_cells
 from store.database import Log
 from store.figures import ItemFigures, item_figures, sum_counts, verdict_cube
@@ -82,6 +82,7 @@ def _frame(items: list[ItemFigures]) -> pd.DataFrame:
             "domain": [item.domain for item in items],
             "strict": [item.strict for item in items],
             "weight": [item.weight for item in items],
+            "review": [address(REVIEW, item=item.item_id, verdict=Outcome.FAIL.value) for item in items],
         }
     )
 
@@ -99,6 +100,7 @@ def _columns() -> dict[str, Any]:
         "domain": column.TextColumn("Domain", width=90),
         "strict": column.CheckboxColumn("Strict", width=60, help="The dialogue ends where it fails."),
         "weight": column.NumberColumn("Weight", format="%.2f", width=65),
+        "review": column.LinkColumn("", display_text="review", width=65, help="What fails it, to correct the judge."),
     }
 
 

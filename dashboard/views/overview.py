@@ -9,41 +9,37 @@ from datetime import UTC, datetime, timedelta
 
 import streamlit as st
 
-from dashboard import charts
 from dashboard.boundary import counted, counted_every, guard, run_page
-from dashboard.estimates import rate_points
-from dashboard.forest import rate_rows
-from dashboard.format import ago, moment, percent, plural
+from dashboard.format import ago, moment, percent
 from dashboard.job_tables import job_rows
-from dashboard.links import ITEMS, JOBS, TRAJECTORIES, address
+from dashboard.links import ITEMS, JOBS, REVIEW, TRAJECTORIES, address
 from dashboard.overview_evaluations import show_batches, show_headline
-from dashboard.overview_tables import alert_rows, coverage_note, pattern_rows, turns_behind
+from dashboard.overview_evidence import evidence_rows
+from dashboard.overview_patterns import show_patterns
+from dashboard.overview_rates import show_rates
+from dashboard.overview_tables import ALL, alert_rows
 from dashboard.text import escape, link, show, show_empty, soft, state_badge, table
-from reward.failure_patterns import FailurePattern, find_patterns
-from reward.rate_alerts import LOOK_BACK, Alert, find_alerts, last_two
+from reward.newest_evidence import newest_evidence
+from reward.rate_alerts import LOOK_BACK, Alert, find_alerts
 from store.database import Log
 from store.figures import (
     Counts,
     Slice,
     VersionFigures,
-    coverage_by_version,
     facets,
     is_empty,
     item_figures,
     rates_by,
-    unseen_domains,
     version_figures,
 )
 from store.job_log import newest_lines
 from store.schedules import list_schedules
 from store.settings import Settings
 from store.trouble import jobs_since
-from store.vocabulary import Origin, VersionState
+from store.vocabulary import VersionState
 
-ALL = "all"
 CHECKED_EVERY = timedelta(minutes=5)
 """Alerts that come with time alone are looked for so often."""
-SHOWN_TOOLS = 12
 
 
 def show_overview(log: Log, settings: Settings) -> None:
@@ -52,6 +48,7 @@ def show_overview(log: Log, settings: Settings) -> None:
         show_empty("The log is empty", "Play the demo once: it fills the log from start to end.", "make demo")
         return
     show_live(versions)
+    guard("Newest evidence", lambda: show_evidence(log))
     guard("Alerts", lambda: show_alerts(log, settings))
     guard("Last evaluation", lambda: show_headline(log))
     rates = counted(log, rates_by, by=Slice.ORIGIN)
@@ -59,8 +56,8 @@ def show_overview(log: Log, settings: Settings) -> None:
         show_empty("Nothing is judged yet", "Verdicts appear here as soon as a batch of dialogues is judged.")
     else:
         chosen = show_filters(log, rates)
-        guard("Checklist pass rate", lambda: show_rates(log, rates, chosen))
-        guard("What goes wrong", lambda: show_patterns(log, chosen["origin"]))
+        guard("Checklist pass rate", lambda: show_rates(log, chosen))
+        guard("What goes wrong", lambda: show_patterns(log, chosen))
         guard("Evaluations", lambda: show_batches(log))
         guard("Items that fail most", lambda: show_worst_items(log))
     guard("What ran last night", lambda: show_night(log))
@@ -78,6 +75,12 @@ def show_live(versions: Sequence[VersionFigures]) -> None:
         f'<div class="cl-row">{state_badge(version.state)}<b>{escape(version.name)}</b>'
         f"{soft(since)}{soft('· ' + parent)}{soft('· ' + version.reason) if version.reason else ''}</div>"
     )
+
+
+def show_evidence(log: Log) -> None:
+    found = counted(log, newest_evidence)
+    if found:
+        show(evidence_rows(found, datetime.now(UTC)))
 
 
 def show_alerts(log: Log, settings: Settings) -> None:
@@ -108,68 +111,6 @@ def show_filters(log: Log, rates: Mapping[str, Counts]) -> dict[str, str | None]
     return {name: None if value in (ALL, None) else str(value) for name, value in chosen.items()}
 
 
-def show_rates(log: Log, rates: Mapping[str, Counts], chosen: dict[str, str | None]) -> None:
-    kept: dict[Slice, dict[str, Counts]] = {
-        by: counted(log, rates_by, by=by, **chosen) for by in Slice if by is not Slice.ORIGIN
-    }
-    if not kept[Slice.VERSION]:
-        show_empty("No verdicts match", "Widen the filters above.")
-        return
-    any_origin = counted(log, rates_by, by=Slice.ORIGIN, **(chosen | {"origin": None}))
-    left, right = st.columns([1, 1], gap="large")
-    with left:
-        over = st.segmented_control(
-            "Over", ["versions", "time"], default="versions", required=True, key="o_over", bind="query-params"
-        )
-        by = Slice.DAY if over == "time" else Slice.VERSION
-        st.altair_chart(charts.rates_over_versions(rate_points(kept[by])))
-        whole = sum(kept[Slice.VERSION].values(), start=Counts())
-        show(soft(f"{whole.judged:,} verdicts · {percent(1 - (whole.coverage or 0), 1)} UNSCORED"))
-        show_coverage(log, chosen["origin"] or ALL)
-        st.markdown("**By origin**")
-        show(rate_rows(rate_points(any_origin)))
-        st.markdown("**By channel**")
-        show(rate_rows(rate_points(kept[Slice.CHANNEL])))
-    with right:
-        unseen = counted(log, unseen_domains)
-        by_domain = {name + (" (unseen)" if name in unseen else ""): n for name, n in kept[Slice.DOMAIN].items()}
-        st.markdown("**By domain**")
-        show(rate_rows(rate_points(by_domain)))
-        st.markdown("**By kind of item**")
-        show(rate_rows(rate_points(kept[Slice.KIND], worst_first=True)))
-        st.markdown("**By tool, the worst first**")
-        show(rate_rows(rate_points(kept[Slice.TOOL], worst_first=True)[:SHOWN_TOOLS]))
-
-
-def show_coverage(log: Log, origin: str) -> None:
-    for one in (Origin(origin),) if origin != ALL else tuple(Origin):
-        by_version = counted(log, coverage_by_version, origin=one.value)
-        notes = [f"{version}: {coverage_note(found)}" for version, found in by_version.items()]
-        if notes:
-            show(soft(f"All of {one} · {' · '.join(notes[-3:])}"))
-
-
-def show_patterns(log: Log, origin: str | None) -> None:
-    st.subheader("What goes wrong", anchor="failure-patterns", help="Failed items by what the turn shows went wrong.")
-    rates = counted(log, rates_by, by=Slice.VERSION, origin=origin)
-    pair = last_two(rates)
-    version = pair[1] if pair else next(iter(reversed(rates)), None)
-    if version is None:
-        show(soft("No version has verdicts of this origin."))
-        return
-    found = counted(log, find_patterns, version=version, before=pair[0] if pair else None, origin=origin)
-    if not found.figures:
-        show(soft(f"Nothing failed in the newest {plural(found.dialogues, 'judged dialogue')} of {version}."))
-        return
-    before = f" and {found.dialogues_before:,} of {found.before}" if found.before else ""
-    show(soft(f"In the newest {plural(found.dialogues, 'judged dialogue')} of {version}{before}. An item has one."))
-    show(pattern_rows(found, {"o_origin": origin or ALL}))
-    wanted = st.query_params.get("pattern")
-    chosen = next((one for one in found.figures if one.pattern == wanted), None)
-    if chosen is not None:
-        show(turns_behind(FailurePattern(chosen.pattern), chosen.behind))
-
-
 def show_night(log: Log) -> None:
     st.subheader("What ran last night", anchor=False, help="Jobs of the last 24 hours.")
     now = datetime.now(UTC)
@@ -193,7 +134,9 @@ def show_worst_items(log: Log) -> None:
             percent(item.counts.rate),
             f"{item.counts.judged:,}",
             percent(item.counts.coverage),
-            link("failing dialogues", address(TRAJECTORIES, item=item.item_id, outcome="FAIL")),
+            link("failing dialogues", address(TRAJECTORIES, item=item.item_id, outcome="FAIL"))
+            + " · "
+            + link("review", address(REVIEW, item=item.item_id, verdict="FAIL")),
         )
         for item in items
     ]

@@ -164,11 +164,12 @@ def _show_queue(log: Log) -> None:
 def focused_item(shown: TurnToReview, wanted: QueueFilter) -> str | None:
     """The item that the keys speak of: the one chosen, else the first that is open and that the queue asks for, else
     the first that is open, else the first."""
-    chosen = st.session_state.get(FOCUS)
-    if chosen not in [one.item.id for one in shown.items]:
-        in_order = sorted(shown.items, key=lambda one: (not one.is_open, not asked_for(one, wanted)))
-        chosen = st.session_state[FOCUS] = in_order[0].item.id if in_order else None
-    return chosen
+    chosen = st.query_params.get(FOCUS)
+    if chosen in [one.item.id for one in shown.items]:
+        return chosen
+    in_order = sorted(shown.items, key=lambda one: (not one.is_open, not asked_for(one, wanted)))
+    focus_item(in_order[0].item.id if in_order else None)
+    return in_order[0].item.id if in_order else None
 
 
 def show_progress(log: Log, wanted: QueueFilter, person: str, now: datetime, note: str | None) -> None:

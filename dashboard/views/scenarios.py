@@ -17,7 +17,7 @@ from dashboard.job_offers import offer_job
 from dashboard.links import SCENARIOS, TRAJECTORIES, address
 from dashboard.paging import captioned_offset
 from dashboard.scenario_import import show_filter_statistics, show_import
-from dashboard.text import chip, escape, link, prose, show, show_empty, soft, table
+from dashboard.text import chip, escape, link, prose, show, show_empty, soft, table, visible_cells
 from env_sim.recordings import played_reference
 from store.checklists import Checklist, checklist_history, current_checklists
 from store.database import Log, LogError
@@ -80,7 +80,7 @@ def show_list(log: Log) -> None:
     rows = page_of_scenarios(log, wanted, limit=PAGE_SIZE, offset=offset)
     count = st.session_state.get("scenarios-opened", 0)
     picked = st.dataframe(
-        _frame(rows),
+        visible_cells(_frame(rows)),
         hide_index=True,
         height="content",
         on_select="rerun",
@@ -162,7 +162,7 @@ def show_turn(log: Log, scenario: Scenario, index: int) -> None:
     with right:
         names = [str(one.variant) for one in variants]
         chosen = (
-            st.segmented_control("Variant", names, default=names[0], required=True, key=f"variant-{index}")
+            st.segmented_control("Variant", names, default=names[0], required=True, key="variant", bind="query-params")
             if (len(names) > 1)
             else names[0]
         )

@@ -14,7 +14,7 @@ from dashboard.charts import CurvePoint, metric_curve
 from dashboard.format import figures, moment, percent, plural, seconds
 from dashboard.job_actions import say_outcome
 from dashboard.lineage import difference_table, differences, shared, version_tree
-from dashboard.links import TRAINING, TRAJECTORIES, address
+from dashboard.links import GATE_DECISIONS, TRAINING, TRAJECTORIES, address
 from dashboard.paging import captioned_offset
 from dashboard.run_curves import CURVES as KEPT
 from dashboard.text import escape, escape_markdown, link, show, show_empty, soft, status_badge, table
@@ -234,11 +234,14 @@ def show_versions(versions: Sequence[VersionFigures], pins: Mapping[str, str]) -
 
 
 def show_decisions(decisions: Sequence[GateDecision]) -> None:
-    st.subheader("Gate decisions", anchor=False, help="A candidate goes live only if it passes against the live one.")
+    note = "A candidate goes live only if it passes against the live one."
+    st.subheader("Gate decisions", anchor=GATE_DECISIONS, help=note)
+    asked = st.query_params.get("gate")
     rows = [
         (
             status_badge(decision.outcome),
-            f"<b>{escape(decision.candidate)}</b> against {escape(decision.live)}",
+            f"{'▶ ' if str(decision.id) == asked else ''}<b>{escape(decision.candidate)}</b> "
+            f"against {escape(decision.live)}",
             escape(moment(decision.created_at)),
             escape(decision.reason),
             escape(figures(decision.figures)),

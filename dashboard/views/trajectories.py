@@ -14,9 +14,9 @@ from dashboard.chat_turns import rating_html
 from dashboard.dialogue import checklist_html, turn_html
 from dashboard.format import moment, percent, plural
 from dashboard.job_actions import say_outcome
-from dashboard.links import TRAJECTORIES
+from dashboard.links import REVIEW, TRAJECTORIES, address
 from dashboard.paging import captioned_offset
-from dashboard.text import badge, chip, escape, show, show_code, show_empty, soft
+from dashboard.text import badge, chip, escape, link, show, show_code, show_empty, soft
 from dashboard.trajectory_details import show_promotion, show_reward, show_tokens
 from dashboard.trajectory_table import (
     PAGE_SIZE,
@@ -209,7 +209,10 @@ def show_trajectory(log: Log, settings: Settings, trajectory_id: str, wanted: Tr
             items = items_of(scenario, checklists, turn)
             of_turn = {verdict.item_key: verdict for verdict in verdicts if verdict.turn_index == turn.index}
             counts = {item.id: times[turn.index, item.id] for item in items}
-            show(checklist_heading(of_turn, value), checklist_html(items, of_turn, counts))
+            heading = checklist_heading(of_turn, value)
+            if of_turn:
+                heading += link("review this turn", address(REVIEW, turn=f"{trajectory_id}:{turn.index}"))
+            show(heading, checklist_html(items, of_turn, counts))
     if scenario and len(turns) < len(scenario.turns):
         rest = plural(len(scenario.turns) - len(turns), "turn")
         show(soft(f"Not reached: {rest} of the scenario ({summary.stop_reason or 'still running'}). They count 0."))

@@ -24,7 +24,7 @@ from store.schema.judging import (
     VerdictRow,
 )
 from store.schema.reviewing import RestorationRow, ReviewClaimRow, ReviewPlaceRow, WithdrawalRow
-from store.schema.tallies import ItemTallyRow, RateTallyRow
+from store.schema.tallies import ItemTallyRow, LogChangeRow, RateTallyRow
 from store.schema.training import (
     DialogueCriticismRow,
     GateRow,
@@ -58,6 +58,7 @@ __all__ = [
     "ItemTallyRow",
     "JobLogRow",
     "JobRow",
+    "LogChangeRow",
     "LoopRow",
     "MetricRow",
     "ModelCallRow",

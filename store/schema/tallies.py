@@ -4,7 +4,7 @@
 What a row is about is its key; an unknown version, batch or tool is the empty string.
 """
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.schema.base import Base
@@ -40,3 +40,11 @@ class ItemTallyRow(Base):
     passed: Mapped[int]
     failed: Mapped[int]
     unscored: Mapped[int]
+
+
+class LogChangeRow(Base):
+    """How often rows were changed in place or removed: what no greatest id tells (store/changes.py)."""
+
+    __tablename__ = "log_change"
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    times: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,93 @@
+"""How many of the dialogues that can be judged are: one query over the log, summed here under any filter.
+
+A dialogue has a version, a day, a domain, an origin and a batch. Kind, channel and tool are those of items, of which a
+dialogue has several: by them only verdicts are counted (store.figures.rates_by).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, exists, func, literal_column, select, text
+
+from store.database import Log
+from store.figures import Slice
+from store.schema import ScenarioRow, TrajectoryRow, VerdictRow
+from store.schema.dialogues import ELIGIBLE
+
+OF_DIALOGUES = frozenset({Slice.VERSION, Slice.DAY, Slice.DOMAIN, Slice.ORIGIN})
+"""What a dialogue has one of."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Eligible is a dialogue of a scenario that ended, not by a failure of ours; judged, one of them with a verdict."""
+
+    eligible: int = 0
+    judged: int = 0
+
+    @property
+    def share(self) -> float | None:
+        return self.judged / self.eligible if self.eligible else None
+
+    def __add__(self, other: "Coverage") -> "Coverage":
+        return Coverage(self.eligible + other.eligible, self.judged + other.judged)
+
+
+@dataclass(frozen=True)
+class CoverageCell:
+    """The dialogues of one combination of what the overview filters by; names as `rates_by` gives them."""
+
+    version: str
+    origin: str
+    batch: str
+    day: str
+    domain: str
+    coverage: Coverage
+
+
+def coverage_cells(log: Log) -> list[CoverageCell]:
+    """Of the whole log. Reads every eligible dialogue by its index, and whether there is a verdict on it."""
+    row = TrajectoryRow
+    judged = exists().where(VerdictRow.trajectory_id == row.id)
+    key = (row.version, row.origin, row.batch, _day_of(log), ScenarioRow.domain)
+    query = (
+        select(*key, func.count(), func.sum(case((judged, 1), else_=0)))
+        .select_from(row)
+        .join(ScenarioRow, ScenarioRow.hash == row.scenario_hash)
+        .where(text(ELIGIBLE))
+        .group_by(*key)
+    )
+    with log.lookup() as connection:
+        return [
+            CoverageCell(version or "unknown", origin, batch or "", day, domain, Coverage(n, int(said)))
+            for version, origin, batch, day, domain, n, said in connection.execute(query)
+        ]
+
+
+def _day_of(log: Log) -> ColumnElement[Any]:
+    """The UTC day on which a dialogue began, as `rate_tally` has it."""
+    if log.engine.dialect.name == "sqlite":
+        return func.date(TrajectoryRow.created_at)
+    return literal_column("to_char(trajectory.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')")
+
+
+def coverage_by(
+    cells: Sequence[CoverageCell],
+    by: Slice,
+    *,
+    origin: str | None = None,
+    batch: str | None = None,
+    domain: str | None = None,
+    version: str | None = None,
+) -> dict[str, Coverage]:
+    """In sorted order. Raises ValueError for what is no property of a dialogue (`OF_DIALOGUES`)."""
+    if by not in OF_DIALOGUES:
+        raise ValueError(f"a dialogue has no {by}: coverage goes by {', '.join(sorted(OF_DIALOGUES))}")
+    wanted = {"origin": origin, "batch": batch, "domain": domain, "version": version}
+    found: dict[str, Coverage] = {}
+    for cell in cells:
+        if all(value in (None, getattr(cell, name)) for name, value in wanted.items()):
+            name = getattr(cell, by.value)
+            found[name] = found.get(name, Coverage()) + cell.coverage
+    return dict(sorted(found.items()))

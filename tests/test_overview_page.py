@@ -1,0 +1,160 @@
+"""The overview as its reader meets it: rates with what they stand on, patterns under the filters, alerts, the night."""
+
+import json
+from datetime import timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from streamlit.testing.v1 import AppTest
+
+from dashboard.charts import LABELLED, CurvePoint, RatePoint, metric_curve, rates_over_days, rates_over_versions
+from dashboard.links import OVERVIEW
+from dashboard.overview_tables import SHOWN_TURNS, turns_behind
+from reward.failure_patterns import FailurePattern, find_patterns
+from reward.rate_alerts import LOOK_BACK
+from store.coverage import coverage_by, coverage_cells
+from store.database import Log
+from store.failures import FailedItem
+from store.figures import Slice, rates_by
+from store.job_log import add_lines
+from store.leases import end_job
+from store.schedules import fire_schedule, get_schedule
+from store.schema import now
+from store.trouble import jobs_since
+from store.vocabulary import ExitReason, FocusOn, Origin
+from tests.job_examples import submit, take
+from tests.pages import html, open_page
+from tests.store_examples import start
+from tests.test_jobs_page import a_schedule
+
+
+def chart(app: AppTest) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(app.get("vega_lite_chart")[0].proto.spec)
+    return found
+
+
+def links_of(page: str, part: str) -> list[dict[str, list[str]]]:
+    """The parameters of every link whose address has this part."""
+    addresses = [one.split('"')[0].replace("&amp;", "&") for one in page.split('href="')[1:]]
+    return [parse_qs(urlsplit(one).query) for one in addresses if part in one]
+
+
+def test_days_stand_at_their_place_in_time_and_versions_side_by_side(sample: Log) -> None:
+    versions = chart(open_page(OVERVIEW))
+    days = chart(open_page(OVERVIEW, o_over="time"))
+    assert versions["layer"][0]["encoding"]["x"]["type"] == "nominal"
+    x = days["layer"][0]["encoding"]["x"]
+    assert (x["field"], x["type"], x["scale"]["type"]) == ("day", "temporal", "utc")
+    titles = [tip["title"] for tip in days["layer"][0]["encoding"]["tooltip"]]
+    assert titles[0] == "day (UTC)" and {"UNSCORED", "eligible dialogues judged"} <= set(titles)
+    (day,) = rates_by(sample, Slice.DAY, origin="evaluation")
+    (row,) = days["data"]["values"] if "data" in days else days["layer"][0]["data"]["values"]
+    assert row["day"] == day
+
+
+def test_a_hundred_days_carry_no_texts() -> None:
+    points = [RatePoint(f"2026-{1 + n // 28:02d}-{1 + n % 28:02d}", 0.5, 0.4, 0.6, 10, 1.0) for n in range(100)]
+    for draw in (rates_over_days, rates_over_versions):
+        marks = [layer["mark"]["type"] for layer in draw(points).to_dict()["layer"]]
+        assert "text" not in marks and marks.count("point") == 1
+        assert "text" in [layer["mark"]["type"] for layer in draw(points[:LABELLED]).to_dict()["layer"]]
+
+
+def test_several_runs_are_told_apart_by_dashes_and_named() -> None:
+    points = [CurvePoint(n, 0.5, f"run {n % 2}", n) for n in range(4)]
+    encoding = metric_curve(points, "Loss").to_dict()["encoding"]
+    assert encoding["color"]["legend"] and encoding["strokeDash"]["field"] == "series"
+    assert "legend" not in metric_curve(points[:1], "Loss").to_dict()["encoding"]["color"]
+
+
+def test_every_rate_stands_beside_its_unscored_share_and_the_judged_dialogues(sample: Log) -> None:
+    start(sample, "unjudged", version="v0003", origin=Origin.EVALUATION)  # of no scenario: not eligible
+    cells = coverage_cells(sample)
+    page = html(open_page(OVERVIEW, o_origin="evaluation", o_domain="shop"))
+    for by in (Slice.VERSION, Slice.ORIGIN):
+        wanted = {"domain": "shop"} | ({} if by is Slice.ORIGIN else {"origin": "evaluation"})
+        covered = coverage_by(cells, by, **wanted)
+        notes = [f"{one.judged} of {one.eligible} dialogues" for one in covered.values()]
+        assert notes and all(note in page for note in notes)
+    rates = rates_by(sample, Slice.KIND, origin="evaluation", domain="shop")
+    for counts in rates.values():
+        assert f"of {counts.judged:,} · {100 * counts.unscored / counts.total:.1f} % unscored" in page
+    assert "how many dialogues are judged is not counted by tool" in page
+    whole = coverage_by(cells, Slice.VERSION, origin="evaluation", domain="shop", version="v0003")["v0003"]
+    one = html(open_page(OVERVIEW, o_origin="evaluation", o_domain="shop", o_version="v0003"))
+    assert f"judged: {whole.judged} of {whole.eligible} dialogues" in one
+    rows = chart(open_page(OVERVIEW, o_origin="evaluation", o_domain="shop", o_version="v0003"))
+    (row,) = rows["data"]["values"] if "data" in rows else rows["layer"][0]["data"]["values"]
+    assert row["dialogues"].startswith(f"{whole.judged} of {whole.eligible} dialogues") and "unscored" in row
+
+
+def test_patterns_follow_every_filter_and_their_links_keep_them(sample: Log) -> None:
+    wanted = {"origin": "rollout", "batch": "demo/round-2/train", "domain": "shop"}
+    found = find_patterns(sample, version="v0002", **wanted)
+    asked = {f"o_{name}": value for name, value in wanted.items()} | {"o_over": "time"}
+    page = html(open_page(OVERVIEW, **asked))
+    links = links_of(page, "pattern=")
+    assert [link.pop("pattern") for link in links] == [[one.pattern] for one in found.figures]
+    assert all(link == {name: [value] for name, value in asked.items()} for link in links)
+    earlier = html(open_page(OVERVIEW, o_origin="rollout", o_version="v0001"))
+    first = find_patterns(sample, version="v0001", origin="rollout")
+    assert [one["pattern"] for one in links_of(earlier, "pattern=")] == [[one.pattern] for one in first.figures]
+    assert f"{first.dialogues} of v0001" in earlier and "at most 300 a version" in earlier
+
+
+def test_a_pattern_s_shares_stand_over_the_last_versions(sample: Log) -> None:
+    found = find_patterns(sample, version="v0003", earlier=("v0001", "v0002"), origin="evaluation")
+    alone = find_patterns(sample, version="v0001", origin="evaluation")
+    shares = {one.pattern: one.share for one in alone.figures}
+    for one in found.figures:
+        assert one.trend == (shares.get(one.pattern, 0.0), None)  # v0002 was never evaluated
+    page = html(open_page(OVERVIEW, o_origin="evaluation"))
+    assert '<th class="num">v0001</th><th class="num">v0003</th>' in page
+
+
+def test_a_pattern_leads_to_all_its_turns_page_by_page_and_on_to_review() -> None:
+    failed = [FailedItem(f"t{n}", 1, "llm", FocusOn.REPLY, None, "Is it so?", "no", f"k{n}") for n in range(70)]
+    seen: list[str] = []
+    for first in range(0, 70, SHOWN_TURNS):
+        links = links_of(turns_behind(FailurePattern.OTHER, failed, first, "v2"), "review?")
+        assert len(links) <= SHOWN_TURNS
+        seen += [link["turn"][0] for link in links]
+        for link in links:
+            assert (link["verdict"], link["of_version"]) == (["FAIL"], ["v2"]) and link["focus"][0].startswith("k")
+    assert seen == [f"t{n}:1" for n in range(70)]
+
+
+def test_what_ran_last_night_is_listed_and_what_failed_is_an_alert(sample: Log) -> None:
+    (failed,) = submit(sample, "prune")
+    end_job(sample, take(sample), ExitReason.CRASHED, error="the disk is full <b>\nand more")
+    (running,) = submit(sample, "judge")
+    add_lines(sample, take(sample), [(now(), " 40 %  12 of 30 dialogues")])
+    (waiting,) = submit(sample, "rollout")
+    alerts, night = html(open_page(OVERVIEW)).split("demo/before", 1)
+    assert "job failed" in alerts and "the disk is full &lt;b&gt;" in alerts and f"jobs?job={failed}" in alerts
+    assert "✗ failed" in night and "▶ running" in night and "12 of 30 dialogues" in night
+    assert f"jobs?job={running}" in night and f"jobs?job={waiting}" not in night
+    assert [job.id for job in jobs_since(sample, now() - LOOK_BACK)] == [running, failed]
+    assert [job.id for job in jobs_since(sample, now() + LOOK_BACK)] == [running]
+
+
+def test_a_night_without_jobs_says_how_there_are_some(sample: Log) -> None:
+    assert "No job ran in the last 24 hours" in html(open_page(OVERVIEW))
+
+
+def test_a_due_time_that_was_left_out_is_an_alert(sample: Log) -> None:
+    a_schedule(sample)
+    fire_schedule(sample, get_schedule(sample, "nightly"), "2026-05-14 03:00", at=now(), missed="no worker ran")
+    page = html(open_page(OVERVIEW))
+    assert "schedule missed" in page and "due 2026-05-14 03:00: no worker ran" in page
+    assert "jobs?schedule=nightly" in page
+
+
+def test_a_schedule_that_no_worker_noticed_is_missed(sample: Log) -> None:
+    a_schedule(sample)
+    with sample.writing() as connection:
+        connection.exec_driver_sql(
+            "UPDATE schedule SET next_due = ?", (f"{now() - timedelta(hours=2):%Y-%m-%d %H:%M:%S.%f}",)
+        )
+    page = html(open_page(OVERVIEW))
+    assert "schedule missed" in page and "and not queued: no worker" in page and "jobs?schedule=nightly" in page
