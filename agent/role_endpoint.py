@@ -111,7 +111,7 @@ class RoleEndpoint:
         price: Price | None = None,
         client: openai.AsyncOpenAI | None = None,
     ) -> None:
-        self.name = endpoint.model[:128]
+        self.name = endpoint.known_as
         self.settings = endpoint
         self.spent = Spent()
         self._reserved_usd = 0.0

@@ -14,6 +14,8 @@ class Endpoint(Section):
 
     base_url: str
     model: str
+    name: str = ""
+    """What the log calls it, with verdicts and cached answers; empty: the model. Two judges of one model need two."""
     key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; unset means no key."""
     timeout_s: float = Field(default=60.0, gt=0)
@@ -30,6 +32,11 @@ class Endpoint(Section):
     @property
     def api_key(self) -> str:
         return os.environ.get(self.key_env, "none")
+    @property
+    def known_as(self) -> str:
+        """The name in the log, which holds so many characters of it."""
+        return (self.name or self.model)[:128]
+
 
 
 class Price(Section):
