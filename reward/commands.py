@@ -93,17 +93,15 @@ def show_estimate(found: "Estimate") -> None:
 
 def show_report(report: "JudgingReport") -> None:
     """Prints what a run of the judge came to."""
+    from reward.judging_report import spent_line
+
     _show_counts(report.trajectories, report.turns, report.by)
     said = ", ".join(f"{outcome.value} {count}" for outcome, count in sorted(report.outcomes.items()))
     typer.echo(f"verdicts: {said or 'none'}")
     for reason, count in report.reasons.most_common(_REASONS):
         typer.echo(f"  UNSCORED {count}: {reason}")
     for name, spent in report.spent:
-        failed = f" ({spent.failed} failed)" if spent.failed else ""
-        typer.echo(
-            f"{name}: {spent.calls} calls{failed}, {spent.prompt_tokens} tokens sent, {spent.cached_tokens} of them "
-            f"from its cache, {spent.completion_tokens} answered, {spent.usd:.4f} USD"
-        )
+        typer.echo(spent_line(name, spent))
 
 
 def _show_counts(trajectories: int, turns: int, by: Any) -> None:
