@@ -14,6 +14,7 @@ from store.vocabulary import Split
 if TYPE_CHECKING:
     from reward.dialogue_annotator import Annotator
     from reward.examination import Annotated as AnnotatedWork
+    from reward.panel import Panel
     from reward.self_test import JudgeItems
     from store.database import Log
     from store.records import Scenario
@@ -50,6 +51,7 @@ def annotate(
     from reward.annotation_report import report_lines
     from reward.annotator import annotate_scenarios, open_work
     from reward.dialogue_annotator import Annotator
+    from reward.self_test_judge import judge_items_with
     from store.settings import SettingsError
     from store.vocabulary import ModelRole
 
@@ -62,10 +64,12 @@ def annotate(
         raise SettingsError("--variants says how many, --variant says which one: give one of the two")
     if (answer is None) != (not person):
         raise SettingsError("--answer FILE and --person NAME go together: checklists have an author")
-    judge_items = _judge(log, settings) if with_judge else None
+    panel = _panel(log, settings) if with_judge else None
+    judge_items = judge_items_with(panel) if panel is not None else None
     if answer is not None:
         chosen_ones = _select(log, split=split, domain=domain, source=source, named=scenario)
-        return _store_answer(log, chosen_ones, variant or 0, again, answer, person, judge_items)
+        _store_answer(log, chosen_ones, variant or 0, again, answer, person, judge_items)
+        return _say_spent(panel)
     if settings.annotator is None:
         raise SettingsError("there is no annotator: name one in checkloop.toml, section [annotator]")
     chosen = [variant] if variant is not None else list(range(variants or settings.annotation.variants))
@@ -80,7 +84,10 @@ def annotate(
         work, _ = open_work(log, scenarios, annotator, chosen, again=again)
         scenarios = list({one.scenario.hash: one.scenario for one in work}.values())[:limit]
     if dry_run:
-        return _estimate(log, scenarios, annotator, chosen, again, settings)
+        _estimate(log, scenarios, annotator, chosen, again, settings)
+        if with_judge:
+            typer.echo("what the self-test asks the judge follows from the items and is not counted here")
+        return None
     with _progress() as (begin, advance):
         report = asyncio.run(
             annotate_scenarios(
@@ -98,6 +105,7 @@ def annotate(
         )
     for line in report_lines(report):
         typer.echo(line)
+    _say_spent(panel)
     if report.of(None) or report.stopped is not None:
         raise typer.Exit(1)
     return None
@@ -205,25 +213,22 @@ def _select(
     return found
 
 
-def _judge(log: "Log", settings: "Settings") -> "JudgeItems":
-    """The judge of the settings, as the self-test asks it."""
+def _panel(log: "Log", settings: "Settings") -> "Panel":
     from reward.judge import make_panel
-    from reward.llm_judge import Dialogue
-    from store.records import Item, TurnRecord
     from store.settings import SettingsError
-    from store.vocabulary import Outcome
 
     panel = make_panel(log, settings)
     if panel is None:
         raise SettingsError("--with-judge needs a judge: name one in checkloop.toml, section [judge]")
-    judge = panel.judges[0]
+    return panel
 
-    async def judge_items(turn: TurnRecord, items: Sequence[Item], earlier: Sequence[TurnRecord]) -> Sequence[Outcome]:
-        answers = await judge.ask(Dialogue(turn, tuple(earlier)), items)
-        said = {verdict.key: verdict.outcome for verdict in answers.verdicts}
-        return [said.get(item.id, Outcome.UNSCORED) for item in items]
 
-    return judge_items
+def _say_spent(panel: "Panel | None") -> None:
+    """What the self-test's questions came to at each judge."""
+    from reward.judging_report import spent_line
+
+    for judge in panel.judges if panel is not None else ():
+        typer.echo(f"self-test by {spent_line(judge.name, judge.endpoint.spent)}")
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from env_sim.scenario_generator import generate_scenarios
 from reward.arguments import equal_values
 from reward.checks import decide_check
 from reward.damages import Damage, damages, other_value
-from reward.self_test import figures_of, run_self_test, run_self_test_with
+from reward.llm_judge import Dialogue
+from reward.self_test import MOST_ASKED, figures_of, run_self_test, run_self_test_with
 from store.records import (
     Called,
     CallOrder,
@@ -101,23 +102,24 @@ def test_items_without_a_check_are_tried_by_a_judge_that_is_handed_in() -> None:
     gullible = OFFER.model_copy(update={"id": "gullible"})
     asked: list[tuple[str, list[str]]] = []
 
-    async def judge(happened: TurnRecord, items: Sequence[Item], earlier: Sequence[TurnRecord]) -> list[Outcome]:
-        assert [one.user for one in earlier] == [TURNS[0].user]
-        asked.append((happened.reply, [one.id for one in items]))
-        good = Outcome.PASS if "book" in happened.reply else Outcome.FAIL
+    async def judge(dialogue: Dialogue, items: Sequence[Item]) -> list[Outcome]:
+        assert ([one.user for one in dialogue.earlier], dialogue.scenario_hash) == ([TURNS[0].user], "abc")
+        reply = dialogue.turn.reply
+        asked.append((reply, [one.id for one in items]))
+        good = Outcome.PASS if "book" in reply else Outcome.FAIL
         return [Outcome.PASS if one.id == "gullible" else good for one in items]
 
     assert [test.on_reference for test in run_self_test(SECOND_TURN, CLOSING)] == [None]
-    tests = asyncio.run(run_self_test_with([OFFER, gullible], CLOSING, [REFERENCE], judge))
+    tests = asyncio.run(run_self_test_with([OFFER, gullible], Dialogue(CLOSING, (REFERENCE,), "abc"), judge))
     assert [test.discriminates for test in tests] == [True, False]
     assert sorted(asked) == [(reply, ["offers_booking", "gullible"]) for reply in ("", "Okay.", "Shall I book F84?")]
 
 
 def test_a_judge_that_cannot_say_tests_nothing() -> None:
-    async def silent(happened: TurnRecord, items: Sequence[Item], earlier: Sequence[TurnRecord]) -> list[Outcome]:
+    async def silent(dialogue: Dialogue, items: Sequence[Item]) -> list[Outcome]:
         return [Outcome.UNSCORED for _ in items]
 
-    (test,) = asyncio.run(run_self_test_with([OFFER], CLOSING, [], silent))
+    (test,) = asyncio.run(run_self_test_with([OFFER], Dialogue(CLOSING), silent))
     assert test.discriminates is None and figures_of([test])["tested"] == 0
 
 
