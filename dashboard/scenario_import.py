@@ -1,16 +1,19 @@
-"""A scenario file looked at before it is imported, and what `checkloop data` would leave out of the log's scenarios.
+"""A scenario file looked at and self-tested before it is imported; what `checkloop data` would leave out of the log.
 
 Reads through store.scenarios and train.sft_set; imports through `add_scenarios`, as `checkloop import` does.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import streamlit as st
 
 from dashboard.format import plural
 from dashboard.job_actions import action
 from dashboard.text import escape, show, show_empty, soft, table
+from reward.scenario_self_test import FileTest, self_test_scenarios
 from store.database import Log, LogError
+from store.records import Scenario
 from store.scenarios import add_scenarios, preview_scenarios
 from store.settings import Settings
 from train.sft_set import Filtered, filter_scenarios
@@ -19,6 +22,7 @@ FILE = "scenario-file"
 LARGEST_MB = 50
 SHOWN = 50
 FILTERED = "filtered"
+TESTED = "scenario-file-tested"
 
 
 def show_import(log: Log) -> None:
@@ -30,20 +34,24 @@ def show_import(log: Log) -> None:
         show(soft("Nothing is written before you have seen what the file holds. The format is in docs/scenarios.md."))
         return
     found = preview_scenarios(log, uploaded.getvalue(), "the file")
+    tested = _self_test(found.scenarios)
+    problems = (*found.problems, *tested.problems)
     show(
         f"<p><b>{plural(len(found.scenarios), 'sound scenario')}</b> · {found.new:,} of them new · "
-        f"{plural(len(found.problems), 'bad line')}</p>"
+        f"{plural(len(found.problems), 'bad line')} · {plural(len(tested.problems), 'bad check')}</p>"
     )
-    for problem in found.problems[:SHOWN]:
+    for problem in problems[:SHOWN]:
         show(f'<div class="cl-refused">{escape(problem)}</div>')
-    if len(found.problems) > SHOWN:
-        show(soft(f"and {len(found.problems) - SHOWN:,} more"))
+    if len(problems) > SHOWN:
+        show(soft(f"and {len(problems) - SHOWN:,} more"))
+    for line in tested.lines[:SHOWN] if tested.items else ():
+        show(soft(line))
     st.button(
         "Import",
         type="primary",
         icon=":material/upload:",
         key="import",
-        disabled=bool(found.problems) or not found.new,
+        disabled=bool(problems) or not found.new,
         on_click=import_file,
     )
     rows = [
@@ -62,14 +70,25 @@ def show_import(log: Log) -> None:
         show(table(("Name", "Domain", "Source", "Split", "Turns", "Items", "First message"), rows, numeric=(4, 5)))
 
 
+def _self_test(scenarios: Sequence[Scenario]) -> FileTest:
+    """Once a file: the page runs anew with everything that is clicked."""
+    key = tuple(one.hash for one in scenarios)
+    known: tuple[tuple[str, ...], FileTest] | None = st.session_state.get(TESTED)
+    if known is None or known[0] != key:
+        with st.spinner("Trying every checklist on its reference …"):
+            known = key, self_test_scenarios(scenarios)
+        st.session_state[TESTED] = known
+    return known[1]
+
+
 @action
 def import_file(log: Log, settings: Settings) -> str:
     uploaded = st.session_state.get(FILE)
     if uploaded is None:
         raise LogError("the file is gone: choose it again")
     found = preview_scenarios(log, uploaded.getvalue(), "the file")
-    if found.problems:
-        raise LogError(f"nothing was imported: {found.problems[0]}")
+    if problems := (*found.problems, *_self_test(found.scenarios).problems):
+        raise LogError(f"nothing was imported: {problems[0]}")
     return f"{plural(add_scenarios(log, found.scenarios), 'new scenario')} imported"
 
 

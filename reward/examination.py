@@ -195,7 +195,10 @@ def _figures(turns: Sequence[Examined], cost: Cost) -> dict[str, Any]:
     return {
         "items": len(items),
         "with_check": sum(item.check is not None for item in items),
-        "self_test": figures_of(tests),
+    without_test = sum(len(turn.items) for turn in turns if not turn.tests)
+    self_test = figures_of(tests)
+        "self_test": self_test,
         "checks": checks,
+        "undecided": self_test["undecided"] + without_test,
         "cost": asdict(cost),
     }

@@ -49,6 +49,19 @@ class ItemTest:
             return None
         return not self.passed_damages
 
+    @property
+    def undecided(self) -> bool:
+        """Whether nobody could decide the item, or no damage concerns it."""
+        return self.on_reference is not Outcome.FAIL and self.discriminates is None
+
+
+def undecided_text(undecided: int, items: int) -> str:
+    """How much of a self-test proves nothing, in words."""
+    if not undecided:
+        return "every item was decided"
+    share = f"{100 * undecided / items:.0f} %"
+    return f"{undecided} ({share}) could not be decided: no check, no reference, or no damage that concerns them"
+
 
 def run_self_test(items: Sequence[Item], reference: TurnRecord) -> list[ItemTest]:
     """The self-test by code alone: items without a check are left undecided."""
@@ -99,6 +112,7 @@ def figures_of(tests: Iterable[ItemTest]) -> dict[str, Any]:
         "reference_passes": sum(test.on_reference is Outcome.PASS for test in tests),
         "reference_fails": sum(test.on_reference is Outcome.FAIL for test in tests),
         "tested": len(tested),
+        "undecided": sum(test.undecided for test in tests),
         "not_discriminating": len(blind),
         "not_discriminating_share": len(blind) / len(tested) if tested else None,
         "blind": [f"turn {test.turn_index}, {test.key}: {', '.join(test.passed_damages)}" for test in blind],
