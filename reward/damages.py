@@ -15,6 +15,7 @@ from typing import Any
 from reward.arguments import equal_values
 from reward.checks import decide_check, quote_call, succeeded
 from reward.mentions import find_mention, tokenize
+from reward.response_fields import field, field_values, with_field
 from store.records import (
     Called,
     CallOrder,
@@ -23,6 +24,7 @@ from store.records import (
     NotCalled,
     ReplyAsks,
     ReplyMentions,
+    ReplyRepeats,
     ResponseReceived,
     StepRecord,
     TurnRecord,
@@ -82,6 +84,8 @@ def other_value(value: Any, tolerance: float = 0.0) -> Any:
     """A value of the same type that is not the same."""
     if isinstance(value, bool):
         return not value
+    elif isinstance(item.check, ReplyRepeats):
+        made = _repeat_damages(item.check, reference)
     if isinstance(value, int | float):
         other = json.loads(json.dumps(value).translate(_OTHER_DIGITS))
         return value + 10 * tolerance + 7 if equal_values(value, other, tolerance) else other
@@ -103,7 +107,8 @@ def targets(item: Item, reference: TurnRecord) -> list[CallRecord]:
     """The calls of the reference that the item is about: those its check matches, or that show its evidence."""
     calls = [call for step in reference.steps for call in step.calls]
     if isinstance(item.check, Called | ResponseReceived):
-        single = item.check.model_copy(update={"at_most": None}) if isinstance(item.check, Called) else item.check
+        bounds = {"at_most": None, "at_least": None}
+        single = item.check.model_copy(update=bounds) if isinstance(item.check, Called) else item.check
         return [call for call in calls if _satisfies(_only(call, reference), single)]
     snippets = [evidence for evidence in item.evidence if evidence.channel is item.focus_on]
     return [
@@ -144,6 +149,11 @@ def _call_damages(item: Item, reference: TurnRecord) -> list[Damaged]:
     for call in found:
         named |= dict.fromkeys(
             name for name, value in (call.arguments or {}).items() if _mentions(text, _as_text(value))
+    if isinstance(item.check, Called) and (wanted := item.check.at_least or 1) > 1:
+        few = {call.call_id for call in found[wanted - 1 :]}
+        made.append(
+            Damaged(Damage.DROPPED_CALL, _change(reference, lambda call: None if call.call_id in few else call))
+        )
         )
     for name in named:
 
@@ -235,6 +245,32 @@ def named_values(item: Item, reference: TurnRecord) -> list[str]:
     values = {tokenize(value).joined: value for value in [*held, *numbers(reference.reply)]}.values()
     named = [value for value in values if _mentions(text, value) and _mentions(reference.reply, value)]
     return [value for value in named if not any(other != value and _mentions(other, value) for other in named)]
+def _repeat_damages(check: ReplyRepeats, reference: TurnRecord) -> list[Damaged]:
+    """The reply says something else than the response, whichever of the two is changed; or there is no response."""
+    calls = [call for step in reference.steps for call in step.calls if call.name == check.tool and succeeded(call)]
+    if not reference.complete or not calls:
+        return []
+    ids, last = {call.call_id for call in calls}, calls[-1]
+    made = [
+        Damaged(Damage.EMPTY_REPLY, _with_reply(reference, "")),
+        Damaged(Damage.GENERIC_REPLY, _with_reply(reference, GENERIC)),
+        Damaged(Damage.DROPPED_CALL, _change(reference, lambda call: None if call.call_id in ids else call)),
+        Damaged(Damage.FAILED_CALL, _change(reference, _updating(ids, {"response": _ERROR, "is_error": True}))),
+    ]
+    for path in check.fields:
+        response = last.response or ""
+        made += [
+            Damaged(Damage.WRONG_VALUE, _with_reply(reference, other))
+            for value in field_values(response, path)
+            if (other := _without(reference.reply, [value])) is not None
+        ]
+        answered = with_field(response, path, other_value(field(response, path)))
+        if answered is not None and any(not _mentions(reference.reply, one) for one in field_values(answered, path)):
+            changed = _change(reference, _updating({last.call_id}, {"response": answered}))
+            made.append(Damaged(Damage.WRONG_RESPONSE, changed))
+    return made
+
+
 
 
 def _asked(item: Item) -> str:

@@ -19,6 +19,7 @@ from store.records import (
     NotCalled,
     ReplyAsks,
     ReplyMentions,
+    ReplyRepeats,
     ResponseReceived,
     TurnRecord,
 )
@@ -56,6 +57,10 @@ def test_each_kind_of_item_is_damaged_where_it_looks() -> None:
     assert kinds(REPLY) == [Damage.EMPTY_REPLY, Damage.GENERIC_REPLY, Damage.WRONG_VALUE]
     once = Called(tool="find_flights", arguments={"origin": "Oslo"}, at_most=1)
     assert kinds(CALL.model_copy(update={"check": once}))[-1] is Damage.REPEATED_CALL
+    twice = Called(tool="find_flights", succeeded=False, at_least=2, at_most=2)
+    assert kinds(CALL.model_copy(update={"check": twice})) == [
+        Damage.DROPPED_CALL, Damage.DROPPED_CALL, *[Damage.WRONG_ARGUMENT] * 2, Damage.REPEATED_CALL,
+    ]  # fmt: skip
     asks = OFFER.model_copy(update={"check": ReplyAsks(about=("book",))})
     assert kinds(asks, CLOSING) == [Damage.EMPTY_REPLY, Damage.GENERIC_REPLY, Damage.NO_QUESTION]
     forbids = OFFER.model_copy(update={"check": ReplyMentions(none_of=("refund",))})
@@ -75,6 +80,28 @@ def test_damages_fail_sound_checks_and_change_only_what_they_say() -> None:
     (wrong,) = [damaged.turn for damaged in damages(REPLY, REFERENCE) if damaged.kind is Damage.WRONG_VALUE]
     assert "F84" in wrong.reply and "1,200" not in wrong.reply
     assert wrong.steps[:-1] == REFERENCE.steps[:-1]
+
+
+@pytest.mark.parametrize("bounds", [{"at_least": 2}, {"at_least": 2, "at_most": 2}])
+def test_a_check_that_counts_notices_a_call_less_and_one_more(bounds: dict[str, int]) -> None:
+    played = turn([call("pay", {"to": "Ann"})], [call("pay", {"to": "Ann"})], "Paid twice.")
+    counts = item("counts", FocusOn.TOOL_CALLS, 0, "pay", check=Called(tool="pay", arguments={"to": "Ann"}, **bounds))
+    (tested,) = run_self_test([counts], played)
+    assert tested.discriminates
+    dropped = [damaged.turn for damaged in damages(counts, played) if damaged.kind is Damage.DROPPED_CALL]
+    assert [sum(len(step.calls) for step in left.steps) for left in dropped] == [0, 1]
+
+
+def test_a_reply_that_repeats_is_damaged_on_both_sides() -> None:
+    """What the reply says is another value, or what the tool answered is, or nothing was answered."""
+    repeats = ReplyRepeats(tool="find_flights", fields=("price", "flight"))
+    told = item("told", FocusOn.REPLY, 2, "1,200", check=repeats)
+    assert kinds(told) == [
+        Damage.EMPTY_REPLY, Damage.GENERIC_REPLY, Damage.DROPPED_CALL, Damage.FAILED_CALL,
+        Damage.WRONG_VALUE, Damage.WRONG_RESPONSE, Damage.WRONG_VALUE, Damage.WRONG_RESPONSE,
+    ]  # fmt: skip
+    (tested,) = run_self_test([told], REFERENCE)
+    assert tested.on_reference is Outcome.PASS and tested.discriminates
 
 
 def test_the_order_of_calls_is_turned_round() -> None:
