@@ -57,6 +57,17 @@ class Damaged:
     turn: TurnRecord
 
 
+_COUNTS = re.compile(
+    r"\b(?:exactly|only|just|at most|(?:no|not|never) more than)\s+"
+    r"(?:once|twice|(?:one|two|three|four|five|\d+)\s+(?:\w+\s+){0,2}(?:calls?|times?))\b"
+    r"|\ba\s+single\s+(?:\w+\s+){0,2}(?:call|time)\b|\bonce\b(?=\s*(?:[.,;?!]|$|and only))"
+    r"|\b(?:not|never|without)\b[^.;?!]{0,40}\b(?:again|twice|repeat\w*|duplicat\w*)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""Words of an item that one call too many fails.
+
+"Exactly two seats" is about an argument, "once she agrees" about time.
+"""
 GENERIC = "Okay."
 OTHER_WORD = "Quillmoor"
 """A made-up name, in place of a value without digits."""
@@ -73,6 +84,8 @@ def damages(item: Item, reference: TurnRecord) -> list[Damaged]:
         made = _forbidden_calls(item.check, reference)
     elif isinstance(item.check, CallOrder):
         made = _order_damages(item.check, reference)
+    elif isinstance(item.check, ReplyRepeats):
+        made = _repeat_damages(item.check, reference)
     elif isinstance(item.check, ReplyMentions | ReplyAsks):
         made = _reply_damages(item, reference)
     else:
@@ -84,8 +97,6 @@ def other_value(value: Any, tolerance: float = 0.0) -> Any:
     """A value of the same type that is not the same."""
     if isinstance(value, bool):
         return not value
-    elif isinstance(item.check, ReplyRepeats):
-        made = _repeat_damages(item.check, reference)
     if isinstance(value, int | float):
         other = json.loads(json.dumps(value).translate(_OTHER_DIGITS))
         return value + 10 * tolerance + 7 if equal_values(value, other, tolerance) else other
@@ -138,9 +149,16 @@ def _call_damages(item: Item, reference: TurnRecord) -> list[Damaged]:
         return []
     ids = {call.call_id for call in found}
     made = [Damaged(Damage.DROPPED_CALL, _change(reference, lambda call: None if call.call_id in ids else call))]
+    if isinstance(item.check, Called) and (wanted := item.check.at_least or 1) > 1:
+        few = {call.call_id for call in found[wanted - 1 :]}
+        made.append(
+            Damaged(Damage.DROPPED_CALL, _change(reference, lambda call: None if call.call_id in few else call))
+        )
     if not (isinstance(item.check, Called) and not item.check.succeeded):
         failed = {"response": _ERROR, "is_error": True}
         made.append(Damaged(Damage.FAILED_CALL, _change(reference, _updating(ids, failed))))
+    if item.check is None and item.focus_on is FocusOn.TOOL_CALLS and _COUNTS.search(_asked(item)):
+        made.insert(1, Damaged(Damage.REPEATED_CALL, _with_calls(reference, [found[-1]])))
     if item.focus_on is FocusOn.TOOL_RESPONSE or isinstance(item.check, ResponseReceived):
         return made + _response_damages(item, reference, found)
     check = item.check if isinstance(item.check, Called) else None
@@ -149,11 +167,6 @@ def _call_damages(item: Item, reference: TurnRecord) -> list[Damaged]:
     for call in found:
         named |= dict.fromkeys(
             name for name, value in (call.arguments or {}).items() if _mentions(text, _as_text(value))
-    if isinstance(item.check, Called) and (wanted := item.check.at_least or 1) > 1:
-        few = {call.call_id for call in found[wanted - 1 :]}
-        made.append(
-            Damaged(Damage.DROPPED_CALL, _change(reference, lambda call: None if call.call_id in few else call))
-        )
         )
     for name in named:
 
@@ -232,19 +245,6 @@ def _reply_damages(item: Item, reference: TurnRecord) -> list[Damaged]:
     return made
 
 
-def _thinking_damages(item: Item, reference: TurnRecord) -> list[Damaged]:
-    steps = tuple(step.model_copy(update={"thinking": ""}) for step in reference.steps)
-    return [Damaged(Damage.NO_THINKING, reference.model_copy(update={"steps": steps}))]
-
-
-def named_values(item: Item, reference: TurnRecord) -> list[str]:
-    """Values of the reply (its numbers and codes, and what the turn's responses hold) that the item's words name."""
-    text = _asked(item)
-    held = [leaf for step in reference.steps for call in step.calls for leaf in leaves(call.response or "")]
-    # 1,200 and 1200 are one value, and "21" is none of its own beside "January 21".
-    values = {tokenize(value).joined: value for value in [*held, *numbers(reference.reply)]}.values()
-    named = [value for value in values if _mentions(text, value) and _mentions(reference.reply, value)]
-    return [value for value in named if not any(other != value and _mentions(other, value) for other in named)]
 def _repeat_damages(check: ReplyRepeats, reference: TurnRecord) -> list[Damaged]:
     """The reply says something else than the response, whichever of the two is changed; or there is no response."""
     calls = [call for step in reference.steps for call in step.calls if call.name == check.tool and succeeded(call)]
@@ -271,6 +271,19 @@ def _repeat_damages(check: ReplyRepeats, reference: TurnRecord) -> list[Damaged]
     return made
 
 
+def _thinking_damages(item: Item, reference: TurnRecord) -> list[Damaged]:
+    steps = tuple(step.model_copy(update={"thinking": ""}) for step in reference.steps)
+    return [Damaged(Damage.NO_THINKING, reference.model_copy(update={"steps": steps}))]
+
+
+def named_values(item: Item, reference: TurnRecord) -> list[str]:
+    """Values of the reply (its numbers and codes, and what the turn's responses hold) that the item's words name."""
+    text = _asked(item)
+    held = [leaf for step in reference.steps for call in step.calls for leaf in leaves(call.response or "")]
+    # 1,200 and 1200 are one value, and "21" is none of its own beside "January 21".
+    values = {tokenize(value).joined: value for value in [*held, *numbers(reference.reply)]}.values()
+    named = [value for value in values if _mentions(text, value) and _mentions(reference.reply, value)]
+    return [value for value in named if not any(other != value and _mentions(other, value) for other in named)]
 
 
 def _asked(item: Item) -> str:

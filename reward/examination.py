@@ -117,6 +117,9 @@ async def examine(scenario: Scenario, turn: int, draft: TurnDraft, judge_items: 
         return Examined(turn, problems=[f"the reference fails every item: {', '.join(failing)}"])
     for key in failing:
         items = without_item(items, key)
+    if failing and (problems := problems_of(items, reference, spoken_text(scenario, turn), trusted)):
+        without = f"without what the reference fails ({', '.join(failing)})"
+        return Examined(turn, problems=[f"{without}: {problem}" for problem in problems])
     left_out = [f"turn {turn}, item {key!r} is left out: the reference fails it" for key in failing]
     return Examined(turn, items, settled, bad, tests, left_out)
 
@@ -192,13 +195,13 @@ def _figures(turns: Sequence[Examined], cost: Cost) -> dict[str, Any]:
     }
     tests = [test for turn in turns for test in turn.tests]
     items = [item for turn in turns for item in turn.items]
-    return {
-        "items": len(items),
-        "with_check": sum(item.check is not None for item in items),
     without_test = sum(len(turn.items) for turn in turns if not turn.tests)
     self_test = figures_of(tests)
+    return {
+        "items": len(items),
+        "undecided": self_test["undecided"] + without_test,
+        "with_check": sum(item.check is not None for item in items),
         "self_test": self_test,
         "checks": checks,
-        "undecided": self_test["undecided"] + without_test,
         "cost": asdict(cost),
     }

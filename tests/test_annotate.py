@@ -367,6 +367,23 @@ def test_a_checklist_of_which_nothing_would_be_left_goes_back(sqlite_log: Log) -
     assert keys(sqlite_log)[1] == [(0, ["offers_now"])]
 
 
+def test_a_checklist_that_loses_its_only_item_on_the_reply_goes_to_a_person(sqlite_log: Log) -> None:
+    """A judge that is wrong about the reference must not leave a turn in which nothing is said of the reply."""
+    told = REPLY.model_copy(update={"check": None, "question": "Is it said why the price is so?"})
+
+    async def judge(dialogue: Dialogue, items: Sequence[Item]) -> list[Outcome]:
+        return await _judge_all({"price_told": Outcome.FAIL}, items)
+
+    answer = as_text(as_answer((CALL, RESPONSE, told), 0), as_answer(SECOND_TURN, 1))
+    bodies, say = recording(answer, answer)
+    (ended,) = run(sqlite_log, say, judge_items=judge, attempts=1).ended
+    assert ended.status is AnnotationStatus.NEEDS_PERSON and keys(sqlite_log) == [[], []]
+    assert ended.problems == (
+        "turn 0: without what the reference fails (price_told): no item looks at the reply (user_visible_reply)",
+    )
+    assert "no item looks at the reply" in bodies[1]["messages"][-1]["content"]
+
+
 def test_a_chat_proves_nothing_so_what_it_fails_is_kept(sqlite_log: Log) -> None:
     """The policy never booked; the item that asks for it stays, for the judge, and the figures say so."""
     chat = trip("chat 1", source="chat")

@@ -142,6 +142,28 @@ def test_items_without_a_check_are_tried_by_a_judge_that_is_handed_in() -> None:
     assert sorted(asked) == [(reply, ["offers_booking", "gullible"]) for reply in ("", "Okay.", "Shall I book F84?")]
 
 
+@pytest.mark.parametrize(
+    ("question", "repeated"),
+    [
+        ("Did the assistant call find_flights exactly once?", True),
+        ("Was find_flights called no more than two times?", True),
+        ("Did it pay without repeating the call?", True),
+        ("Was F84 booked by a single successful call?", True),
+        ("Did the assistant call find_flights for exactly 2 seats?", False),
+        ("Did it search once the user had named Oslo?", False),
+        ("Did the assistant call find_flights with origin Oslo?", False),
+    ],
+)
+def test_an_item_that_counts_is_tried_on_a_call_too_many(question: str, repeated: bool) -> None:
+    """A judge is asked about three damages of an item: this one is among them."""
+    counts = CALL.model_copy(update={"check": None, "question": question, "pass_condition": "That holds."})
+    assert (Damage.REPEATED_CALL in kinds(counts)[:MOST_ASKED]) == repeated
+    for damaged in damages(counts, REFERENCE):
+        if damaged.kind is Damage.REPEATED_CALL:
+            calls = [made.name for step in damaged.turn.steps for made in step.calls]
+            assert calls == ["find_flights"] * 3 and damaged.turn.reply == REFERENCE.reply
+
+
 def test_a_judge_that_cannot_say_tests_nothing() -> None:
     async def silent(dialogue: Dialogue, items: Sequence[Item]) -> list[Outcome]:
         return [Outcome.UNSCORED for _ in items]
