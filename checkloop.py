@@ -106,17 +106,28 @@ def import_scenarios(
     file: Path,
     config: ConfigOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would bring, and every bad line.")] = False,
+    self_test: Annotated[
+        bool, typer.Option("--self-test/--no-self-test", help="Refuse checks that their own reference fails.")
+    ] = True,
 ) -> None:
-    """Loads a scenario file (JSON lines) into the log; all of it, or nothing if a line is bad."""
+    """Loads a scenario file (JSON lines) into the log; all of it, or nothing if a line or a check of it is bad."""
+    from reward.checklist_commands import show_self_test
+    from store.database import LogError
     from store.scenarios import add_scenarios, preview_scenarios, read_scenario_file
 
     if dry_run:
         found = preview_scenarios(open_configured(config), file.read_bytes(), str(file))
         typer.echo(f"{len(found.scenarios)} sound scenarios, {found.new} of them new; nothing was written")
-        for problem in found.problems:
+        problems = [*found.problems, *(show_self_test(found.scenarios) if self_test else ())]
+        for problem in problems:
             typer.echo(problem, err=True)
-        raise typer.Exit(1 if found.problems else 0)
+        raise typer.Exit(1 if problems else 0)
     scenarios = read_scenario_file(file)
+    if problems := show_self_test(scenarios) if self_test else ():
+        raise LogError(
+            f"nothing of {file} was imported:\n  " + "\n  ".join(problems) + "\ncorrect these items, or import them "
+            "as they are with --no-self-test"
+        )
     added = add_scenarios(open_configured(config), scenarios)
     typer.echo(f"{len(scenarios)} scenarios, {added} of them new")
 

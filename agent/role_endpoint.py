@@ -1,13 +1,14 @@
 """One client for the roles judge, annotator, simulator and user: asks an OpenAI-compatible endpoint, counts the cost.
 
-Bounds concurrency, rate, time and money; tries again by kind of error (the client library's: lost connections,
-timeouts, 408, 409, 429 with its Retry-After, 5xx). Writes one model_call row for each question, answered or not.
+Bounds concurrency, rate, time and money; tries again by kind of error (agent/tries.py), each try within the rate.
+Writes one model_call row for each question, answered or not: what its tries cost, or may have cost, together.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import cast
 
 import openai
@@ -16,6 +17,7 @@ from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJ
 from openai.types.shared_params.reasoning_effort import ReasoningEffort
 from pydantic import BaseModel, Field, ValidationError
 
+from agent.tries import Failure, estimated_tokens, may_be_billed, may_pass, pause_s
 from store.database import Log
 from store.endpoint_settings import Endpoint, Price
 from store.model_calls import ModelCall, add_model_calls
@@ -47,7 +49,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Said:
-    """An answer: its text (may be empty), tokens and price."""
+    """An answer: its text (may be empty), tokens and price, tries that may have been billed included."""
 
     text: str
     prompt_tokens: int
@@ -65,11 +67,40 @@ class Spent:
     calls: int = 0
     failed: int = 0
     """Of the calls, those without an answer."""
+    estimated: int = 0
+    """Of the calls, those of which some tokens are estimated: the endpoint did not say."""
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
     usd: float = 0.0
     """Of the calls whose price is known."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    messages: Sequence[ChatCompletionMessageParam]
+    max_tokens: int
+    response_format: ResponseFormatJSONObject | ResponseFormatJSONSchema | None
+    seed: int | None
+    temperature: float
+    effort: ReasoningEffort
+    subject: Subject
+
+    @property
+    def text(self) -> str:
+        return "\n".join(str(message.get("content", "")) for message in self.messages)
+
+
+@dataclass
+class _Bill:
+    """What the tries of one question cost, or may have cost."""
+
+    usd: float | None
+    """None where the price is not known."""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    estimated: bool = False
 
 
 class _Details(BaseModel):
@@ -111,7 +142,7 @@ class RoleEndpoint:
         price: Price | None = None,
         client: openai.AsyncOpenAI | None = None,
     ) -> None:
-        self.name = endpoint.model[:128]
+        self.name = endpoint.known_as
         self.settings = endpoint
         self.spent = Spent()
         self._reserved_usd = 0.0
@@ -120,13 +151,11 @@ class RoleEndpoint:
         self._log = log
         self._price = price
         self._client = client or openai.AsyncOpenAI(
-            base_url=endpoint.base_url,
-            api_key=endpoint.api_key,
-            timeout=endpoint.timeout_s,
-            max_retries=endpoint.retries,
+            base_url=endpoint.base_url, api_key=endpoint.api_key, timeout=endpoint.timeout_s
         )
         self._slots = asyncio.Semaphore(endpoint.max_concurrency)
         self._next_start = 0.0
+        self._random = Random()
 
     @property
     def spent_usd(self) -> float:
@@ -148,81 +177,108 @@ class RoleEndpoint:
         `temperature` None: the endpoint's; `effort` None: the model is told no reasoning effort. Waiting
         for a free slot, or for the rate, does not count as time.
         """
+        chosen = self.settings.temperature if temperature is None else temperature
+        question = _Question(messages, max_tokens, response_format, seed, chosen, effort, subject)
         async with self._slots:
             # Not before there is a slot: what only waits must not use up the limit.
-            reserved = await self._reserve(messages, max_tokens)
+            reserved = await self._reserve(question)
             try:
-                await self._wait_for_turn()
-                return await self._ask(messages, max_tokens, response_format, seed, temperature, effort, subject)
+                await asyncio.sleep(self._take_turn())
+                return await self._ask(question)
             finally:
                 self._reserved_usd -= reserved
                 self._freed.set()
 
-    async def _ask(
-        self,
-        messages: Sequence[ChatCompletionMessageParam],
-        max_tokens: int,
-        response_format: ResponseFormatJSONSchema | ResponseFormatJSONObject | None,
-        seed: int | None,
-        temperature: float | None,
-        effort: ReasoningEffort,
-        subject: Subject,
-    ) -> Said:
+    async def _ask(self, question: _Question) -> Said:
         began = time.monotonic()
+        bill = _Bill(usd=None if self._price is None else 0.0)
         try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                completion = await self._send(messages, max_tokens, response_format, seed, temperature, effort)
+            async with asyncio.timeout(self.settings.timeout_s) as clock:
+                text = await self._try(question, bill, clock)
+            completion = self._read(text, question, bill)
         except TimeoutError as error:
-            await self._record(subject, _Usage(), None, began, why := f"no answer within {self.settings.timeout_s:g} s")
-            raise EndpointError(f"{self._role} {self.name}: {why}") from error
+            why = f"no answer within {self.settings.timeout_s:g} s"
+            raise await self._failed(question, bill, began, why) from error
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"]) or "the body"
-            await self._record(subject, _Usage(), None, began, why := f"no chat completion: {where}: {problem['msg']}")
-            raise EndpointError(f"{self._role} {self.name}: {why}") from error
+            why = f"no chat completion: {where}: {problem['msg']}"
+            raise await self._failed(question, bill, began, why) from error
         except openai.OpenAIError as error:
-            await self._record(subject, _Usage(), None, began, why := f"{type(error).__name__}: {error}"[:500])
-            raise EndpointError(f"{self._role} {self.name}: {why}") from error
-        usage = completion.usage or _Usage()
-        usd = self._cost(usage)
-        await self._record(subject, usage, usd, began, None)
+            why = f"{type(error).__name__}: {error}"[:500]
+            raise await self._failed(question, bill, began, why) from error
+        await self._record(question.subject, bill, began, None)
         choice = completion.choices[0]
         return Said(
             text=choice.message.content or "",
-            prompt_tokens=usage.prompt_tokens,
-            cached_tokens=_cached(usage),
-            completion_tokens=usage.completion_tokens,
-            usd=usd,
+            prompt_tokens=bill.prompt_tokens,
+            cached_tokens=bill.cached_tokens,
+            completion_tokens=bill.completion_tokens,
+            usd=bill.usd,
             truncated=choice.finish_reason == "length",
         )
 
-    async def _send(
-        self,
-        messages: Sequence[ChatCompletionMessageParam],
-        max_tokens: int,
-        response_format: ResponseFormatJSONSchema | ResponseFormatJSONObject | None,
-        seed: int | None,
-        temperature: float | None,
-        effort: ReasoningEffort,
-    ) -> _Completion:
-        # Raw: a proxy's page or an error with status 200 is no completion, and the client's types would not say so.
-        response = await self._client.chat.completions.with_raw_response.create(
-            model=self.settings.model,
-            messages=[_sendable(message) for message in messages],
-            response_format=openai.omit if response_format is None else response_format,
-            max_tokens=max_tokens,
-            temperature=self.settings.temperature if temperature is None else temperature,
-            seed=openai.omit if seed is None else seed,
-            reasoning_effort=openai.omit if effort is None else effort,
-        )
-        return _Completion.model_validate_json(response.text)
+    async def _try(self, question: _Question, bill: _Bill, clock: asyncio.Timeout) -> str:
+        """The body of a response, after as many tries as it takes; raises what the last one ended with."""
+        tries = 0
+        while True:
+            tries += 1
+            failure: Failure
+            try:
+                return await self._send(question)
+            except asyncio.CancelledError:
+                # The deadline, or the end of the command: what was sent may be answered and billed all the same.
+                self._charge_in_full(bill, question)
+                raise
+            except (openai.APIConnectionError, openai.APIStatusError) as error:
+                failure = error
+            if may_be_billed(failure):
+                self._charge_in_full(bill, question)
+            pause = pause_s(failure, tries, self._random)
+            left = (clock.when() or 0.0) - asyncio.get_running_loop().time()
+            if tries > self.settings.retries or not may_pass(failure) or pause > left or self._is_spent:
+                raise failure
+            await asyncio.sleep(pause)
+            wait = self._take_turn()
+            clock.reschedule((clock.when() or 0.0) + wait)
+            await asyncio.sleep(wait)
 
-    async def _reserve(self, messages: Sequence[ChatCompletionMessageParam], max_tokens: int) -> float:
+    async def _send(self, question: _Question) -> str:
+        # Raw: a proxy's page or an error with status 200 is no completion, and the client's types would not say so.
+        client = self._client.with_options(max_retries=0)
+        response = await client.chat.completions.with_raw_response.create(
+            model=self.settings.model,
+            messages=[_sendable(message) for message in question.messages],
+            response_format=openai.omit if question.response_format is None else question.response_format,
+            max_tokens=question.max_tokens,
+            temperature=question.temperature,
+            seed=openai.omit if question.seed is None else question.seed,
+            reasoning_effort=openai.omit if question.effort is None else question.effort,
+        )
+        return response.text
+
+    def _read(self, body: str, question: _Question, bill: _Bill) -> _Completion:
+        """The completion, charged; of what is none the prompt and what came back may be billed. Raises
+        ValidationError."""
+        sent = estimated_tokens(question.text)
+        try:
+            completion = _Completion.model_validate_json(body)
+        except ValidationError:
+            self._charge(bill, sent, 0, estimated_tokens(body), estimated=True)
+            raise
+        usage = completion.usage
+        if usage is None or not usage.prompt_tokens:
+            said = estimated_tokens(completion.choices[0].message.content or "")
+            self._charge(bill, sent, 0, usage.completion_tokens if usage else said, estimated=True)
+        else:
+            self._charge(bill, usage.prompt_tokens, _cached(usage), usage.completion_tokens)
+        return completion
+
+    async def _reserve(self, question: _Question) -> float:
         limit = self.settings.max_usd
         if not limit or self._price is None:
             return 0.0
-        characters = sum(len(str(message.get("content", ""))) for message in messages)
-        likely = self._price.usd(characters / CHARACTERS_PER_TOKEN, max_tokens)
+        likely = self._price.usd(len(question.text) / CHARACTERS_PER_TOKEN, question.max_tokens)
         # Questions in flight mostly cost less than was put aside for them: what they leave over may do for this one.
         while (
             self._reserved_usd > 0 and self.spent_usd + likely <= limit < self.spent_usd + self._reserved_usd + likely
@@ -237,38 +293,58 @@ class RoleEndpoint:
         self._reserved_usd += likely
         return likely
 
-    async def _wait_for_turn(self) -> None:
+    @property
+    def _is_spent(self) -> bool:
+        """Whether lost tries have used up what was put aside for the questions in flight."""
+        limit = self.settings.max_usd
+        return bool(limit) and self.spent_usd + self._reserved_usd > limit
+
+    def _take_turn(self) -> float:
+        """Seconds until the rate allows the try that asks for it."""
         if not self.settings.max_requests_per_minute:
-            return
-        start = max(self._next_start, time.monotonic())
+            return 0.0
+        now = time.monotonic()
+        start = max(self._next_start, now)
         self._next_start = start + 60.0 / self.settings.max_requests_per_minute
-        await asyncio.sleep(start - time.monotonic())
+        return start - now
 
-    def _cost(self, usage: _Usage) -> float | None:
-        if self._price is None:
-            return None
-        return self._price.usd(usage.prompt_tokens, usage.completion_tokens, _cached(usage))
+    def _charge_in_full(self, bill: _Bill, question: _Question) -> None:
+        """For a try that nobody knows the end of: it may have said as much as it was allowed to."""
+        self._charge(bill, estimated_tokens(question.text), 0, question.max_tokens, estimated=True)
 
-    async def _record(
-        self, subject: Subject, usage: _Usage, usd: float | None, began: float, error: str | None
-    ) -> None:
+    def _charge(self, bill: _Bill, prompt: int, cached: int, completion: int, *, estimated: bool = False) -> None:
+        bill.prompt_tokens += prompt
+        bill.cached_tokens += cached
+        bill.completion_tokens += completion
+        bill.estimated |= estimated
         spent = self.spent
-        spent.calls += 1
-        spent.failed += error is not None
-        spent.prompt_tokens += usage.prompt_tokens
-        spent.cached_tokens += _cached(usage)
-        spent.completion_tokens += usage.completion_tokens
-        spent.usd += usd or 0.0
+        spent.prompt_tokens += prompt
+        spent.cached_tokens += cached
+        spent.completion_tokens += completion
+        if self._price is not None:
+            usd = self._price.usd(prompt, completion, cached)
+            bill.usd = (bill.usd or 0.0) + usd
+            spent.usd += usd
+
+    async def _failed(self, question: _Question, bill: _Bill, began: float, why: str) -> EndpointError:
+        await self._record(question.subject, bill, began, why)
+        return EndpointError(f"{self._role} {self.name}: {why}")
+
+    async def _record(self, subject: Subject, bill: _Bill, began: float, error: str | None) -> None:
+        self.spent.calls += 1
+        self.spent.failed += error is not None
+        self.spent.estimated += bill.estimated
         if self._log is None:
             return
         call = ModelCall(
             role=self._role,
             model=self.name,
             prompt_hash=subject.prompt_hash,
-            prompt_tokens=usage.prompt_tokens,
-            cached_tokens=_cached(usage),
-            completion_tokens=usage.completion_tokens,
-            usd=usd,
+            prompt_tokens=bill.prompt_tokens,
+            cached_tokens=bill.cached_tokens,
+            completion_tokens=bill.completion_tokens,
+            usd=bill.usd,
+            estimated=bill.estimated,
             latency_ms=1000 * (time.monotonic() - began),
             error=error,
             items=subject.items,

@@ -3,9 +3,10 @@
 Reference dialogues of the bundled worlds, whose items lose their checks, stand in a log in groups (the reference, and a
 member with another reply); the bundled model judges them behind a real vLLM with its prefix cache emptied before each
 mode. What such a small model says is worth little; what it is sent, what the server computes and how long that takes is
-what counts here. Whether one call for all items and one an item come to the same verdict is compared on the verdicts as
-written: of such a model hardly a PASS has a quote that proves it. Bundled dialogues are short beside CM2's (up to 30
-turns, 10,000 tokens), so that turns of several are put together.
+what counts here. Compared are turns of many steps and items, for the aims; beside them turns as they come, most of them
+short, of which one call saves less. Whether one call for all items and one an item come to the same verdict is compared
+on the verdicts as written: of such a model hardly a PASS has a quote that proves it. Bundled dialogues are short beside
+CM2's (up to 30 turns, 10,000 tokens), so that turns of several are put together.
 """
 
 import asyncio
@@ -47,6 +48,8 @@ from store.trajectories import (
 from store.vocabulary import JudgeMode, ModelRole, Origin, Outcome, Split, StopReason, ToolSource
 
 POOL, SCENARIOS, TURNS = 400, 1, 12
+AS_THEY_COME = 12
+"""Scenarios of which every turn is judged, whatever its length."""
 PAIRS = 12
 """Steps times items of a turn, at least."""
 CONCURRENCY = 16
@@ -68,40 +71,18 @@ class _Run:
 def measure(home: Path) -> list[Line]:
     arguments = ("--enable-prompt-tokens-details",)
     with serve(home / "judging", max_model_len=8192, extra_args=arguments) as (_, log, settings):
-        names = _fill(log)
+        names, everything = _fill(log, _scenarios()), _fill(log, _as_they_come())
         url = f"http://127.0.0.1:{settings.server.port}"
         _judge(log, url, names[:2], JudgeMode.TURN)  # warm: the first grammars are compiled
         turn, paper, item = (
             _judge(log, url, names, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER, JudgeMode.ITEM)
         )
+        short, short_paper = (_judge(log, url, everything, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER))
         raw = asyncio.run(_replay(url, list(turn.conversations.values())))
         fields = [asyncio.run(_verdict_fields(url, run)) for run in (turn, item)]
-    turns = turn.report.turns
-    computed, computed_paper = (run.spent.prompt_tokens - run.spent.cached_tokens for run in (turn, paper))
-    first = len(turn.conversations)
-    again = turn.spent.calls - first
     return [
-        Line(
-            "judge: calls a judged turn",
-            f"{first / turns:.1f} + {again / turns:.1f} for a quote",
-            f"CM2's procedure {paper.spent.calls / turns:.1f}",
-            f"1/{paper.spent.calls / first:.0f}, with quotes 1/{paper.spent.calls / turn.spent.calls:.1f}",
-            "≤ 1/10",
-        ),
-        Line(
-            "judge: prompt tokens sent a judged turn",
-            f"{turn.spent.prompt_tokens / turns:.0f}",
-            f"CM2's procedure {paper.spent.prompt_tokens / turns:.0f}",
-            f"1/{paper.spent.prompt_tokens / turn.spent.prompt_tokens:.1f}",
-            "–",
-        ),
-        Line(
-            "judge: prompt tokens computed a judged turn",
-            f"{computed / turns:.0f}",
-            f"CM2's procedure {computed_paper / turns:.0f}",
-            f"1/{computed_paper / computed:.1f}",
-            "≤ 1/15",
-        ),
+        *_against_paper(turn, paper, "a judged turn", ("≤ 1/10", "≤ 1/15")),
+        *_against_paper(short, short_paper, "a turn, all as they come", ("–", "–")),
         Line(
             f"judge: answered tokens a second, {CONCURRENCY} at once",
             f"{turn.spent.completion_tokens / turn.seconds:.0f}/s",
@@ -110,6 +91,36 @@ def measure(home: Path) -> list[Line]:
             "≥ 0.9",
         ),
         Line("judge: one call a turn against one an item", _agreement(*fields), _failed(turn, item), "–", "–"),
+    ]
+
+
+def _against_paper(turn: _Run, paper: _Run, which: str, aims: tuple[str, str]) -> list[Line]:
+    turns = turn.report.turns
+    computed, computed_paper = (run.spent.prompt_tokens - run.spent.cached_tokens for run in (turn, paper))
+    first = len(turn.conversations)
+    again = turn.spent.calls - first
+    return [
+        Line(
+            f"judge: calls {which}",
+            f"{first / turns:.1f} + {again / turns:.1f} for a quote",
+            f"CM2's procedure {paper.spent.calls / turns:.1f}",
+            f"1/{paper.spent.calls / first:.0f}, with quotes 1/{paper.spent.calls / turn.spent.calls:.1f}",
+            aims[0],
+        ),
+        Line(
+            f"judge: prompt tokens sent {which}",
+            f"{turn.spent.prompt_tokens / turns:.0f}",
+            f"CM2's procedure {paper.spent.prompt_tokens / turns:.0f}",
+            f"1/{paper.spent.prompt_tokens / turn.spent.prompt_tokens:.1f}",
+            "–",
+        ),
+        Line(
+            f"judge: prompt tokens computed {which}",
+            f"{computed / turns:.0f}",
+            f"CM2's procedure {computed_paper / turns:.0f}",
+            f"1/{computed_paper / computed:.1f}",
+            aims[1],
+        ),
     ]
 
 
@@ -224,10 +235,10 @@ def _failed(turn: _Run, item: _Run) -> str:
     return f"UNSCORED {shares[0]:.0%} and {shares[1]:.0%} of items"
 
 
-def _fill(log: Log) -> list[str]:
+def _fill(log: Log, scenarios: Sequence[Scenario]) -> list[str]:
     """A group of two dialogues for each scenario; returns their ids."""
     names = []
-    for scenario in _scenarios():
+    for scenario in scenarios:
         add_scenarios(log, [scenario])
         for member, reply in enumerate((None, OTHER_REPLY)):
             names.append(f"{scenario.name}-{member}")
@@ -249,6 +260,14 @@ def _scenarios() -> list[Scenario]:
     chosen = sorted(turns, key=lambda domain: -len(turns[domain]))[:SCENARIOS]
     return [
         first[domain].model_copy(update={"turns": tuple(map(_unchecked, turns[domain][:TURNS]))}) for domain in chosen
+    ]
+
+
+def _as_they_come() -> list[Scenario]:
+    """Dialogues as the worlds make them, their items without checks."""
+    return [
+        scenario.model_copy(update={"name": f"{scenario.name}-whole", "turns": tuple(map(_unchecked, scenario.turns))})
+        for scenario in generate_scenarios(Split.TRAIN, AS_THEY_COME, 8)
     ]
 
 

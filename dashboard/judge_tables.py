@@ -105,8 +105,9 @@ def cost_rows(totals: Sequence[CallTotals]) -> str:
 def _usd(one: CallTotals) -> str:
     if one.unpriced == one.calls:
         return soft("no price set")
-    rest = f"<br>{soft(f'{one.unpriced:,} calls without a price')}" if one.unpriced else ""
-    return f"{one.usd:,.2f} ${rest}"
+    notes = [f"{one.unpriced:,} calls without a price"] if one.unpriced else []
+    notes += [f"{one.estimated:,} calls by an estimate of their tokens"] if one.estimated else []
+    return f"{one.usd:,.2f} $" + "".join(f"<br>{soft(note)}" for note in notes)
 
 
 def disagreement_rows(pairs: Sequence[Pair], questions: Mapping[int, str], first: str, second: str) -> str:

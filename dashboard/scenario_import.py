@@ -1,4 +1,4 @@
-"""A scenario file looked at before it is imported, and what `checkloop data` would leave out of the log's scenarios.
+"""A scenario file looked at and self-tested before it is imported; what `checkloop data` would leave out of the log.
 
 Reads through store.scenarios and train.sft_set; imports through `add_scenarios`, as `checkloop import` does.
 """
@@ -15,8 +15,9 @@ from dashboard.format import plural
 from dashboard.job_actions import action
 from dashboard.job_offers import offer_job
 from dashboard.text import escape, show, show_empty, soft, table
+from reward.scenario_self_test import FileTest, self_test_scenarios
 from store.database import Log, LogError
-from store.scenarios import add_scenarios, count_new, read_scenarios
+from store.scenarios import ReadScenarios, add_scenarios, count_new, read_scenarios
 from store.settings import DataSettings, Settings
 from store.vocabulary import JobKind
 from train.sft_set import filter_scenarios
@@ -38,22 +39,25 @@ def show_import(log: Log) -> None:
     if uploaded is None:
         show(soft("Nothing is written before you have seen what the file holds. The format is in docs/scenarios.md."))
         return
-    found = FILES.get(key := _key(uploaded), key, lambda: read_scenarios(uploaded.getvalue(), "the file"))
+    found, tested = FILES.get(key := _key(uploaded), key, lambda: _read(uploaded.getvalue()))
     new = count_new(log, found.by_hash)
+    problems = (*found.problems, *tested.problems)
     show(
         f"<p><b>{plural(len(found.scenarios), 'sound scenario')}</b> · {new:,} of them new · "
-        f"{plural(len(found.problems), 'bad line')}</p>"
+        f"{plural(len(found.problems), 'bad line')} · {plural(len(tested.problems), 'bad check')}</p>"
     )
-    for problem in found.problems[:SHOWN]:
+    for problem in problems[:SHOWN]:
         show(f'<div class="cl-refused">{escape(problem)}</div>')
-    if len(found.problems) > SHOWN:
-        show(soft(f"and {len(found.problems) - SHOWN:,} more"))
+    if len(problems) > SHOWN:
+        show(soft(f"and {len(problems) - SHOWN:,} more"))
+    for line in tested.lines[:SHOWN] if tested.items else ():
+        show(soft(line))
     st.button(
         "Import",
         type="primary",
         icon=":material/upload:",
         key="import",
-        disabled=bool(found.problems) or not new,
+        disabled=bool(problems) or not new,
         on_click=import_file,
     )
     rows = [
@@ -72,14 +76,20 @@ def show_import(log: Log) -> None:
         show(table(("Name", "Domain", "Source", "Split", "Turns", "Items", "First message"), rows, numeric=(4, 5)))
 
 
+def _read(content: bytes) -> tuple[ReadScenarios, FileTest]:
+    """What the file holds, and its checklists tried on their references."""
+    found = read_scenarios(content, "the file")
+    return found, self_test_scenarios(found.scenarios)
+
+
 @action
 def import_file(log: Log, settings: Settings) -> str:
     uploaded = st.session_state.get(FILE)
     if uploaded is None:
         raise LogError("the file is gone: choose it again")
-    found = FILES.kept(_key(uploaded)) or read_scenarios(uploaded.getvalue(), "the file")
-    if found.problems:
-        raise LogError(f"nothing was imported: {found.problems[0]}")
+    found, tested = FILES.kept(_key(uploaded)) or _read(uploaded.getvalue())
+    if problems := (*found.problems, *tested.problems):
+        raise LogError(f"nothing was imported: {problems[0]}")
     return f"{plural(add_scenarios(log, found.scenarios), 'new scenario')} imported"
 
 

@@ -14,6 +14,7 @@ from store.vocabulary import Split
 if TYPE_CHECKING:
     from reward.dialogue_annotator import Annotator
     from reward.examination import Annotated as AnnotatedWork
+    from reward.panel import Panel
     from reward.self_test import JudgeItems
     from store.database import Log
     from store.records import Scenario
@@ -51,11 +52,12 @@ def annotate(
         choose_scenarios,
         chosen_variants,
         first_open,
-        self_test_judge,
+        self_test_panel,
     )
     from reward.annotation_report import report_lines
     from reward.annotator import annotate_scenarios
     from reward.dialogue_annotator import Annotator
+    from reward.self_test_judge import judge_items_with
     from store.settings import SettingsError
 
     settings, log = settings_and_log(config)
@@ -65,10 +67,12 @@ def annotate(
         raise SettingsError("--tools says which tools a chat had: it needs --chat ID")
     if (answer is None) != (not person):
         raise SettingsError("--answer FILE and --person NAME go together: checklists have an author")
-    judge_items = self_test_judge(log, settings) if with_judge else None
+    panel = self_test_panel(log, settings) if with_judge else None
+    judge_items = judge_items_with(panel) if panel is not None else None
     if answer is not None:
         chosen_ones = choose_scenarios(log, split=split, domain=domain, source=source, named=scenario)
-        return _store_answer(log, chosen_ones, variant or 0, again, answer, person, judge_items)
+        _store_answer(log, chosen_ones, variant or 0, again, answer, person, judge_items)
+        return _say_spent(panel)
     endpoint = annotator_endpoint(log, settings)
     chosen = chosen_variants(settings, variants, variant)
     annotator = Annotator(log, endpoint, settings.annotation)
@@ -79,7 +83,10 @@ def annotate(
     if limit is not None:
         scenarios = first_open(log, scenarios, annotator, chosen, limit, again=again)
     if dry_run:
-        return _estimate(log, scenarios, annotator, chosen, again, settings)
+        _estimate(log, scenarios, annotator, chosen, again, settings)
+        if with_judge:
+            typer.echo("what the self-test asks the judge follows from the items and is not counted here")
+        return None
     with _progress() as (begin, advance):
         report = asyncio.run(
             annotate_scenarios(
@@ -97,6 +104,7 @@ def annotate(
         )
     for line in report_lines(report):
         typer.echo(line)
+    _say_spent(panel)
     if report.of(None) or report.stopped is not None:
         raise typer.Exit(1)
     return None
@@ -188,6 +196,14 @@ def _list_waiting(log: "Log") -> None:
         for problem in annotation.problems:
             typer.echo(f"  - {problem}")
     typer.echo(f"{len(found)} dialogues wait for a person" if found else "nothing waits for a person")
+
+
+def _say_spent(panel: "Panel | None") -> None:
+    """What the self-test's questions came to at each judge."""
+    from reward.judging_report import spent_line
+
+    for judge in panel.judges if panel is not None else ():
+        typer.echo(f"self-test by {spent_line(judge.name, judge.endpoint.spent)}")
 
 
 @contextmanager

@@ -6,13 +6,12 @@ from agent.role_endpoint import RoleEndpoint
 from reward.annotator import open_work
 from reward.dialogue_annotator import Annotator
 from reward.judge import make_panel
-from reward.llm_judge import Dialogue
-from reward.self_test import JudgeItems
+from reward.panel import Panel
 from store.database import Log, LogError
-from store.records import Item, Scenario, TurnRecord
+from store.records import Scenario
 from store.scenarios import load_scenarios
 from store.settings import Settings, SettingsError
-from store.vocabulary import ModelRole, Outcome, Split
+from store.vocabulary import ModelRole, Split
 
 
 def annotator_endpoint(log: Log, settings: Settings) -> RoleEndpoint:
@@ -50,16 +49,9 @@ def first_open(
     return list({one.scenario.hash: one.scenario for one in work}.values())[:limit]
 
 
-def self_test_judge(log: Log, settings: Settings) -> JudgeItems:
-    """The judge of the settings, as the self-test asks it. Raises SettingsError where they name none."""
+def self_test_panel(log: Log, settings: Settings) -> Panel:
+    """The judges of the settings, whom the self-test asks. Raises SettingsError where they name none."""
     panel = make_panel(log, settings)
     if panel is None:
         raise SettingsError("--with-judge needs a judge: name one in checkloop.toml, section [judge]")
-    judge = panel.judges[0]
-
-    async def judge_items(turn: TurnRecord, items: Sequence[Item], earlier: Sequence[TurnRecord]) -> Sequence[Outcome]:
-        answers = await judge.ask(Dialogue(turn, tuple(earlier)), items)
-        said = {verdict.key: verdict.outcome for verdict in answers.verdicts}
-        return [said.get(item.id, Outcome.UNSCORED) for item in items]
-
-    return judge_items
+    return panel

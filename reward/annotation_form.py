@@ -209,7 +209,7 @@ def _with_proposal(item: Item, raw: Any, tools: Mapping[str, ToolSpec]) -> Draft
 
 
 def _as_check(raw: Any, tools: Mapping[str, ToolSpec]) -> Any:
-    """The answer's form of a check as ours: arguments are a list of names with values as text, at_most may be null."""
+    """The answer's form of a check as ours: arguments are a list of names with values as text, bounds may be null."""
     if not isinstance(raw, dict) or raw.get("kind") != "called":
         return raw
     given = raw.get("arguments", [])
@@ -270,11 +270,13 @@ _CHECK_SCHEMAS = [
         tool=_STRING,
         arguments=_array(_object(name=_STRING, value=_STRING)),
         tolerance={"type": "number"},
+        at_least={"anyOf": [{"type": "null"}, _INTEGER]},
         at_most={"anyOf": [{"type": "null"}, _INTEGER]},
     ),
     _object(kind=_enum(["not_called"]), tools=_STRINGS),
     _object(kind=_enum(["response_received"]), tool=_STRING, values=_STRINGS),
     _object(kind=_enum(["reply_mentions"]), all_of=_array(_STRINGS), none_of=_STRINGS),
+    _object(kind=_enum(["reply_repeats"]), tool=_STRING, fields=_STRINGS),
     _object(kind=_enum(["reply_asks"]), about=_STRINGS),
     _object(kind=_enum(["call_order"]), first=_STRING, then=_STRING),
 ]

@@ -2,6 +2,7 @@
 
 from reward.annotator import Report
 from reward.examination import Annotated, Cost
+from reward.self_test import undecided_text
 from store.vocabulary import AnnotationStatus
 
 
@@ -23,6 +24,7 @@ def report_lines(report: Report) -> list[str]:
             f"{items} items, {checked} with a check ({_percent(checked, items)}), {dropped} proposed checks dropped; "
             f"{tested} tried on damaged references, {blind} of them do not discriminate ({_percent(blind, tested)})"
         )
+        lines.append(f"self-test: {undecided_text(sum(one.figures['undecided'] for one in done), items)}")
     lines += [
         f"  does not discriminate: {named(one)}, {of}" for one in done for of in one.figures["self_test"]["blind"]
     ]

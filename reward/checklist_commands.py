@@ -1,6 +1,7 @@
 """`checkloop checklist`: a turn's checklist shown and edited, as on the dashboard's page (docs/scenarios.md)."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,6 +88,23 @@ def edit(
         made_of=newest if made_of is None else made_of,
     )
     typer.echo(f"revision {stored.revision} of turn {turn}, {found.name!r}: {len(stored.items)} items")
+
+
+def show_self_test(scenarios: "Sequence[Scenario]") -> tuple[str, ...]:
+    """Prints what the self-test says of scenarios that are not imported yet; returns what is wrong with them."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from reward.scenario_self_test import self_test_scenarios
+
+    console = Console(stderr=True)
+    columns = (TextColumn("self-test"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=len(scenarios))
+        tested = self_test_scenarios(scenarios, lambda done: progress.update(bar, completed=done))
+    for line in tested.lines:
+        typer.echo(line)
+    return tested.problems
 
 
 def _noticed(discriminates: bool | None) -> str:

@@ -20,6 +20,7 @@ from store.records import (
     NotCalled,
     ReplyAsks,
     ReplyMentions,
+    ReplyRepeats,
     ResponseReceived,
     ToolSpec,
     TurnRecord,
@@ -32,6 +33,7 @@ CHANNELS: dict[type, FocusOn] = {
     CallOrder: FocusOn.TOOL_CALLS,
     ResponseReceived: FocusOn.TOOL_RESPONSE,
     ReplyMentions: FocusOn.REPLY,
+    ReplyRepeats: FocusOn.REPLY,
     ReplyAsks: FocusOn.REPLY,
 }
 """What each kind of check looks at; an item's check looks at the item's own channel."""
@@ -128,7 +130,7 @@ def _is_named(text: str, value: str | int | float) -> bool:
 
 
 def _tools_of(check: Check) -> tuple[str, ...]:
-    if isinstance(check, Called | ResponseReceived):
+    if isinstance(check, Called | ResponseReceived | ReplyRepeats):
         return (check.tool,)
     if isinstance(check, CallOrder):
         return check.first, check.then

@@ -15,6 +15,7 @@ from typing import Any
 
 from reward.arguments import first_difference
 from reward.mentions import find_mention, questions
+from reward.response_fields import field_values
 from store.records import (
     Called,
     CallOrder,
@@ -23,6 +24,7 @@ from store.records import (
     NotCalled,
     ReplyAsks,
     ReplyMentions,
+    ReplyRepeats,
     ResponseReceived,
     StepRecord,
     TurnRecord,
@@ -75,9 +77,14 @@ def _decide_called(check: Called, turn: TurnRecord) -> CheckResult:
     ]
     if not matching:
         return _no_such_call(check, [call for _, call in to_tool], turn)
-    step, call = matching[0]
+    wanted = check.at_least or 1
+    if len(matching) < wanted:
+        count = f"{len(matching)} times, at least {wanted} asked for"
+        return CheckResult(False, None, f"{check.tool} was called {count}", quote_call(matching[-1][1]))
+    step, call = matching[wanted - 1]
     if check.at_most is None:
-        return CheckResult(True, step.index, f"{check.tool} was called as asked", quote_call(call))
+        times = "" if check.at_least is None else f", {wanted} times"
+        return CheckResult(True, step.index, f"{check.tool} was called as asked{times}", quote_call(call))
     if len(matching) > check.at_most:
         count = f"{len(matching)} times, at most {check.at_most} allowed"
         return CheckResult(False, None, f"{check.tool} was called {count}", quote_call(matching[check.at_most][1]))
@@ -156,6 +163,34 @@ def _decide_reply_mentions(check: ReplyMentions, turn: TurnRecord) -> CheckResul
     return CheckResult(True, turn.steps[-1].index, reason, quotes[0] if quotes else "")
 
 
+def _decide_reply_repeats(check: ReplyRepeats, turn: TurnRecord) -> CheckResult:
+    if not has_reply(turn):
+        return _never_replied("there is nothing to read")
+    response = last_response(turn, check.tool)
+    if response is None:
+        return CheckResult(False, None, f"there is no response of {check.tool} in the turn that the reply could repeat")
+    quotes = []
+    for path in check.fields:
+        values = field_values(response, path)
+        if not values:
+            reason = f"the response of {check.tool} has nothing to mention at {path!r}"
+            return CheckResult(False, None, reason, response[:QUOTE_LENGTH])
+        for value in values:
+            found = find_mention(turn.reply, value)
+            if found is None:
+                reason = f"the reply does not mention {_short(value)}, which {check.tool} answered at {path!r}"
+                return CheckResult(False, None, reason, _excerpt(response, value))
+            quotes.append(found)
+    reason = f"the reply mentions {', '.join(quotes)}, as {check.tool} answered"
+    return CheckResult(True, turn.steps[-1].index, reason, quotes[0])
+
+
+def last_response(turn: TurnRecord, tool: str) -> str | None:
+    """The last response of a tool in the turn that is no error."""
+    found = [call.response for _, call in _calls(turn) if call.name == tool and succeeded(call)]
+    return found[-1] if found else None
+
+
 def _decide_reply_asks(check: ReplyAsks, turn: TurnRecord) -> CheckResult:
     if not has_reply(turn):
         return _never_replied("nothing was asked")
@@ -196,6 +231,7 @@ _DECIDERS: dict[type, Callable[[Any, TurnRecord], CheckResult]] = {
     NotCalled: _decide_not_called,
     ResponseReceived: _decide_response_received,
     ReplyMentions: _decide_reply_mentions,
+    ReplyRepeats: _decide_reply_repeats,
     ReplyAsks: _decide_reply_asks,
     CallOrder: _decide_call_order,
 }

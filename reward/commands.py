@@ -37,6 +37,7 @@ def judge(
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask even what the log holds an answer to.")] = False,
     model: Annotated[str | None, typer.Option(help="Another judge than that of the settings, alone.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Where that judge is.")] = None,
+    name: Annotated[str | None, typer.Option(help="What verdicts call that judge, if not like its model.")] = None,
     mode: Annotated[JudgeMode | None, typer.Option(help="How it is asked.")] = None,
     prompt: Annotated[Path | None, typer.Option(help="A file instead of the mode's prompt.")] = None,
     batch: Annotated[str | None, typer.Option(help="Only trajectories of this batch.")] = None,
@@ -63,7 +64,7 @@ def judge(
         raise typer.BadParameter("--unscored is about verdicts that count, --beside and --calibrate about others")
     if trajectory and (batch or origin or version or domain):
         raise typer.BadParameter("--trajectory names trajectories: leave the other filters out")
-    settings = load_settings(config, **_overrides(model, base_url, mode))
+    settings = load_settings(config, **_overrides(model, base_url, name, mode))
     if settings.judge is None and (beside or calibrate or prompt or mode):
         raise SettingsError("there is no LLM judge: name it in checkloop.toml, section [judge], or with --model")
     log = open_log(settings.url, settings.log.durability)
@@ -92,17 +93,15 @@ def show_estimate(found: "Estimate") -> None:
 
 def show_report(report: "JudgingReport") -> None:
     """Prints what a run of the judge came to."""
+    from reward.judging_report import spent_line
+
     _show_counts(report.trajectories, report.turns, report.by)
     said = ", ".join(f"{outcome.value} {count}" for outcome, count in sorted(report.outcomes.items()))
     typer.echo(f"verdicts: {said or 'none'}")
     for reason, count in report.reasons.most_common(_REASONS):
         typer.echo(f"  UNSCORED {count}: {reason}")
     for name, spent in report.spent:
-        failed = f" ({spent.failed} failed)" if spent.failed else ""
-        typer.echo(
-            f"{name}: {spent.calls} calls{failed}, {spent.prompt_tokens} tokens sent, {spent.cached_tokens} of them "
-            f"from its cache, {spent.completion_tokens} answered, {spent.usd:.4f} USD"
-        )
+        typer.echo(spent_line(name, spent))
 
 
 def _show_counts(trajectories: int, turns: int, by: Any) -> None:
@@ -127,10 +126,11 @@ def _say_what_is_left(
     typer.echo(f"left: {left.by['llm']} items of {left.turns} turns, at most {left.calls} calls", err=True)
 
 
-def _overrides(model: str | None, base_url: str | None, mode: JudgeMode | None) -> dict[str, Any]:
-    """A judge that is named on the command line speaks alone."""
+def _overrides(model: str | None, base_url: str | None, name: str | None, mode: JudgeMode | None) -> dict[str, Any]:
+    """A judge that is named on the command line speaks alone; another model is not called by the settings' name."""
     overrides: dict[str, Any] = {}
-    judge = {key: value for key, value in {"model": model, "base_url": base_url}.items() if value is not None}
+    named = {"model": model, "base_url": base_url, "name": "" if name is None and model is not None else name}
+    judge = {key: value for key, value in named.items() if value is not None}
     if judge:
         overrides = {"judge": judge, "judging": {"panel": (), "draws": 1, "combination": "majority"}}
     if mode is not None:

@@ -15,6 +15,7 @@ from typing import Any
 from reward.arguments import equal_values
 from reward.checks import decide_check, quote_call, succeeded
 from reward.mentions import find_mention, tokenize
+from reward.response_fields import field, field_values, with_field
 from store.records import (
     Called,
     CallOrder,
@@ -23,6 +24,7 @@ from store.records import (
     NotCalled,
     ReplyAsks,
     ReplyMentions,
+    ReplyRepeats,
     ResponseReceived,
     StepRecord,
     TurnRecord,
@@ -55,6 +57,17 @@ class Damaged:
     turn: TurnRecord
 
 
+_COUNTS = re.compile(
+    r"\b(?:exactly|only|just|at most|(?:no|not|never) more than)\s+"
+    r"(?:once|twice|(?:one|two|three|four|five|\d+)\s+(?:\w+\s+){0,2}(?:calls?|times?))\b"
+    r"|\ba\s+single\s+(?:\w+\s+){0,2}(?:call|time)\b|\bonce\b(?=\s*(?:[.,;?!]|$|and only))"
+    r"|\b(?:not|never|without)\b[^.;?!]{0,40}\b(?:again|twice|repeat\w*|duplicat\w*)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""Words of an item that one call too many fails.
+
+"Exactly two seats" is about an argument, "once she agrees" about time.
+"""
 GENERIC = "Okay."
 OTHER_WORD = "Quillmoor"
 """A made-up name, in place of a value without digits."""
@@ -71,6 +84,8 @@ def damages(item: Item, reference: TurnRecord) -> list[Damaged]:
         made = _forbidden_calls(item.check, reference)
     elif isinstance(item.check, CallOrder):
         made = _order_damages(item.check, reference)
+    elif isinstance(item.check, ReplyRepeats):
+        made = _repeat_damages(item.check, reference)
     elif isinstance(item.check, ReplyMentions | ReplyAsks):
         made = _reply_damages(item, reference)
     else:
@@ -103,7 +118,8 @@ def targets(item: Item, reference: TurnRecord) -> list[CallRecord]:
     """The calls of the reference that the item is about: those its check matches, or that show its evidence."""
     calls = [call for step in reference.steps for call in step.calls]
     if isinstance(item.check, Called | ResponseReceived):
-        single = item.check.model_copy(update={"at_most": None}) if isinstance(item.check, Called) else item.check
+        bounds = {"at_most": None, "at_least": None}
+        single = item.check.model_copy(update=bounds) if isinstance(item.check, Called) else item.check
         return [call for call in calls if _satisfies(_only(call, reference), single)]
     snippets = [evidence for evidence in item.evidence if evidence.channel is item.focus_on]
     return [
@@ -133,9 +149,16 @@ def _call_damages(item: Item, reference: TurnRecord) -> list[Damaged]:
         return []
     ids = {call.call_id for call in found}
     made = [Damaged(Damage.DROPPED_CALL, _change(reference, lambda call: None if call.call_id in ids else call))]
+    if isinstance(item.check, Called) and (wanted := item.check.at_least or 1) > 1:
+        few = {call.call_id for call in found[wanted - 1 :]}
+        made.append(
+            Damaged(Damage.DROPPED_CALL, _change(reference, lambda call: None if call.call_id in few else call))
+        )
     if not (isinstance(item.check, Called) and not item.check.succeeded):
         failed = {"response": _ERROR, "is_error": True}
         made.append(Damaged(Damage.FAILED_CALL, _change(reference, _updating(ids, failed))))
+    if item.check is None and item.focus_on is FocusOn.TOOL_CALLS and _COUNTS.search(_asked(item)):
+        made.insert(1, Damaged(Damage.REPEATED_CALL, _with_calls(reference, [found[-1]])))
     if item.focus_on is FocusOn.TOOL_RESPONSE or isinstance(item.check, ResponseReceived):
         return made + _response_damages(item, reference, found)
     check = item.check if isinstance(item.check, Called) else None
@@ -219,6 +242,32 @@ def _reply_damages(item: Item, reference: TurnRecord) -> list[Damaged]:
         other = _without(reference.reply, group)
         if other is not None:
             made.append(Damaged(Damage.WRONG_VALUE, _with_reply(reference, other)))
+    return made
+
+
+def _repeat_damages(check: ReplyRepeats, reference: TurnRecord) -> list[Damaged]:
+    """The reply says something else than the response, whichever of the two is changed; or there is no response."""
+    calls = [call for step in reference.steps for call in step.calls if call.name == check.tool and succeeded(call)]
+    if not reference.complete or not calls:
+        return []
+    ids, last = {call.call_id for call in calls}, calls[-1]
+    made = [
+        Damaged(Damage.EMPTY_REPLY, _with_reply(reference, "")),
+        Damaged(Damage.GENERIC_REPLY, _with_reply(reference, GENERIC)),
+        Damaged(Damage.DROPPED_CALL, _change(reference, lambda call: None if call.call_id in ids else call)),
+        Damaged(Damage.FAILED_CALL, _change(reference, _updating(ids, {"response": _ERROR, "is_error": True}))),
+    ]
+    for path in check.fields:
+        response = last.response or ""
+        made += [
+            Damaged(Damage.WRONG_VALUE, _with_reply(reference, other))
+            for value in field_values(response, path)
+            if (other := _without(reference.reply, [value])) is not None
+        ]
+        answered = with_field(response, path, other_value(field(response, path)))
+        if answered is not None and any(not _mentions(reference.reply, one) for one in field_values(answered, path)):
+            changed = _change(reference, _updating({last.call_id}, {"response": answered}))
+            made.append(Damaged(Damage.WRONG_RESPONSE, changed))
     return made
 
 

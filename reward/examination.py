@@ -16,6 +16,7 @@ from env_sim.recordings import played_reference
 from reward.annotation_form import TurnDraft, read_answer
 from reward.annotation_rules import problems_of, spoken_text, with_scaled_weights
 from reward.checklist_proposals import Settled, settle_check
+from reward.llm_judge import Dialogue
 from reward.self_test import ItemTest, JudgeItems, figures_of, run_self_test, run_self_test_with
 from store.annotations import Annotation, record_annotation
 from store.checklists import Checklist, without_item
@@ -91,7 +92,8 @@ def is_trusted(scenario: Scenario, turn: int) -> bool:
 async def examine(scenario: Scenario, turn: int, draft: TurnDraft, judge_items: JudgeItems | None = None) -> Examined:
     """The turn's checklist as it can be stored, or the reasons why it cannot.
 
-    Items that a trusted reference fails are left out. `judge_items` also tries items without a check.
+    Items that a trusted reference fails are left out; what is left has to be a checklist still. `judge_items` also
+    tries items without a check; what it raises is raised.
     """
     spoken = scenario.turns[turn]
     reference = played_reference(spoken, turn)
@@ -108,13 +110,16 @@ async def examine(scenario: Scenario, turn: int, draft: TurnDraft, judge_items: 
     if reference.steps and judge_items is None:
         tests = run_self_test(items, reference)
     elif reference.steps and judge_items is not None:
-        earlier = [played_reference(scenario.turns[before], before) for before in range(turn)]
-        tests = await run_self_test_with(items, reference, earlier, judge_items)
+        earlier = tuple(played_reference(scenario.turns[before], before) for before in range(turn))
+        tests = await run_self_test_with(items, Dialogue(reference, earlier, scenario.hash), judge_items)
     failing = [test.key for test in tests if trusted and test.on_reference is Outcome.FAIL]
     if len(failing) == len(items):
         return Examined(turn, problems=[f"the reference fails every item: {', '.join(failing)}"])
     for key in failing:
         items = without_item(items, key)
+    if failing and (problems := problems_of(items, reference, spoken_text(scenario, turn), trusted)):
+        without = f"without what the reference fails ({', '.join(failing)})"
+        return Examined(turn, problems=[f"{without}: {problem}" for problem in problems])
     left_out = [f"turn {turn}, item {key!r} is left out: the reference fails it" for key in failing]
     return Examined(turn, items, settled, bad, tests, left_out)
 
@@ -190,10 +195,13 @@ def _figures(turns: Sequence[Examined], cost: Cost) -> dict[str, Any]:
     }
     tests = [test for turn in turns for test in turn.tests]
     items = [item for turn in turns for item in turn.items]
+    without_test = sum(len(turn.items) for turn in turns if not turn.tests)
+    self_test = figures_of(tests)
     return {
         "items": len(items),
+        "undecided": self_test["undecided"] + without_test,
         "with_check": sum(item.check is not None for item in items),
-        "self_test": figures_of(tests),
+        "self_test": self_test,
         "checks": checks,
         "cost": asdict(cost),
     }

@@ -90,7 +90,9 @@ def name_failure(failed: FailedItem, turns: Sequence[TurnRecord]) -> FailurePatt
             return FailurePattern.NEEDLESS_CALL if calls else FailurePattern.GAVE_UP
         case "reply_asks":
             return FailurePattern.DID_NOT_ASK if has_reply(turn) else FailurePattern.GAVE_UP
-        case "reply_mentions":
+        case "reply_repeats" if has_reply(turn) and failed.reason.startswith("there is no response"):
+            return _of_tool(failed, calls)
+        case "reply_mentions" | "reply_repeats":
             return _of_reply(failed, turns, turn)
     if failed.channel is FocusOn.REPLY and not has_reply(turn):
         return FailurePattern.GAVE_UP
@@ -126,6 +128,8 @@ def _of_tool(failed: FailedItem, calls: Sequence[CallRecord]) -> FailurePattern:
         return FailurePattern.WRONG_TOOL
     if "at most" in failed.reason:
         return FailurePattern.NEEDLESS_CALL
+    if "at least" in failed.reason:
+        return FailurePattern.MISSING_CALL
     # Arguments that a tool refuses are mostly wrong ones: the check says whether they were those asked for.
     if any(map(succeeded, to_tool)) or failed.reason.startswith("no call to") or "no JSON" in failed.reason:
         return FailurePattern.WRONG_ARGUMENT

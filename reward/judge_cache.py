@@ -19,14 +19,20 @@ def shown_hash(llm: LlmJudge, dialogue: Dialogue) -> str:
 
 
 def cache_keys(llm: LlmJudge, dialogue: Dialogue, items: Sequence[Item], draw: int) -> dict[str, str]:
-    """By item key: SHA-256 of judge, mode, prompt, what is shown, the item's words and the draw."""
+    """By item key: SHA-256 of judge, mode, prompt, what is shown, the item's words, the draw and a temperature above 0.
+
+    The judge is its name in the log, which the settings keep apart within a panel.
+    """
+    temperature = llm.endpoint.settings.temperature
     shown = shown_hash(llm, dialogue)
     keys = {}
     for item in items:
         words = item.model_dump(mode="json", include={"focus_on", "question", "pass_condition", "failure_examples"})
         if llm.mode is JudgeMode.PAPER:
             words["snippets"] = [evidence.snippet for evidence in item.evidence]
-        question = [llm.name, llm.mode.value, llm.prompt_hash, shown, words, draw]
+        question: list[object] = [llm.name, llm.mode.value, llm.prompt_hash, shown, words, draw]
+        if temperature > 0:  # left out at 0, so that what was said before temperatures were part of it stays known
+            question.append(temperature)
         keys[item.id] = hashlib.sha256(canonical_json(question).encode("utf-8", "surrogatepass")).hexdigest()
     return keys
 

@@ -40,6 +40,17 @@ class JudgingReport:
             self.reasons[kind_of_reason(verdict.reason)] += 1
 
 
+def spent_line(name: str, spent: Spent) -> str:
+    """What was asked at a judge's endpoint, and what it cost."""
+    notes = [f"{spent.failed} failed"] * bool(spent.failed)
+    notes += [f"tokens of {spent.estimated} estimated"] * bool(spent.estimated)
+    failed = f" ({', '.join(notes)})" if notes else ""
+    return (
+        f"{name}: {spent.calls} calls{failed}, {spent.prompt_tokens} tokens sent, {spent.cached_tokens} of them from "
+        f"its cache, {spent.completion_tokens} answered, {spent.usd:.4f} USD"
+    )
+
+
 def kind_of_reason(reason: str) -> str:
     """The reason without what differs from turn to turn: quoted values, numbers, what was said besides."""
     general = re.sub(r"(?<!\w)'[^']*'(?!\w)|\"[^\"]*\"", "…", reason.split(";")[0])

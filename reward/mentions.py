@@ -19,6 +19,9 @@ _TOKEN = re.compile(
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\s*_\"'”’)]+|\n+")
 _GAP = "\x1f"
+_PHRASE, _LONGEST = 300, 100_000
+"""Characters of what is remembered for long, and of what is remembered at all: tokens take some 35 bytes for each, so
+that many responses of several hundred thousand would be gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,24 @@ def number_form(digits: str) -> str:
     return form if form == "0" else sign + form
 
 
-@lru_cache(maxsize=8192)
 def tokenize(text: str) -> Tokens:
+    """The text as tokens. Phrases are remembered, and of long texts the few that the items of a turn look at."""
+    if len(text) <= _PHRASE:
+        return _phrase_tokens(text)
+    return _text_tokens(text) if len(text) <= _LONGEST else _tokenize(text)
+
+
+@lru_cache(maxsize=8192)
+def _phrase_tokens(text: str) -> Tokens:
+    return _tokenize(text)
+
+
+@lru_cache(maxsize=16)
+def _text_tokens(text: str) -> Tokens:
+    return _tokenize(text)
+
+
+def _tokenize(text: str) -> Tokens:
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
     forms: list[str] = []

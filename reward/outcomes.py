@@ -125,14 +125,14 @@ def _why_excluded(
 def strict_items_hold(items: Sequence[Item], verdicts: Mapping[str, Verdict]) -> bool | None:
     """Whether the next user turn may be issued: every strict item, and all that it depends on, holds.
 
-    False as soon as one of them does not; None where that cannot be said because one is UNSCORED.
+    What these depend on in their turn is among it. False as soon as one does not hold; None where that cannot be said
+    because one is UNSCORED.
     """
-    outcomes = {
-        verdicts[key].outcome if key in verdicts else Outcome.UNSCORED
-        for item in items
-        if item.required_for_next_turn
-        for key in (item.id, *item.depends_on)
-    }
+    depends_on = {item.id: item.depends_on for item in items}
+    needed = [item.id for item in items if item.required_for_next_turn]
+    for key in needed:  # grows as it is walked
+        needed += [other for other in depends_on.get(key, ()) if other not in needed]
+    outcomes = {verdicts[key].outcome if key in verdicts else Outcome.UNSCORED for key in needed}
     if Outcome.FAIL in outcomes:
         return False
     return None if Outcome.UNSCORED in outcomes else True

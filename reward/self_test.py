@@ -7,16 +7,17 @@ An item that some damage does not fail does not discriminate: it would pay for i
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reward.checks import decide_check
 from reward.damages import Damage, Damaged, damages
+from reward.llm_judge import Dialogue
 from store.records import Item, TurnRecord
 from store.vocabulary import Outcome
 
-JudgeItems = Callable[[TurnRecord, Sequence[Item], Sequence[TurnRecord]], Awaitable[Sequence[Outcome]]]
-"""Outcomes of the items in a turn, in their order; the last argument are the turns before it."""
+JudgeItems = Callable[[Dialogue, Sequence[Item]], Awaitable[Sequence[Outcome]]]
+"""Outcomes of the items in the dialogue's turn, in their order."""
 
 MOST_ASKED = 3
 """Damages of one item that a judge is asked about: each may be a call of its own."""
@@ -48,16 +49,29 @@ class ItemTest:
             return None
         return not self.passed_damages
 
+    @property
+    def undecided(self) -> bool:
+        """Whether nobody could decide the item, or no damage concerns it."""
+        return self.on_reference is not Outcome.FAIL and self.discriminates is None
+
+
+def undecided_text(undecided: int, items: int) -> str:
+    """How much of a self-test proves nothing, in words."""
+    if not undecided:
+        return "every item was decided"
+    share = f"{100 * undecided / items:.0f} %"
+    return f"{undecided} ({share}) could not be decided: no check, no reference, or no damage that concerns them"
+
 
 def run_self_test(items: Sequence[Item], reference: TurnRecord) -> list[ItemTest]:
     """The self-test by code alone: items without a check are left undecided."""
     return [_tested(item, reference, _by_check(item, reference), damages(item, reference)) for item in items]
 
 
-async def run_self_test_with(
-    items: Sequence[Item], reference: TurnRecord, earlier: Sequence[TurnRecord], judge: JudgeItems
-) -> list[ItemTest]:
-    """The self-test with `judge` for items without a check: a call for the reference and one for each damaged turn."""
+async def run_self_test_with(items: Sequence[Item], dialogue: Dialogue, judge: JudgeItems) -> list[ItemTest]:
+    """The self-test with `judge` for items without a check: it is asked about the reference, which is the dialogue's
+    turn, and about each damaged one. Raises what `judge` raises."""
+    reference = dialogue.turn
     tests = {item.id: test for item, test in zip(items, run_self_test(items, reference), strict=True)}
     asked = [item for item in items if item.check is None]
     concerned: dict[str, tuple[TurnRecord, list[tuple[Item, int]]]] = {}
@@ -68,7 +82,9 @@ async def run_self_test_with(
             concerned.setdefault(key, (damaged.turn, []))[1].append((item, place))
     groups = [(reference, [(item, -1) for item in asked])] if asked else []
     groups += concerned.values()
-    answers = await asyncio.gather(*(judge(turn, [item for item, _ in of], earlier) for turn, of in groups))
+    answers = await asyncio.gather(
+        *(judge(replace(dialogue, turn=turn), [item for item, _ in of]) for turn, of in groups)
+    )
     said: dict[tuple[str, int], Outcome] = {}
     for (_, of), outcomes in zip(groups, answers, strict=True):
         for (item, place), outcome in zip(of, outcomes, strict=True):
@@ -96,6 +112,7 @@ def figures_of(tests: Iterable[ItemTest]) -> dict[str, Any]:
         "reference_passes": sum(test.on_reference is Outcome.PASS for test in tests),
         "reference_fails": sum(test.on_reference is Outcome.FAIL for test in tests),
         "tested": len(tested),
+        "undecided": sum(test.undecided for test in tests),
         "not_discriminating": len(blind),
         "not_discriminating_share": len(blind) / len(tested) if tested else None,
         "blind": [f"turn {test.turn_index}, {test.key}: {', '.join(test.passed_damages)}" for test in blind],

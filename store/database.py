@@ -38,7 +38,7 @@ from sqlalchemy.orm import Session
 
 from store.vocabulary import Durability
 
-HEAD_REVISION = "0016"
+HEAD_REVISION = "0017"
 """Newest revision under store/migrations/versions: known without loading Alembic, so that opening is fast."""
 
 LOCK_TIMEOUT_S = 30.0

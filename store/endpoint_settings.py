@@ -14,6 +14,8 @@ class Endpoint(Section):
 
     base_url: str
     model: str
+    name: str = ""
+    """What the log calls it, with verdicts and cached answers; empty: the model. Two judges of one model need two."""
     key_env: str = "OPENAI_API_KEY"
     """Name of the environment variable that holds the key; unset means no key."""
     timeout_s: float = Field(default=60.0, gt=0)
@@ -22,10 +24,18 @@ class Endpoint(Section):
     retries: int = Field(default=3, ge=0)
     """After a timeout, a lost connection, 408, 409, 429 or 5xx; never after any other refusal."""
     max_requests_per_minute: int = Field(default=0, ge=0)
-    """0: no limit."""
+    """Tries again included; 0: no limit."""
     max_usd: float = Field(default=0.0, ge=0)
-    """What one command may spend at this endpoint; then it stops cleanly. 0: no limit. Needs the model's price."""
+    """What one command may spend at this endpoint; then it stops cleanly. 0: no limit. Needs the model's price.
+
+    Tries that may have been billed without an answer count in full; where an endpoint does not report tokens they are
+    estimated."""
     temperature: float = Field(default=0.0, ge=0)
+
+    @property
+    def known_as(self) -> str:
+        """The name in the log, which holds so many characters of it."""
+        return (self.name or self.model)[:128]
 
     @property
     def api_key(self) -> str:

@@ -28,6 +28,8 @@ class ModelCall:
     scenario_hash: str | None = None
     trajectory_id: str | None = None
     turn_index: int | None = None
+    estimated: bool = False
+    """Some of its tokens are estimated."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class CallTotals:
     usd: float
     unpriced: int
     """Calls without a price: `usd` leaves them out."""
+    estimated: int = 0
+    """Calls of which some tokens are estimated."""
 
 
 def add_model_calls(log: Log, calls: Iterable[ModelCall]) -> None:
@@ -69,6 +73,7 @@ def call_totals(log: Log) -> list[CallTotals]:
             func.sum(row.completion_tokens),
             func.coalesce(func.sum(row.usd), 0.0),
             func.count() - func.count(row.usd),
+            func.count().filter(row.estimated),
         )
         .group_by(row.role, row.model)
         .order_by(row.role, row.model)
@@ -91,4 +96,5 @@ def _totals(row: tuple[Any, ...]) -> CallTotals:
         completion_tokens=int(row[7]),
         usd=float(row[8]),
         unpriced=row[9],
+        estimated=row[10],
     )

@@ -9,7 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from store.vocabulary import FocusOn, Split
 
@@ -60,8 +67,8 @@ class ReferenceStep(Record):
 class Called(Record):
     """A call to `tool` whose arguments include `arguments` (equal up to case, spacing and number form).
 
-    `tolerance` is absolute, for numbers. `succeeded` asks for a response that is no error. Satisfied at the first step
-    with such a call.
+    `tolerance` is absolute, for numbers. `succeeded` asks for a response that is no error. Satisfied at the step of the
+    first such call, of the one with which there are `at_least`.
     """
 
     kind: Literal["called"] = "called"
@@ -71,6 +78,22 @@ class Called(Record):
     succeeded: bool = True
     at_most: int | None = None
     """At most so many matching calls in the turn; decided at the end of the turn."""
+    at_least: int | None = Field(default=None, ge=1)
+    """At least so many matching calls in the turn; None: one. Equal to `at_most`: exactly so many."""
+
+    @model_validator(mode="after")
+    def _bounds_leave_room(self) -> "Called":
+        if self.at_least is not None and self.at_most is not None and self.at_most < self.at_least:
+            raise ValueError(f"at_most is {self.at_most}, less than at_least, {self.at_least}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_bound(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Scenarios that were hashed before the field was there keep their hash.
+        fields: dict[str, Any] = serialize(self)
+        if self.at_least is None:
+            fields.pop("at_least", None)
+        return fields
 
 
 class NotCalled(Record):
@@ -99,6 +122,19 @@ class ReplyMentions(Record):
     none_of: tuple[str, ...] = ()
 
 
+class ReplyRepeats(Record):
+    """The reply mentions what the last response of `tool` in this turn that is no error has at each of `fields`.
+
+    A field is a path into the response's JSON, with dots ("price", "items.0.name"); of a list or an object every value
+    in it. Unlike `reply_mentions` it holds whatever values a simulator gives. Compared as there; decided at the end of
+    the turn.
+    """
+
+    kind: Literal["reply_repeats"] = "reply_repeats"
+    tool: str
+    fields: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+
+
 class ReplyAsks(Record):
     """The reply asks a question that names one of `about`."""
 
@@ -115,7 +151,8 @@ class CallOrder(Record):
 
 
 Check = Annotated[
-    Called | NotCalled | ResponseReceived | ReplyMentions | ReplyAsks | CallOrder, Field(discriminator="kind")
+    Called | NotCalled | ResponseReceived | ReplyMentions | ReplyRepeats | ReplyAsks | CallOrder,
+    Field(discriminator="kind"),
 ]
 
 

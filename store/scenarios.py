@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sqlalchemy import collate, select
 
 from store.database import Log, LogError, in_chunks, insert_new
-from store.records import Called, CallOrder, Item, NotCalled, ResponseReceived, Scenario
+from store.records import Called, CallOrder, Item, NotCalled, ReplyRepeats, ResponseReceived, Scenario
 from store.schema import ItemRow, ScenarioRow
 from store.vocabulary import Split
 
@@ -268,7 +268,7 @@ def _tool_of(item: Item) -> str | None:
     """Whose call or answer the item's check is about; None where that is no single tool."""
     check = item.check
     tool = None
-    if isinstance(check, Called | ResponseReceived):
+    if isinstance(check, Called | ResponseReceived | ReplyRepeats):
         tool = check.tool
     elif isinstance(check, CallOrder):
         tool = check.then

@@ -295,6 +295,14 @@ class Settings(BaseSettings):
                 raise ValueError(
                     f"judging.panel names {model} at {base_url} more than once: to ask it again set judging.draws"
                 )
+        known = {judge.known_as: judge for judge in reversed(judges)}
+        for judge in judges:
+            if known[judge.known_as] is not judge:
+                raise ValueError(
+                    f"judging.panel: those at {known[judge.known_as].base_url} and {judge.base_url} are both called "
+                    f"{judge.known_as!r}, so the answers of one would count as the other's: give one of them a name "
+                    '(name = "…")'
+                )
         if self.judging.combination is Combination.MEAN and len(judges) * self.judging.draws == 1:
             raise ValueError(
                 'judging.combination = "mean" averages votes, but one judge that is asked once gives a single vote: '
@@ -320,6 +328,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"gate.judge is {other.model} at {other.base_url}, which judges the training too: name another one, or "
                 "leave gate.judge out"
+            )
+        if other is not None and other.known_as in known:
+            raise ValueError(
+                f"gate.judge at {other.base_url} and the judge at {known[other.known_as].base_url} are both called "
+                f"{other.known_as!r}, so the answers of one would count as the other's: set gate.judge.name"
             )
         for endpoint in (*judges, self.gate.judge, self.annotator, self.simulator, self.compressor, self.filter):
             if endpoint is not None and endpoint.max_usd > 0 and endpoint.model not in self.prices:

@@ -31,7 +31,8 @@ def endpoint(answer: Answer, log: Log | None = None, *, price: Price | None = PR
             return said
         return httpx2.Response(200, json=completion(said))
 
-    named = Endpoint(**{"base_url": "http://annotator.test/v1", "model": "big", "timeout_s": 5.0} | settings)
+    chosen = {"base_url": "http://annotator.test/v1", "model": "big", "timeout_s": 5.0, "retries": 0} | settings
+    named = Endpoint(**chosen)
     client = openai.AsyncOpenAI(
         base_url=named.base_url,
         api_key="none",

@@ -14,12 +14,13 @@ from env_sim.scenario_generator import generate_scenarios
 from reward.annotation_report import report_lines
 from reward.annotator import Report, annotate_scenarios
 from reward.dialogue_annotator import PROMPT_FILE
+from reward.llm_judge import Dialogue
 from store.annotations import latest_annotations, waiting_for_person
 from store.checklists import Checklist, add_checklists, current_checklists
 from store.database import Log
 from store.endpoint_settings import Endpoint
 from store.model_calls import CallTotals, call_totals
-from store.records import Item, Scenario, TurnRecord
+from store.records import Item, Scenario
 from store.scenarios import add_scenarios
 from store.settings import AnnotationSettings, SettingsError, load_settings
 from store.vocabulary import AnnotationStatus, FocusOn, ModelRole, Outcome, Split
@@ -336,8 +337,8 @@ async def _judge_all(outcomes: dict[str, Outcome], items: Sequence[Item]) -> lis
 def test_an_item_that_the_reference_fails_is_left_out(sqlite_log: Log) -> None:
     """Weights 1, 1, 2 and 4: without the last one 0.25, 0.25 and 0.5. What depends on it depends on what it did."""
 
-    async def judge(turn: TurnRecord, items: Sequence[Item], earlier: Sequence[TurnRecord]) -> list[Outcome]:
-        said = {"really": Outcome.FAIL} if len(turn.steps) == 3 else {}
+    async def judge(dialogue: Dialogue, items: Sequence[Item]) -> list[Outcome]:
+        said = {"really": Outcome.FAIL} if len(dialogue.turn.steps) == 3 else {}
         return await _judge_all(said, items)
 
     doubtful = item("really", FocusOn.TOOL_RESPONSE, 1, "F84", question="Is it said why?", weight=4.0)
@@ -357,7 +358,7 @@ def test_an_item_that_the_reference_fails_is_left_out(sqlite_log: Log) -> None:
 def test_a_checklist_of_which_nothing_would_be_left_goes_back(sqlite_log: Log) -> None:
     other = item("offers_now", FocusOn.REPLY, 0, "Shall I book", question="Does the reply offer anything?")
 
-    async def judge(turn: TurnRecord, items: Sequence[Item], earlier: Sequence[TurnRecord]) -> list[Outcome]:
+    async def judge(dialogue: Dialogue, items: Sequence[Item]) -> list[Outcome]:
         return await _judge_all({"offers_booking": Outcome.FAIL}, items)
 
     bodies, answer = recording(GOOD, as_text(as_answer((other,), 1)))
@@ -366,12 +367,29 @@ def test_a_checklist_of_which_nothing_would_be_left_goes_back(sqlite_log: Log) -
     assert keys(sqlite_log)[1] == [(0, ["offers_now"])]
 
 
+def test_a_checklist_that_loses_its_only_item_on_the_reply_goes_to_a_person(sqlite_log: Log) -> None:
+    """A judge that is wrong about the reference must not leave a turn in which nothing is said of the reply."""
+    told = REPLY.model_copy(update={"check": None, "question": "Is it said why the price is so?"})
+
+    async def judge(dialogue: Dialogue, items: Sequence[Item]) -> list[Outcome]:
+        return await _judge_all({"price_told": Outcome.FAIL}, items)
+
+    answer = as_text(as_answer((CALL, RESPONSE, told), 0), as_answer(SECOND_TURN, 1))
+    bodies, say = recording(answer, answer)
+    (ended,) = run(sqlite_log, say, judge_items=judge, attempts=1).ended
+    assert ended.status is AnnotationStatus.NEEDS_PERSON and keys(sqlite_log) == [[], []]
+    assert ended.problems == (
+        "turn 0: without what the reference fails (price_told): no item looks at the reply (user_visible_reply)",
+    )
+    assert "no item looks at the reply" in bodies[1]["messages"][-1]["content"]
+
+
 def test_a_chat_proves_nothing_so_what_it_fails_is_kept(sqlite_log: Log) -> None:
     """The policy never booked; the item that asks for it stays, for the judge, and the figures say so."""
     chat = trip("chat 1", source="chat")
     books = item("books", FocusOn.REPLY, 0, "", evidence=(), question="Does the reply say that F84 is booked?")
 
-    async def judge(turn: TurnRecord, items: Sequence[Item], earlier: Sequence[TurnRecord]) -> list[Outcome]:
+    async def judge(dialogue: Dialogue, items: Sequence[Item]) -> list[Outcome]:
         return await _judge_all({"books": Outcome.FAIL}, items)
 
     bodies, answer = recording(as_text(as_answer(FIRST_TURN, 0), as_answer((books,), 1)))

@@ -191,7 +191,7 @@ def test_the_guided_json_is_closed_and_asks_for_evidence_before_the_question() -
                 walk(value)
 
     walk(schema)
-    assert len(objects) == 11
+    assert len(objects) == 12
     assert all(
         node["additionalProperties"] is False and node["required"] == list(node["properties"]) for node in objects
     )

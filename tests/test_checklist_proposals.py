@@ -4,6 +4,7 @@ import pytest
 
 from env_sim.recordings import played_reference
 from env_sim.scenario_generator import generate_scenarios
+from reward.annotation_form import read_answer
 from reward.checklist_proposals import derive_check, settle_check
 from store.records import (
     Called,
@@ -14,10 +15,12 @@ from store.records import (
     NotCalled,
     ReplyAsks,
     ReplyMentions,
+    ReplyRepeats,
     ResponseReceived,
 )
 from store.vocabulary import Split
 from tests.annotation_examples import CALL, OFFER, REPLY, RESPONSE, TOOLS, TURNS
+from tests.scripted_annotator import as_answer, as_text
 from tests.turn_records import call, turn
 
 TOOL_SPECS = {tool.name: tool for tool in TOOLS}
@@ -37,6 +40,22 @@ def test_a_sound_proposal_is_kept(item: Item) -> None:
     assert settle(item, item.check) == (item.check, None)
 
 
+def test_a_proposal_that_refers_to_a_response_or_counts_is_read_and_kept() -> None:
+    """As the annotator writes them."""
+    repeats = {"kind": "reply_repeats", "tool": "find_flights", "fields": ["price"]}
+    bounds = {"tolerance": 0, "at_least": 1, "at_most": 1}
+    given = [{"name": "origin", "value": "Oslo"}, {"name": "seats", "value": "2"}]
+    counts = {"kind": "called", "tool": "find_flights", "arguments": given, **bounds}
+    entry = as_answer((CALL, RESPONSE, REPLY))
+    entry["items"][0]["check"], entry["items"][2]["check"] = counts, repeats
+    draft = read_answer(as_text(entry), [0], TOOL_SPECS)[0]
+    assert draft.problems == []
+    call_, _, reply = [settle(one.item, one.proposal) for one in draft.drafts]
+    exactly = Called(tool="find_flights", arguments={"origin": "Oslo", "seats": 2}, at_least=1, at_most=1)
+    assert call_ == (exactly, None)
+    assert reply == (ReplyRepeats(tool="find_flights", fields=("price",)), None)
+
+
 @pytest.mark.parametrize(
     ("item", "proposal", "reason"),
     [
@@ -49,6 +68,8 @@ def test_a_sound_proposal_is_kept(item: Item) -> None:
         (REPLY, Called(tool="find_flights"), "another channel than its item (user_visible_reply)"),
         (REPLY, ReplyMentions(all_of=(("Oslo",),)), "a damaged reference passes it: wrong_value"),
         (REPLY, ReplyMentions(all_of=(("**",),)), "no word or number"),
+        (REPLY, ReplyRepeats(tool="fly", fields=("price",)), "there is no tool 'fly'"),
+        (REPLY, ReplyRepeats(tool="find_flights", fields=("seats",)), "has nothing to mention at 'seats'"),
         (RESPONSE, ResponseReceived(tool="find_flights"), "a damaged reference passes it: wrong_response"),
         (RESPONSE, ResponseReceived(tool="find_flights", values=("F85",)), "lacks 'F85'"),
     ],

@@ -1,15 +1,27 @@
 """Code checks: what a reader of the turn would say holds, and nothing that only looks like it."""
 
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from reward.arguments import equal_values
 from reward.checks import decide_check
-from reward.mentions import find_mention, questions
-from store.records import Called, CallOrder, NotCalled, ReplyAsks, ReplyMentions, ResponseReceived, StepRecord
+from reward.mentions import _text_tokens, find_mention, questions
+from reward.response_fields import field_values, with_field
+from store.records import (
+    Called,
+    CallOrder,
+    NotCalled,
+    ReplyAsks,
+    ReplyMentions,
+    ReplyRepeats,
+    ResponseReceived,
+    StepRecord,
+)
 from tests.turn_records import call, malformed, turn, unanswered
 
 
@@ -184,6 +196,103 @@ def test_expected_null_is_met_by_an_absent_argument() -> None:
     check = Called(tool="find", arguments={"city": None})
     assert decide_check(check, turn([call("find", {"page": 1})])).satisfied
     assert not decide_check(check, turn([call("find", {"city": "Rome"})])).satisfied
+
+
+PRICES = ReplyRepeats(tool="find", fields=("price", "items.0.name"))
+
+
+def found(price: Any, name: str = "Sun Hotel", **more: Any) -> Any:
+    return call("find", {}, {"price": price, "items": [{"name": name}], **more})
+
+
+@pytest.mark.parametrize(
+    ("price", "reply"),
+    [(1200, "Sun Hotel, 1,200.00 euro."), ("F84", "F84 at the **Sun Hotel**"), (-2.5, "It is -2.50 at sun hotel.")],
+)
+def test_a_reply_repeats_what_was_answered_whatever_it_was(price: Any, reply: str) -> None:
+    decided = decide_check(PRICES, turn([found(price)], reply))
+    assert (decided.satisfied, decided.step_index) == (True, 1) and decided.quote in reply
+
+
+def test_another_value_than_the_one_answered_is_made_up() -> None:
+    """Right by a recording, wrong here: the last response counts, not one before or one that failed."""
+    first, last = found(1200), found(1300)
+    assert not decide_check(PRICES, turn([first], [last], "Sun Hotel, 1200.")).satisfied
+    decided = decide_check(PRICES, turn([first], [last], [call("find", {}, "no", error=True)], "Sun Hotel, 1300."))
+    assert decided.satisfied
+    wrong = decide_check(PRICES, turn([last], "Sun Hotel, 1200."))
+    assert wrong.reason == "the reply does not mention \"1300\", which find answered at 'price'"
+    assert '"price": 1300' in wrong.quote
+
+
+@pytest.mark.parametrize(
+    ("happened", "reason"),
+    [
+        (turn("1200 at Sun Hotel"), "there is no response of find in the turn"),
+        (turn([call("find", {}, "no", error=True)], "1200 at Sun Hotel"), "there is no response of find"),
+        (turn([call("find", {}, {"items": []})], "1200 at Sun Hotel"), "has nothing to mention at 'price'"),
+        (turn([found(None)], "1200 at Sun Hotel"), "has nothing to mention at 'price'"),
+        (turn([call("find", {}, "sold out")], "sold out"), "has nothing to mention at 'price'"),
+        (turn([found(1200)]), "ended without a reply"),
+    ],
+)
+def test_without_an_answer_there_is_nothing_to_repeat(happened: Any, reason: str) -> None:
+    decided = decide_check(PRICES, happened)
+    assert not decided.satisfied and decided.step_index is None and reason in decided.reason
+
+
+def test_only_short_texts_are_remembered_in_numbers() -> None:
+    """Tokens of a text take 35 times its room."""
+    for n in range(100):
+        assert find_mention(f"{n} " + "price 1,200 " * 400, "1200") == "1,200"
+    assert _text_tokens.cache_info().currsize <= 16
+    before = _text_tokens.cache_info()
+    assert find_mention("price 1,200 " * 10_000, "1200") == "1,200" and _text_tokens.cache_info() == before
+
+
+def test_fields_lead_through_lists_and_keys_with_dots() -> None:
+    response = json.dumps({"a.b": {"c": [1, {"d": "x"}]}, "all": [1, "two", None, {"n": 3}], "a": {"b": 7}})
+    paths = ("a.b.c.1.d", "a.b.c.0", "all", "a.b", "all.9", "x", "all.-1")
+    assert [field_values(response, path) for path in paths] == [
+        ["x"], ["1"], ["1", "two", "3"], ["7"], [], [], [],
+    ]  # fmt: skip
+    assert json.loads(with_field(response, "a.b.c.1.d", "y") or "")["a.b"]["c"][1] == {"d": "y"}
+    assert with_field(response, "nowhere", 1) is None and with_field("no JSON", "a", 1) is None
+
+
+def test_at_least_holds_from_the_call_that_makes_them_enough() -> None:
+    check = Called(tool="pay", arguments={"to": "Ann"}, at_least=2)
+    pay, other = call("pay", {"to": "Ann"}), call("pay", {"to": "Bob"})
+    enough = decide_check(check, turn([pay], [other], [pay], [pay], "Paid."))
+    assert (enough.satisfied, enough.step_index) == (True, 2) and "2 times" in enough.reason
+    assert decide_check(check, turn([pay, pay])).step_index == 0, "parallel calls count, and no reply is waited for"
+    few = decide_check(check, turn([pay], [other], "Paid."))
+    assert not few.satisfied and few.reason == "pay was called 1 times, at least 2 asked for"
+    failed = call("pay", {"to": "Ann"}, "no", error=True)
+    assert not decide_check(check, turn([pay], [failed], "Paid.")).satisfied
+    assert decide_check(check.model_copy(update={"succeeded": False}), turn([pay], [failed], "Paid.")).satisfied
+
+
+@pytest.mark.parametrize(("times", "holds"), [(0, False), (1, False), (2, True), (3, False)])
+def test_exactly_so_many_calls(times: int, holds: bool) -> None:
+    decided = decide_check(Called(tool="pay", at_least=2, at_most=2), turn(*[[call("pay")]] * times, "Paid."))
+    assert decided.satisfied == holds and (decided.step_index == times if holds else decided.step_index is None)
+    assert not decide_check(Called(tool="pay", at_least=2, at_most=2), turn([call("pay")], [call("pay")])).satisfied
+
+
+@pytest.mark.parametrize("bounds", [{"at_least": 0}, {"at_least": 3, "at_most": 2}])
+def test_bounds_that_nothing_meets_are_refused(bounds: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="at_least"):
+        Called(tool="pay", **bounds)  # type: ignore[arg-type]
+
+
+def test_a_check_without_the_newer_bound_is_written_as_it_was() -> None:
+    """Scenarios are addressed by the hash of what is written."""
+    assert Called(tool="pay", at_most=1).model_dump(mode="json").keys() == {
+        "kind", "tool", "arguments", "tolerance", "succeeded", "at_most",
+    }  # fmt: skip
+    bounded = Called(tool="pay", at_least=2)
+    assert Called.model_validate(bounded.model_dump(mode="json")) == bounded
 
 
 def test_at_most_counts_matching_calls_and_is_decided_at_the_end() -> None:

@@ -48,6 +48,7 @@ def an_item(kind: str, reason: str = "", channel: FocusOn = FocusOn.TOOL_CALLS) 
         ("called", "no call to weather with city = Bergen", a_turn(REFUSED, reply="Sorry."), P.WRONG_ARGUMENT),
         ("called", "the call to weather failed", a_turn(REFUSED, reply="Sorry."), P.FAILED_CALL),
         ("called", "weather was called 2 times, at most 1 allowed", a_turn(OSLO, OSLO, reply="7"), P.NEEDLESS_CALL),
+        ("called", "weather was called 1 times, at least 2 asked for", a_turn(OSLO, reply="7"), P.MISSING_CALL),
         ("called", "no call to weather with city = Rome", a_turn(OSLO, OSLO, OSLO, reply=None), P.LOOP),
         ("response_received", "weather answered with an error", a_turn(REFUSED, reply="Sorry."), P.FAILED_CALL),
         ("response_received", "the response lacks 'snow'", a_turn(OSLO, reply="Rain."), P.WRONG_ARGUMENT),
@@ -59,6 +60,10 @@ def an_item(kind: str, reason: str = "", channel: FocusOn = FocusOn.TOOL_CALLS) 
         ("reply_mentions", "the turn ended without a reply", a_turn(OSLO, reply=None), P.GAVE_UP),
         ("reply_mentions", "the reply does not mention 'rain'", a_turn(OSLO, reply="7 degrees."), P.LEFT_OUT),
         ("reply_mentions", "the reply does not mention '7'", a_turn(OSLO, reply="It has 12."), P.UNSUPPORTED_CLAIM),
+        ("reply_repeats", 'the reply does not mention "7"', a_turn(OSLO, reply="Rain."), P.LEFT_OUT),
+        ("reply_repeats", 'the reply does not mention "7"', a_turn(OSLO, reply="It has 12."), P.UNSUPPORTED_CLAIM),
+        ("reply_repeats", "there is no response of weather", a_turn(reply="Rain."), P.MISSING_CALL),
+        ("reply_repeats", "there is no response of weather", a_turn(REFUSED, reply="Rain."), P.FAILED_CALL),
         ("reply_mentions", "the reply mentions 'sun', which it must not", a_turn(reply="Sun"), P.UNSUPPORTED_CLAIM),
     ],
 )

@@ -1,6 +1,7 @@
 """The judge on a real log: what it writes, what it refuses to believe, and that trouble is never a FAIL."""
 
 import asyncio
+import hashlib
 import time
 from typing import Any
 
@@ -11,14 +12,22 @@ from agent.role_endpoint import LimitReached
 from reward.code_judge import judge_by_code
 from reward.judge import Judge
 from reward.judging_plan import NO_JUDGE, JudgingOptions
-from reward.llm_judge import TOKENS_BESIDE, TOKENS_PER_ITEM
+from reward.llm_judge import TOKENS_BESIDE, TOKENS_PER_ITEM, Dialogue
+from reward.judge_cache import cache_keys, shown_hash
 from reward.panel import Panel
 from store.database import Log, LogError
 from store.endpoint_settings import Price
 from store.model_calls import call_totals
-from store.records import Called, NotCalled, ReplyMentions, ResponseReceived, ScenarioTurn
-from store.scenarios import item_ids
-from store.trajectories import NewTrajectory, create_trajectories
+from store.records import Called, NotCalled, ReplyMentions, ResponseReceived, Scenario, ScenarioTurn, canonical_json
+from store.scenarios import add_scenarios, item_ids
+from store.steps import record_steps
+from store.trajectories import (
+    NewTrajectory,
+    ToolAnswer,
+    create_trajectories,
+    end_trajectory,
+    record_tool_answers,
+)
 from store.turns import get_turns
 from store.verdicts import Verdict, add_verdicts, rewards_of, verdicts_of
 from store.vocabulary import Combination, FocusOn, JudgeMode, Origin, Outcome, StopReason, VerdictSource
@@ -244,13 +253,25 @@ def test_the_same_question_is_not_paid_for_twice(log: Log) -> None:
     assert {v.cache_key for v in rows["c"]} == {v.cache_key for v in rows["a"]} != {None}
 
 
-@pytest.mark.parametrize("change", ["text", "words", "prompt", "mode", "judge", "earlier turn"])
+def test_what_was_said_at_temperature_0_stays_known() -> None:
+    """Its keys are what they were before temperatures were part of them."""
+    happened = Dialogue(turn([call("find", {"city": "Paris"})], "It is 1200.", user="Question 0"))
+    judge = endpoint_judge(refuse)
+    question = [judge.name, "turn", judge.prompt_hash, shown_hash(judge, happened)]
+    words = {"focus_on": "user_visible_reply", "question": "Does polite hold?", "pass_condition": ""}
+    words |= {"failure_examples": []}
+    expected = hashlib.sha256(canonical_json([*question, words, 0]).encode()).hexdigest()
+    assert cache_keys(judge, happened, LLM_ITEMS[:1], 0) == {"polite": expected}
+
+
+@pytest.mark.parametrize("change", ["text", "words", "prompt", "mode", "judge", "name", "temperature", "earlier turn"])
 def test_another_question_is_asked(sqlite_log: Log, tmp_path: Any, change: str) -> None:
     """Anything that the judge is shown or told makes it another question."""
     played = scenario(LLM_ITEMS)
     name = record(sqlite_log, played, [polite_turn("a")])
     asyncio.run(Judge(sqlite_log, alone(all_pass)).judge_trajectories([name]))
-    happened, other, settings, mode = polite_turn("b"), played, {}, JudgeMode.TURN
+    happened, other, mode = polite_turn("b"), played, JudgeMode.TURN
+    settings: dict[str, Any] = {}
     if change == "text":
         happened = polite_turn("b", user="Please?")
     elif change == "words":
@@ -263,6 +284,10 @@ def test_another_question_is_asked(sqlite_log: Log, tmp_path: Any, change: str) 
     asked: list[Any] = []
 
     def answer(request: dict[str, Any]) -> str:
+    elif change == "name":
+        settings = {"name": "the other one"}
+    elif change == "temperature":
+        settings = {"temperature": 0.7}
         asked.append(request)
         return all_pass(request)
 

@@ -148,6 +148,13 @@ def test_another_judge_and_mode_speak_beside(server: Server, names: list[str], e
     assert [(request["model"], len(asked_ids(request))) for request in server.requests[3:]] == [("other", 1)] * 2
     beside = [v for v in verdicts_of(empty, ["t0"], all_rows=True)["t0"] if not v.counts]
     assert [v.judge for v in beside] == ["other", "other"]
+    asked = len(server.requests)
+    run(*at, "--beside", "--base-url", server.url, "--trajectory", "t0")
+    assert len(server.requests) == asked, "the log holds what this judge said"
+    run(*at, "--beside", "--base-url", server.url, "--name", "big elsewhere", "--trajectory", "t0")
+    assert [request["model"] for request in server.requests[asked:]] == ["big"]
+    beside = [v for v in verdicts_of(empty, ["t0"], all_rows=True)["t0"] if not v.counts]
+    assert [v.judge for v in beside][2:].count("big elsewhere") == 2
 
 
 def test_calibration(server: Server, names: list[str], empty: Log, at: Run) -> None:

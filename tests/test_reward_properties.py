@@ -92,6 +92,24 @@ def test_the_order_of_the_items_does_not_matter(turn: TurnStates, random: Any) -
 
 
 @cheap
+@given(groups, baselines, st.booleans(), st.randoms())
+def test_the_order_of_the_items_does_not_matter_to_steps(
+    group: list[TurnStates], baseline: TurnBaseline, divide: bool, random: Any
+) -> None:
+    """The same order for all rollouts of the group, as a checklist has one."""
+    order = list(range(len(group[0].items)))
+    random.shuffle(order)
+    shuffled = [replace(turn, items=tuple(turn.items[n] for n in order)) for turn in group]
+    shares = satisfied_shares(group, baseline=baseline)
+    assert satisfied_shares(shuffled, baseline=baseline) == [shares[n] for n in order]
+    before = step_advantages(group, baseline=baseline, divide_by_std=divide)
+    after = step_advantages(shuffled, baseline=baseline, divide_by_std=divide)
+    assert len(before) == len(after)
+    for was, now in zip(before, after, strict=True):
+        assert now == (None if was is None else close(was, abs=1e-9))
+
+
+@cheap
 @given(turns, st.data())
 def test_satisfying_more_never_pays_less(turn: TurnStates, data: st.DataObject) -> None:
     """An item that never held comes to hold at some step, or more votes say that one does."""

@@ -212,6 +212,20 @@ def test_strict_items_gate_the_next_turn() -> None:
     assert gate(Outcome.PASS, Outcome.PASS, Outcome.UNSCORED) is True, "an item that is not strict does not gate"
 
 
+@pytest.mark.parametrize(
+    ("first", "expected"), [(Outcome.PASS, True), (Outcome.FAIL, False), (Outcome.UNSCORED, None), (None, None)]
+)
+def test_a_strict_item_stands_on_all_that_it_depends_on_however_far(
+    first: Outcome | None, expected: bool | None
+) -> None:
+    """Strict is the reply, which depends on the response, which depends on the call."""
+    checklist = (_item("reply", 0.4, ("response",), strict=True), _item("response", 0.3, ("call",)), _item("call", 0.3))
+    said = {key: _verdict(0, key, Outcome.PASS) for key in ("reply", "response")}
+    if first is not None:
+        said["call"] = _verdict(0, "call", first)
+    assert strict_items_hold(checklist, said) is expected
+
+
 def test_the_bundled_reference_dialogues_earn_everything() -> None:
     """Else no policy could: an item would be undecidable, or depend on one that becomes true in the same step."""
     for scenario in generate_scenarios(Split.TRAIN, 60, 7) + generate_scenarios(Split.TEST, 60, 7):

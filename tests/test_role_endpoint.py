@@ -9,6 +9,8 @@ import httpx2
 import pytest
 
 from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Said, Subject
+from agent.tries import estimated_tokens
+from reward.judging_report import spent_line
 from store.database import Log
 from store.endpoint_settings import Price
 from store.model_calls import call_totals
@@ -26,8 +28,7 @@ def ask(endpoint: RoleEndpoint, max_tokens: int = 10) -> Awaitable[Said]:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.0)
-    monkeypatch.setattr("openai._base_client.MAX_RETRY_DELAY", 0.0)
+    monkeypatch.setattr("agent.tries.FIRST_PAUSE_S", 0.0)
 
 
 class Counting:
@@ -104,6 +105,109 @@ def test_a_spending_limit_stops_before_the_question_that_would_break_it() -> Non
     assert "max_usd" in str(results[-1])
 
 
+def without_usage(said: str = "fine, thank you.") -> httpx2.Response:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": said}}
+    return httpx2.Response(200, json={"id": "1", "choices": [choice]})
+
+
+def test_what_an_endpoint_does_not_count_is_estimated_and_limited_all_the_same(sqlite_log: Log) -> None:
+    """4 of 16 characters each way; 10 USD for a million sent and 100 for a million said: 0.00044 USD an answer."""
+    cost = (4 * 10 + 4 * 100) / 1e6
+    endpoint = scripted(lambda _: without_usage(), price=PRICE, max_usd=3.5 * cost, log=sqlite_log)
+
+    async def many() -> list[Any]:
+        question = [{"role": "user", "content": "What is the way?"}]
+        return [await _outcome(lambda: endpoint.ask(question, max_tokens=4)) for _ in range(6)]  # type: ignore[arg-type]
+
+    results = asyncio.run(many())
+    assert [type(result) for result in results] == [Said] * 3 + [LimitReached] * 3
+    assert results[0].usd == pytest.approx(cost)
+    (total,) = call_totals(sqlite_log)
+    assert (total.calls, total.estimated, total.prompt_tokens, total.completion_tokens) == (3, 3, 12, 12)
+    assert endpoint.spent.estimated == 3 and "tokens of 3 estimated" in spent_line("big", endpoint.spent)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"), [("", 0), ("a", 1), ("What is the way?", 4), ("价格是多少", 4), ("\udcff", 1)]
+)
+def test_tokens_are_estimated_by_bytes(text: str, tokens: int) -> None:
+    assert estimated_tokens(text) == tokens
+
+
+def test_a_lost_answer_may_have_been_billed_in_full(sqlite_log: Log) -> None:
+    """Two tries whose connection broke after they were sent, then an answer: 1 token sent, at most 10 said, twice."""
+    answers = iter([httpx2.ReadError("gone"), httpx2.ReadTimeout("late"), "fine"])
+
+    def answer(_: dict[str, Any]) -> str:
+        said = next(answers)
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    lost = (1 * 10 + 10 * 100) / 1e6
+    said = asyncio.run(_said(scripted(answer, retries=2, price=PRICE, log=sqlite_log)))
+    assert said.usd == pytest.approx(COST + 2 * lost)
+    (total,) = call_totals(sqlite_log)
+    assert (total.calls, total.failed, total.estimated, total.prompt_tokens) == (1, 0, 1, 102)
+    assert total.usd == pytest.approx(COST + 2 * lost)
+
+
+def test_what_was_never_sent_or_was_refused_costs_nothing(sqlite_log: Log) -> None:
+    def nobody(_: dict[str, Any]) -> str:
+        raise httpx2.ConnectError("connection refused")
+
+    for answer in (nobody, Counting(503, 429, 500)):
+        endpoint = scripted(answer, retries=2, price=PRICE, log=sqlite_log)
+        with pytest.raises(EndpointError):
+            asyncio.run(_said(endpoint))
+        assert (endpoint.spent.usd, endpoint.spent.failed, endpoint.spent.estimated) == (0.0, 1, 0)
+    (total,) = call_totals(sqlite_log)
+    assert (total.calls, total.usd, total.unpriced) == (2, 0.0, 0)
+
+
+def test_a_question_that_runs_into_the_deadline_is_paid_for(sqlite_log: Log) -> None:
+    endpoint = scripted(lambda _: asyncio.sleep(5), timeout_s=0.05, price=PRICE, log=sqlite_log)
+    with pytest.raises(EndpointError, match=r"no answer within 0\.05 s"):
+        asyncio.run(_said(endpoint))
+    assert endpoint.spent.usd == pytest.approx((1 * 10 + 10 * 100) / 1e6)
+    (total,) = call_totals(sqlite_log)
+    assert (total.failed, total.estimated, total.completion_tokens) == (1, 1, 10)
+
+
+def test_lost_tries_use_up_the_limit_and_are_not_repeated_beyond_it() -> None:
+    """A question may cost 0.00101 USD: after one try that was lost 0.0015 leave no room for another."""
+    requests = 0
+
+    def lost(_: dict[str, Any]) -> str:
+        nonlocal requests
+        requests += 1
+        raise httpx2.ReadError("gone")
+
+    endpoint = scripted(lost, retries=5, price=PRICE, max_usd=0.0015)
+
+    async def twice() -> None:
+        with pytest.raises(EndpointError, match="APIConnectionError"):
+            await ask(endpoint)
+        with pytest.raises(LimitReached, match="max_usd"):
+            await ask(endpoint)
+
+    asyncio.run(twice())
+    assert requests == 1
+
+
+def test_the_endpoint_says_when_to_try_again() -> None:
+    """A Retry-After that ends after the deadline is not waited for: the reason is the refusal, not the deadline."""
+    soon = httpx2.Response(429, json={}, headers={"Retry-After": "0.05"})
+    answers: list[Any] = [soon, "fine"]
+    began = time.monotonic()
+    assert asyncio.run(_said(scripted(lambda _: answers.pop(0), retries=1))).text == "fine"
+    assert time.monotonic() - began >= 0.05
+    late = httpx2.Response(429, json={}, headers={"Retry-After": "60"})
+    with pytest.raises(EndpointError, match="RateLimitError"):
+        asyncio.run(_said(scripted(lambda _: late, retries=3, timeout_s=1.0)))
+    assert time.monotonic() - began < 5
+
+
 def test_what_only_waits_or_is_overestimated_does_not_use_up_the_limit() -> None:
     """Each question may cost five times what it does: the limit allows eight at once by the estimate, forty by cost."""
     answer = Counting()
@@ -130,6 +234,20 @@ def test_requests_a_minute_are_spread() -> None:
 
     asyncio.run(many())
     assert starts[-1] - starts[0] >= 3 * 0.05 - 0.01
+
+
+def test_tries_again_keep_to_the_rate_which_takes_nothing_from_the_deadline() -> None:
+    """Five tries, 0.1 s apart, of a question that has 0.2 s."""
+    starts: list[float] = []
+
+    def answer(_: dict[str, Any]) -> Any:
+        starts.append(time.monotonic())
+        return "fine" if len(starts) == 5 else httpx2.Response(503, json={})
+
+    endpoint = scripted(answer, max_requests_per_minute=600, retries=4, timeout_s=0.2)
+    assert asyncio.run(_said(endpoint)).text == "fine"
+    gaps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    assert len(gaps) == 4 and min(gaps) >= 0.09
 
 
 def test_calls_in_flight_are_bounded() -> None:

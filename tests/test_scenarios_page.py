@@ -13,7 +13,7 @@ from reward.payments import payslip
 from store import scenarios
 from store.checklists import Checklist, add_checklists, checklist_history, current_checklists
 from store.database import Log
-from store.records import Item, Scenario
+from store.records import Item, ReplyMentions, Scenario
 from store.runs import add_run_trajectories, start_run
 from store.scenarios import add_scenarios, get_scenario, load_scenarios, read_scenarios
 from store.trajectories import get_trajectory
@@ -132,6 +132,19 @@ def test_a_file_is_imported_after_its_preview(sample: Log) -> None:
     assert "1 sound scenario" in html(app)
     app.button(key="import").click().run()
     assert a_trip() in load_scenarios(sample, source="test") and "0 of them new" in html(app)
+
+
+def test_a_file_with_a_check_that_its_reference_fails_waits(sample: Log) -> None:
+    wrong = REPLY.model_copy(
+        update={"check": ReplyMentions(all_of=(("1300",),)), "depends_on": (), "weight": 1.0, "id": "wrong"}
+    )
+    turns = (a_trip().turns[0].model_copy(update={"checklist": (wrong,)}), *a_trip().turns[1:])
+    broken = a_trip().model_copy(update={"turns": turns, "name": "broken"})
+    app = open_page(SCENARIOS, look="Import")
+    file = ("trips.jsonl", broken.canonical_json().encode(), "application/json")
+    app.get("file_uploader")[0].set_value(file).run()
+    assert "1 bad check" in html(app) and "does not mention" in html(app) and "self-test: " in html(app)
+    assert app.button(key="import").disabled
 
 
 def test_what_the_filters_leave_out_is_counted_when_asked_for(sample: Log) -> None:

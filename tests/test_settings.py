@@ -7,6 +7,7 @@ import pytest
 from store.settings import SettingsError, load_settings
 
 JUDGE = 'base_url = "http://x/v1", model = "m"'
+ELSEWHERE = JUDGE.replace("x", "y")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -33,6 +34,11 @@ def test_something_is_shipped() -> None:
         (f"judge = {{{JUDGE}}}\n[judging]\nmode = 'chapter'", "judging.mode"),
         (f"judge = {{{JUDGE}}}\n[judging]\ndraws = 3", "temperature above 0"),
         (f"judge = {{{JUDGE}}}\n[judging]\npanel = [{{{JUDGE}}}]", "more than once: to ask it again set judging.draws"),
+        (
+            f"judge = {{{JUDGE}}}\n[judging]\npanel = [{{{ELSEWHERE}}}]",
+            r"at http://x/v1 and http://y/v1 are both called 'm'.*give one of them a name",
+        ),
+        (f"judge = {{{JUDGE}}}\n[gate]\njudge = {{{ELSEWHERE}}}", r"are both called 'm'.*gate.judge.name"),
         (f"judge = {{{JUDGE}}}\n[judging]\ncombination = 'mean'", "gives a single vote"),
         (f"judge = {{{JUDGE}, max_usd = 1.0}}", r"price is not known: add \[prices"),
     ],
@@ -42,6 +48,14 @@ def test_a_bad_file_is_refused_with_the_place(tmp_path: Path, text: str, said: s
     file.write_text(text)
     with pytest.raises(SettingsError, match=said):
         load_settings(file)
+
+
+def test_one_model_at_two_places_is_two_judges_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "checkloop.toml"
+    file.write_text(f'judge = {{{JUDGE}}}\n[judging]\npanel = [{{{ELSEWHERE}, name = "m at y"}}]\n')
+    settings = load_settings(file)
+    assert settings.judge is not None
+    assert [one.known_as for one in (settings.judge, *settings.judging.panel)] == ["m", "m at y"]
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ class Endpoints:
         app.post("/v1/chat/completions")(self.complete)
         http = openai.DefaultAsyncHttpxClient(transport=httpx2.ASGITransport(app=app))
         client = openai.AsyncOpenAI(base_url="http://llm/v1", api_key="none", http_client=http, max_retries=0)
-        endpoint = Endpoint(base_url="http://llm/v1", model="m", timeout_s=timeout_s)
+        endpoint = Endpoint(base_url="http://llm/v1", model="m", timeout_s=timeout_s, retries=0)
         return LlmSimulator(RoleEndpoint(ModelRole.SIMULATOR, endpoint, client=client))
 
     async def complete(self, request: Request) -> JSONResponse:

@@ -154,6 +154,11 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatc
     assert [path.name for path in tmp_path.iterdir()] == ["scenarios.jsonl"]
 
 
+def test_scenarios_that_were_hashed_before_keep_their_hash() -> None:
+    """Of a scenario with a `called` check, as it was before these checks had a lower bound."""
+    assert a_scenario().hash == "668cb039b9d3f41d1134647a5099437fc9b4576973fb58ad873543246ce14d07"
+
+
 def test_equal_scenarios_have_one_hash_however_they_are_written() -> None:
     document = json.loads(a_scenario().canonical_json())
     shuffled = json.loads(json.dumps(dict(reversed(list(document.items()))), indent=2))

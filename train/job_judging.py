@@ -197,12 +197,13 @@ def annotate_dialogues(work: Work) -> dict[str, Any]:
         choose_scenarios,
         chosen_variants,
         first_open,
-        self_test_judge,
+        self_test_panel,
     )
     from reward.annotation_report import named, report_lines
     from reward.annotator import annotate_scenarios
     from reward.dialogue_annotator import Annotator
     from reward.examination import Annotated
+    from reward.self_test_judge import judge_items_with
     from store.database import LogError
     from store.vocabulary import AnnotationStatus
 
@@ -210,7 +211,7 @@ def annotate_dialogues(work: Work) -> dict[str, Any]:
     log, settings = work.log, work.settings
     endpoint = annotator_endpoint(log, settings)
     variants = chosen_variants(settings, payload.variants, payload.variant)
-    judge_items = self_test_judge(log, settings) if payload.with_judge else None
+    judge_items = judge_items_with(self_test_panel(log, settings)) if payload.with_judge else None
     try:
         if payload.chat:
             scenarios = [promote_chat(log, payload.chat)]

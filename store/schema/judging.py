@@ -8,6 +8,7 @@ from sqlalchemy import (
     Index,
     String,
     UniqueConstraint,
+    false,
     text,
     true,
 )
@@ -108,6 +109,8 @@ class ModelCallRow(Base):
     completion_tokens: Mapped[int]
     usd: Mapped[float | None]
     """NULL where the settings have no price for the model."""
+    estimated: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Some tokens are estimated: the endpoint did not say, or a try that may have been billed had no answer."""
     latency_ms: Mapped[float]
     error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
