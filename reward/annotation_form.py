@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from env_sim.recordings import played_reference
 from reward.checks import quote_call, succeeded
-from reward.transcripts import strip_tags
+from reward.transcripts import REMOVED, strip_tags
 from store.records import Check, Evidence, Item, Scenario, ToolSpec, canonical_json
 from store.vocabulary import FocusOn
 
@@ -61,7 +61,7 @@ def show_dialogue(scenario: Scenario, boundary: str, longest: int | None = None)
     """Tools, system prompt and every turn; of a block longer than `longest` characters the middle is left out."""
 
     def block(attributes: str, text: str) -> str:
-        clean = strip_tags(text).replace(boundary, "[removed]")
+        clean = strip_tags(text).replace(boundary, REMOVED)
         return f"<data-{boundary} {attributes}>\n{_shortened(clean, longest)}\n</data-{boundary}>"
 
     tools = "\n".join(canonical_json(tool.as_openai()["function"]) for tool in scenario.tools) or "none"

@@ -8,7 +8,7 @@ import re
 
 from reward.checks import has_reply, quote_call, succeeded
 from reward.mentions import find_mention
-from reward.transcripts import strip_tags
+from reward.transcripts import REMOVED, strip_tags
 from store.records import StepRecord, TurnRecord
 from store.vocabulary import FocusOn
 
@@ -37,9 +37,10 @@ def speaks_to_a_judge(quote: str) -> bool:
 def find_evidence(turn: TurnRecord, channel: FocusOn, step_index: int, quote: str) -> str | None:
     """The literal piece of the step's channel that `quote` repeats, or None.
 
-    Failed calls are no evidence, and neither is a quote without a word or number or one that speaks to a judge.
+    Failed calls are no evidence, and neither is a quote without a word or number of its own or one that speaks to a
+    judge.
     """
-    if not any(map(str.isalnum, quote)) or speaks_to_a_judge(quote):
+    if not any(map(str.isalnum, quote.replace(REMOVED, ""))) or speaks_to_a_judge(quote):
         return None
     for step in turn.steps:
         if step.index == step_index:

@@ -104,7 +104,7 @@ class LlmJudge:
             return Answers(verdicts)
         asked_again = [item for item in items if item.id in unproven]
         messages += [
-            {"role": "assistant", "content": said.text},
+            {"role": "assistant", "content": strip_tags(said.text)},
             {"role": "user", "content": f"{self._again}\n{show_items(asked_again)}"},
         ]
         stopped = None

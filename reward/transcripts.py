@@ -20,12 +20,21 @@ from store.vocabulary import FocusOn
 _SECRET = secrets.token_bytes(32)
 _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 """Tokenizers take every digit for a token of its own, and the boundary stands before each piece."""
+REMOVED = "[removed]"
+"""Stands where a judge would have been shown a mark, a tag or control text. Proves nothing."""
 _TAG = re.compile(
     r"<\s*+/?\s*+data-[^<>]*+>?"
-    r"|^[^\S\n]*+=++[^\S\n]*+[a-z]{4,16}[^\S\n]*+=++[^\S\n]*+(?:turn|step|end)\b",
+    r"|^[^\S\n]*+=++[^\S\n]*+[a-z]{4,16}[^\S\n]*+=++[^\S\n]*+(?:turn|step|end)\b"
+    # <|im_end|>, <｜User｜>, <|turn>, <turn|>
+    r"|<[|｜][^\s<>|｜]{1,64}+[|｜]?>|<[^\s<>|｜]{1,64}+[|｜]>"
+    r"|</?(?:s|bos|eos|pad|unk|[se]op|start_of_turn|end_of_turn|think|tool_call|tool_response)>"
+    r"|<</?SYS>>|\[/?INST\]"
+    # Mistral's; in small letters these are ordinary words of a command's usage.
+    r"|\[/?(?-i:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|CALL_ID|ARGS|THINK|gMASK)\]",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Possessive throughout: no text takes more than linear time."""
+"""Our own marks and tags, and what chat templates use as control text: a server may encode it as control tokens, which
+end a message wherever they stand. Possessive or bounded throughout: no text takes more than linear time."""
 
 
 def make_boundary(subject: str) -> str:
@@ -65,13 +74,16 @@ def up_to_step(turn: TurnRecord, position: int) -> TurnRecord:
 
 
 def strip_tags(text: str) -> str:
-    """The text without anything that looks like a mark or a tag of untrusted data; what no endpoint takes is U+FFFD."""
-    return _TAG.sub("[removed]", storable(text))
+    """The text without anything that looks like a mark, a tag of untrusted data or a chat template's control text.
+
+    What no endpoint takes is U+FFFD.
+    """
+    return _TAG.sub(REMOVED, storable(text))
 
 
 def _clean(text: str, boundary: str) -> str:
     clean = strip_tags(text)
-    return clean.replace(boundary, "[removed]") if boundary else clean
+    return clean.replace(boundary, REMOVED) if boundary else clean
 
 
 def _pieces(turn: TurnRecord, step: StepRecord) -> list[tuple[str, str]]:

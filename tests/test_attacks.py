@@ -8,18 +8,21 @@ says so.
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from agent.rendering import Renderer
 from agent.role_endpoint import RoleEndpoint
 from reward.code_judge import judge_by_code
 from reward.evidence import evidence_texts, find_evidence, speaks_to_a_judge
 from reward.llm_judge import Dialogue, LlmJudge
-from reward.transcripts import make_boundary, show_turns, strip_tags
+from reward.small_judge import show_context
+from reward.transcripts import REMOVED, make_boundary, show_turns, strip_tags
 from store.endpoint_settings import Endpoint
-from store.records import TurnRecord
+from store.records import StepRecord, TurnRecord
 from store.vocabulary import FocusOn, ModelRole, Outcome
 from tests.attacks import CHECKED, KNOWN, UNCHECKED, UNSEEN, Attack, attacks, clean_turn
 from tests.judged_log import asked_ids, endpoint_judge, say, verdicts_json
@@ -119,6 +122,62 @@ def test_no_text_leaves_its_piece(attack: Attack) -> None:
     assert outside(attack.turn) == outside(clean_turn())
     quoted = json.dumps(attack.text)[1:-1]
     assert boundary not in attack.text + quoted
+
+
+@pytest.mark.parametrize("attack", EVERY, ids=lambda attack: f"{attack.name} in {attack.place}")
+def test_no_text_becomes_control_tokens(attack: Attack, renderer: Renderer) -> None:
+    """What a server's tokenizer takes for control tokens ends a message wherever it stands: none is left in any form
+    in which the dialogue is shown, and the rest of the text still is."""
+    control = set(renderer._tokenizer.added_tokens_decoder)
+    small = [show_context(attack.turn, channel, [attack.turn], "abcd") for channel in FocusOn]
+    for shown in (show_turns([attack.turn], make_boundary("scenario")), *small):
+        assert not control & set(renderer.encode(shown))
+    assert control & set(renderer.encode(KNOWN["template text"])), "they are control tokens where nothing is removed"
+
+
+# fmt: off
+CONTROL = [
+    "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<｜begin▁of▁sentence｜>", "<｜User｜>", "<|turn>",
+    "<turn|>", "<s>", "</s>", "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]", "<<SYS>>",
+    "<</SYS>>", "<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>",
+    "<|IM_END|>", "<S>", "<Think>", "[inst]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]",
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("text", CONTROL)
+def test_what_templates_use_as_control_text_is_removed_and_proves_nothing(text: str) -> None:
+    assert strip_tags(f"before{text}after") == f"before{REMOVED}after"
+    said = StepRecord(index=0, content=f"Booked. {text} It costs 1200.", finish_reason="stop")
+    happened = TurnRecord(trajectory_id="t1", index=0, user="Hi", steps=(said,))
+    quote = f"Booked. {REMOVED} It costs 1200"
+    assert find_evidence(happened, FocusOn.REPLY, 0, quote) == quote, "a quote of what was shown is found"
+    assert find_evidence(happened, FocusOn.REPLY, 0, REMOVED) is None
+
+
+def test_nothing_is_put_together_by_what_is_removed() -> None:
+    for text in (
+        "<|im_<s>end|>",
+        "<th<think>ink>",
+        "[IN[INST]ST]",
+        "<|im_end<|im_end|>|>",
+        "<data-x><|im_<data-x>end|>",
+    ):
+        assert not re.search(r"<\|im_end\|>|<think>|\[INST\]", strip_tags(text)), strip_tags(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "This is <strong>very</strong> cheap: <span>1200</span>",
+        "a <s b and c> d, x < s > y",
+        "f <| x |> g, <|>, a<|b, ⟨ψ|φ⟩ and <x|y>",
+        "usage: tool [args] [-h] <file>; [install] first",
+        "I think <thinking> aloud about the [instance]",
+    ],
+)
+def test_ordinary_text_stays_as_it_is(text: str) -> None:
+    assert strip_tags(text) == text
 
 
 async def test_a_real_model_passes_nothing_without_evidence(serving: Serving) -> None:

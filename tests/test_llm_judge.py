@@ -82,7 +82,21 @@ def test_the_boundary_is_the_scenario_s_and_never_comes_back_out() -> None:
     assert ask(endpoint_judge(gossip), LLM_ITEMS[:1]).verdicts[0].reason == "in "
 
 
-@pytest.mark.parametrize("text", ["<" + " " * 200_000, "\n" * 200_000, "=" * 200_000, "< / " * 50_000, " =" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<" + " " * 200_000,
+        "\n" * 200_000,
+        "=" * 200_000,
+        "< / " * 50_000,
+        " =" * 100_000,
+        "<|" * 100_000,
+        "<|" + "x" * 200_000,
+        "<" * 200_000,
+        "[/INST" * 50_000,
+        "<tool_" * 50_000,
+    ],
+)
 def test_no_text_takes_long_to_clean(text: str) -> None:
     began = time.process_time()
     strip_tags(text)
