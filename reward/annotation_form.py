@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from env_sim.recordings import played_reference
 from reward.checks import quote_call, succeeded
-from reward.transcripts import REMOVED, strip_tags
+from reward.transcripts import REMOVED, shorten, strip_tags
 from store.records import Check, Evidence, Item, Scenario, ToolSpec, canonical_json
 from store.vocabulary import FocusOn
 
@@ -62,7 +62,7 @@ def show_dialogue(scenario: Scenario, boundary: str, longest: int | None = None)
 
     def block(attributes: str, text: str) -> str:
         clean = strip_tags(text).replace(boundary, REMOVED)
-        return f"<data-{boundary} {attributes}>\n{_shortened(clean, longest)}\n</data-{boundary}>"
+        return f"<data-{boundary} {attributes}>\n{shorten(clean, longest)}\n</data-{boundary}>"
 
     tools = "\n".join(canonical_json(tool.as_openai()["function"]) for tool in scenario.tools) or "none"
     pieces = ["# Tools", block('channel="tools"', tools)]
@@ -240,13 +240,6 @@ def _all_fail(found: dict[int, TurnDraft], problem: str) -> dict[int, TurnDraft]
 def _without_fence(text: str) -> str:
     match = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.DOTALL)
     return match.group(1) if match else text
-
-
-def _shortened(text: str, longest: int | None) -> str:
-    if longest is None or len(text) <= longest:
-        return text
-    half = longest // 2
-    return f"{text[:half]} [… {len(text) - 2 * half} characters left out …] {text[-half:]}"
 
 
 def _object(**properties: Any) -> dict[str, Any]:

@@ -20,8 +20,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agent.role_endpoint import EndpointError, LimitReached
 from reward.checks import has_reply, quote_call, succeeded
 from reward.evidence import find_evidence
-from reward.llm_judge import Answers, Dialogue, LlmJudge, LlmVerdict, explain, json_format, unscored
-from reward.transcripts import make_boundary, strip_tags
+from reward.llm_judge import (
+    Answers,
+    Dialogue,
+    LlmJudge,
+    LlmVerdict,
+    explain,
+    json_format,
+    unscored,
+)
+from reward.transcripts import make_boundary, shorten, strip_tags
 from store.records import Item, StepRecord, TurnRecord
 from store.vocabulary import FocusOn, Outcome
 
@@ -113,7 +121,7 @@ def show_item(item: Item) -> str:
         lines.append(f"PASS: {item.pass_condition}")
     if item.failure_examples:
         lines.append(f"FAIL: {'; '.join(item.failure_examples)}")
-    return "\n".join(lines)
+    return strip_tags("\n".join(lines))
 
 
 def small_answer(quote: str, step: int, verdict: Outcome) -> str:
@@ -164,4 +172,4 @@ def _pieces(turn: TurnRecord, step: StepRecord, channel: FocusOn) -> list[tuple[
 
 
 def _block(boundary: str, label: str, text: str) -> str:
-    return f"<data-{boundary} {label}>{strip_tags(text)}</data-{boundary}>"
+    return f"<data-{boundary} {label}>{shorten(strip_tags(text))}</data-{boundary}>"

@@ -20,6 +20,9 @@ from store.vocabulary import FocusOn
 _SECRET = secrets.token_bytes(32)
 _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 """Tokenizers take every digit for a token of its own, and the boundary stands before each piece."""
+LONGEST_PIECE = 20_000
+"""Characters of one piece (a reply, a response, the arguments of a call …) that a judge is shown: some 5,000 tokens. Of
+a longer one it sees beginning and end, so that no text can be so long that the turn cannot be judged."""
 REMOVED = "[removed]"
 """Stands where a judge would have been shown a mark, a tag or control text. Proves nothing."""
 _TAG = re.compile(
@@ -81,9 +84,23 @@ def strip_tags(text: str) -> str:
     return _TAG.sub(REMOVED, storable(text))
 
 
+def shown_parts(text: str, longest: int | None = LONGEST_PIECE) -> list[str]:
+    """The text, or its beginning and its end where it has more than `longest` characters."""
+    if longest is None or len(text) <= longest:
+        return [text]
+    half = longest // 2
+    return [text[:half], text[-half:]]
+
+
+def shorten(text: str, longest: int | None = LONGEST_PIECE) -> str:
+    """What is shown of a text: `shown_parts`, and how much was left out between them."""
+    parts = shown_parts(text, longest)
+    return f" [… {len(text) - sum(map(len, parts))} characters left out …] ".join(parts)
+
+
 def _clean(text: str, boundary: str) -> str:
     clean = strip_tags(text)
-    return clean.replace(boundary, REMOVED) if boundary else clean
+    return shorten(clean.replace(boundary, REMOVED) if boundary else clean)
 
 
 def _pieces(turn: TurnRecord, step: StepRecord) -> list[tuple[str, str]]:
