@@ -48,6 +48,7 @@ class _ItemAnswer(BaseModel):
     question: str = Field(min_length=1, max_length=2000)
     pass_condition: str = Field(min_length=1, max_length=2000)
     failure_examples: tuple[str, ...] = ()
+    must_not: bool = False
     required_for_next_turn: bool = False
     depends_on: tuple[str, ...] = ()
     check: Any = None
@@ -118,6 +119,7 @@ def answer_format(turns: Sequence[int]) -> ResponseFormatJSONSchema:
         question=_STRING,
         pass_condition=_STRING,
         failure_examples=_array(_STRING),
+        must_not={"type": "boolean"},
         required_for_next_turn={"type": "boolean"},
         depends_on=_array(_STRING),
         check={"anyOf": [{"type": "null"}, *_CHECK_SCHEMAS]},

@@ -12,7 +12,7 @@ from reward.checks import has_reply, quote_call, succeeded
 from reward.mentions import find_mention
 from reward.transcripts import REMOVED, shown_parts, strip_tags
 from store.records import StepRecord, TurnRecord
-from store.vocabulary import FocusOn
+from store.vocabulary import FocusOn, Outcome
 
 _EVERY = r"\b(?:all|every|each)(?:\ of)?(?:\ (?:the|these|those))?(?:\ check\s?list)?\ "
 _END = r"(?=\s*+(?:$|[^\s\w]))"
@@ -89,13 +89,26 @@ def find_evidence(turn: TurnRecord, channel: FocusOn, step_index: int, quote: st
     return None
 
 
-def evidence_texts(turn: TurnRecord, step: StepRecord, channel: FocusOn) -> list[str]:
-    """What of a step can prove an item on this channel; empty where there is nothing to look at."""
+def find_forbidden(turn: TurnRecord, channel: FocusOn, step_index: int, quote: str) -> str | None:
+    """As `find_evidence`, of what an item forbids: failed calls show it too, whatever the words are."""
+    if not any(map(str.isalnum, quote.replace(REMOVED, ""))):
+        return None
+    for step in turn.steps:
+        if step.index == step_index:
+            return _find_quote(evidence_texts(turn, step, channel, failed=True), quote)
+    return None
+
+
+def evidence_texts(turn: TurnRecord, step: StepRecord, channel: FocusOn, *, failed: bool = False) -> list[str]:
+    """What of a step can prove an item on this channel; empty where there is nothing to look at.
+
+    `failed`: calls that failed and their responses, too.
+    """
     if channel is FocusOn.THINKING:
         return [step.thinking] if step.thinking.strip() else []
     if channel is FocusOn.REPLY:
         return [step.content] if has_reply(turn) and step is turn.steps[-1] else []
-    done = [call for call in step.calls if succeeded(call)]
+    done = [call for call in step.calls if failed or succeeded(call)]
     if channel is FocusOn.TOOL_CALLS:
         return [quote_call(call) for call in done]
     return [call.response for call in done if call.response is not None]
@@ -111,6 +124,22 @@ def lacking_channel(channel: FocusOn, turn: TurnRecord) -> str | None:
         return "there is no thinking in the turn"
     calls = [call for step in turn.steps for call in step.calls]
     return "every tool call of the turn failed" if calls else "there is no tool call in the turn"
+
+
+def decide_forbidding(channel: FocusOn, turn: TurnRecord) -> tuple[Outcome, str] | None:
+    """What an item that forbids something on this channel comes to whatever a judge would say; None if one must look.
+
+    A turn that never ended does not satisfy it, as with `not_called`. Neither does one in which the policy wrote more
+    than a judge is shown: what must not be there may stand in what is left out.
+    """
+    if not has_reply(turn):
+        return Outcome.FAIL, "the turn ended without a reply: what must not happen is decided at its end"
+    texts = [text for step in turn.steps for text in evidence_texts(turn, step, channel, failed=True)]
+    if not texts:
+        return Outcome.PASS, "there is nothing in the turn in which it could have happened"
+    if channel is not FocusOn.TOOL_RESPONSE and any(len(shown_parts(strip_tags(text))) > 1 for text in texts):
+        return Outcome.FAIL, f"the {channel.value} is too long to be shown whole: what must not be in it may be there"
+    return None
 
 
 def _find_quote(texts: Sequence[str], quote: str) -> str | None:

@@ -25,6 +25,7 @@ from reward.llm_judge import (
     Dialogue,
     LlmJudge,
     LlmVerdict,
+    decide_forbidden,
     explain,
     json_format,
     unscored,
@@ -121,6 +122,8 @@ def show_item(item: Item) -> str:
         lines.append(f"PASS: {item.pass_condition}")
     if item.failure_examples:
         lines.append(f"FAIL: {'; '.join(item.failure_examples)}")
+    if item.forbids:
+        lines.append("MUST NOT: PASS, quoting nothing, if it never happens; FAIL quotes where it does.")
     return strip_tags("\n".join(lines))
 
 
@@ -146,6 +149,8 @@ def read_answer(text: str, turn: TurnRecord, item: Item) -> LlmVerdict:
         answer = SmallAnswer.model_validate_json(text)
     except ValidationError as error:
         return unscored([item], explain(error))[0]
+    if item.forbids:
+        return decide_forbidden(item, turn, Outcome(answer.verdict), answer.step, answer.quote, NO_REASON)
     if answer.verdict == "FAIL":
         return LlmVerdict(item.id, Outcome.FAIL, None, f"it quotes {answer.quote!r}" if answer.quote else NO_REASON)
     evidence = find_evidence(turn, item.focus_on, answer.step, answer.quote)
