@@ -77,6 +77,12 @@ def _item_fields(key: str, item: Item | None, name: str, others: list[str]) -> t
                 width=160,
             )
             strict = st.checkbox("Strict", bool(was.get("required_for_next_turn")), key=f"{key}-strict")
+            must_not = st.checkbox(
+                "Must not",
+                bool(was.get("must_not")),
+                key=f"{key}-must-not",
+                help="It says that something does not happen: decided at the end of the turn, without a quote.",
+            )
             out = st.checkbox("Leave out", False, key=f"{key}-out")
         # Keys are whatever a file or a model called them: options of a multiselect are shown as text.
         depends = st.multiselect(
@@ -95,6 +101,7 @@ def _item_fields(key: str, item: Item | None, name: str, others: list[str]) -> t
         "weight": weight,
         "focus_on": looks,
         "required_for_next_turn": strict,
+        "must_not": must_not,
         "depends_on": list(depends),
         "check": parsed,
     }

@@ -135,6 +135,8 @@ def item_html(item: Item, verdict: Verdict | None, said: int = 0) -> str:
     tags = [chip(f"weight {item.weight:.2f}"), chip(FOCUS[item.focus_on])]
     if item.required_for_next_turn:
         tags.append(chip("strict"))
+    if item.must_not:
+        tags.append(chip("must not"))
     if item.depends_on:
         tags.append(chip("after " + ", ".join(item.depends_on)))
     top = badge(verdict.outcome) if verdict else chip("no verdict")

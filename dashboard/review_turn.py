@@ -70,6 +70,8 @@ def item_html(one: ItemToReview, focused: bool) -> str:
     tags = [chip(FOCUS[one.item.focus_on]), chip(f"weight {one.item.weight:.2f}")]
     if one.item.required_for_next_turn:
         tags.append(chip("strict"))
+    if one.item.must_not:
+        tags.append(chip("must not"))
     top = badge(verdict.outcome) if verdict else chip("no verdict")
     if one.said is not None:
         top += soft(f"by {one.said.judge}")

@@ -12,7 +12,7 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
-from reward.rewards import ItemState, backfilled_rewards, eligible_items
+from reward.rewards import ItemState, backfilled_rewards, dependencies_hold, eligible_items
 from store.vocabulary import TurnBaseline
 
 EPSILON = 1e-6
@@ -103,7 +103,9 @@ def satisfied_shares(
 ) -> list[float | None]:
     """Equation 8: b_N, the share of the rollouts in which the item is ever satisfied in this turn.
 
-    Where votes are averaged it is the mean of the shares. None where no rollout has the item scored.
+    Where something that it depends on never holds it counts as not satisfied, whoever decides it: it could not pay, and
+    a judge is not asked about it there, while a check says what it says. Where votes are averaged it is the mean of the
+    shares. None where no rollout has the item scored.
     """
     return [_mean(outcomes) if outcomes else None for outcomes in _outcomes_N_G(turn_G, baseline)]
 
@@ -188,9 +190,13 @@ def _outcomes_N_G(turn_G: Sequence[TurnStates | None], baseline: TurnBaseline) -
         raise ValueError("the rollouts of a group have different checklists in this turn: they are not one scenario's")
     compared = [states for states in members if states.reached or baseline is TurnBaseline.ALL]
     return [
-        [item.worth for states in compared if (item := states.items[n]).scored]
+        [_outcome(item, states) for states in compared if (item := states.items[n]).scored]
         for n in range(len(members[0].items) if members else 0)
     ]
+
+
+def _outcome(item: ItemState, states: TurnStates) -> float:
+    return item.worth if dependencies_hold(item, states.items, states.step_count) else 0.0
 
 
 def _centred(

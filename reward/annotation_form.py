@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from env_sim.recordings import played_reference
 from reward.checks import quote_call, succeeded
-from reward.transcripts import strip_tags
+from reward.transcripts import REMOVED, shorten, strip_tags
 from store.records import Check, Evidence, Item, Scenario, ToolSpec, canonical_json
 from store.vocabulary import FocusOn
 
@@ -48,6 +48,7 @@ class _ItemAnswer(BaseModel):
     question: str = Field(min_length=1, max_length=2000)
     pass_condition: str = Field(min_length=1, max_length=2000)
     failure_examples: tuple[str, ...] = ()
+    must_not: bool = False
     required_for_next_turn: bool = False
     depends_on: tuple[str, ...] = ()
     check: Any = None
@@ -61,8 +62,8 @@ def show_dialogue(scenario: Scenario, boundary: str, longest: int | None = None)
     """Tools, system prompt and every turn; of a block longer than `longest` characters the middle is left out."""
 
     def block(attributes: str, text: str) -> str:
-        clean = strip_tags(text).replace(boundary, "[removed]")
-        return f"<data-{boundary} {attributes}>\n{_shortened(clean, longest)}\n</data-{boundary}>"
+        clean = strip_tags(text).replace(boundary, REMOVED)
+        return f"<data-{boundary} {attributes}>\n{shorten(clean, longest)}\n</data-{boundary}>"
 
     tools = "\n".join(canonical_json(tool.as_openai()["function"]) for tool in scenario.tools) or "none"
     pieces = ["# Tools", block('channel="tools"', tools)]
@@ -118,6 +119,7 @@ def answer_format(turns: Sequence[int]) -> ResponseFormatJSONSchema:
         question=_STRING,
         pass_condition=_STRING,
         failure_examples=_array(_STRING),
+        must_not={"type": "boolean"},
         required_for_next_turn={"type": "boolean"},
         depends_on=_array(_STRING),
         check={"anyOf": [{"type": "null"}, *_CHECK_SCHEMAS]},
@@ -240,13 +242,6 @@ def _all_fail(found: dict[int, TurnDraft], problem: str) -> dict[int, TurnDraft]
 def _without_fence(text: str) -> str:
     match = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.DOTALL)
     return match.group(1) if match else text
-
-
-def _shortened(text: str, longest: int | None) -> str:
-    if longest is None or len(text) <= longest:
-        return text
-    half = longest // 2
-    return f"{text[:half]} [… {len(text) - 2 * half} characters left out …] {text[-half:]}"
 
 
 def _object(**properties: Any) -> dict[str, Any]:

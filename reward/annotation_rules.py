@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from reward.checks import decide_check
 from reward.evidence import find_evidence
 from reward.mentions import find_mention
-from store.records import Item, NotCalled, ReplyMentions, Scenario, TurnRecord
+from store.records import Item, Scenario, TurnRecord
 from store.vocabulary import FocusOn
 
 _NUMBER = r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten)"
@@ -69,7 +69,7 @@ def holds_since(item: Item, reference: TurnRecord) -> int | None:
         return None
     if item.check is not None:
         return decide_check(item.check, reference).step_index
-    if item.focus_on is FocusOn.REPLY:
+    if item.focus_on is FocusOn.REPLY or item.must_not:
         return reference.steps[-1].index
     return max((e.step for e in item.evidence if e.channel is item.focus_on), default=None)
 
@@ -110,17 +110,12 @@ def _evidence_problems(item: Item, reference: TurnRecord, trusted: bool) -> list
             problems.append(
                 f"the snippet {evidence.snippet[:80]!r} does not occur in {place} (failed calls do not count)"
             )
-    if trusted and not _forbids(item) and all(e.channel is not item.focus_on for e in item.evidence):
+    if trusted and not item.forbids and all(e.channel is not item.focus_on for e in item.evidence):
         problems.append(
             f"it has no evidence on its own channel, {item.focus_on.value}: quote what proves it in the reference, or "
-            "give what must not happen a not_called check"
+            "mark what must not happen as must_not"
         )
     return problems
-
-
-def _forbids(item: Item) -> bool:
-    """Whether all it asks for is that something does not happen."""
-    return isinstance(item.check, NotCalled) or (isinstance(item.check, ReplyMentions) and not item.check.all_of)
 
 
 def _dependency_problems(items: Sequence[Item], reference: TurnRecord) -> list[str]:

@@ -100,7 +100,7 @@ def derive_check(item: Item, reference: TurnRecord) -> Check | None:
     a response of a named tool with named values, a reply with named values.
     """
     text = f"{item.question}\n{item.pass_condition}"
-    if not item.evidence or _NOT_SAID_BY_EVIDENCE.search(_NO_ERROR.sub("", text)):
+    if item.must_not or not item.evidence or _NOT_SAID_BY_EVIDENCE.search(_NO_ERROR.sub("", text)):
         return None
     if item.focus_on is FocusOn.REPLY:
         values = named_values(item, reference)

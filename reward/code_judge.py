@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reward.checks import decide_check
-from reward.evidence import lacking_channel
+from reward.evidence import decide_forbidding, lacking_channel
 from reward.outcomes import dependencies_first
 from store.records import Item, TurnRecord
 from store.verdicts import Verdict
@@ -34,13 +34,13 @@ def judge_by_code(
     *,
     rules: bool = True,
 ) -> CodeJudgement:
-    """Verdicts of the checks, and FAILs by rule for items that no model needs to look at.
+    """Verdicts of the checks, and verdicts by rule on items that no model needs to look at.
 
     By rule fails an item without a check whose dependency fails, or whose channel the turn lacks: a reply item without
-    a reply, a thinking item without thinking, a tool item without a call that succeeded. (What must *not* be called
-    has nothing to quote and belongs into a `not_called` check.) `said`: outcomes that stand whatever a check says here
-    (a person's, another judge's); dependencies are held against them. `rules` False: everything without a check is
-    left for a model. Raises ValueError for an item that `ids` does not know.
+    a reply, a thinking item without thinking, a tool item without a call that succeeded. One that says what must *not*
+    happen holds there, from the end of the turn on, and fails where the turn never ended. `said`: outcomes that stand
+    whatever a check says here (a person's, another judge's); dependencies are held against them. `rules` False:
+    everything without a check is left for a model. Raises ValueError for an item that `ids` does not know.
     """
     verdicts: dict[str, Verdict] = {}
     pending = []
@@ -50,19 +50,26 @@ def judge_by_code(
             verdicts[item.id] = _by_check(item, turn, ids)
             outcomes.setdefault(item.id, verdicts[item.id].outcome)
             continue
-        reason = why_no_model(item, turn, outcomes) if rules else None
-        if reason is None:
+        ruled = decide_by_rule(item, turn, outcomes) if rules else None
+        if ruled is None:
             pending.append(item)
         else:
-            verdicts[item.id] = make_verdict(item, turn, ids, Outcome.FAIL, judge=RULE_JUDGE, reason=reason)
-            outcomes.setdefault(item.id, Outcome.FAIL)
+            outcome, reason = ruled
+            step = turn.steps[-1].index if outcome is Outcome.PASS else None
+            verdicts[item.id] = make_verdict(item, turn, ids, outcome, judge=RULE_JUDGE, reason=reason, step_index=step)
+            outcomes.setdefault(item.id, outcome)
     return CodeJudgement(list(verdicts.values()), pending)
 
 
-def why_no_model(item: Item, turn: TurnRecord, outcomes: Mapping[str, Outcome]) -> str | None:
-    """Why an item fails whatever a model would say; None if a model has to look."""
+def decide_by_rule(item: Item, turn: TurnRecord, outcomes: Mapping[str, Outcome]) -> tuple[Outcome, str] | None:
+    """What an item comes to whatever a model would say, and why; None if a model has to look."""
     failed = [key for key in item.depends_on if outcomes.get(key) is Outcome.FAIL]
-    return f"it depends on {failed[0]!r}, which fails" if failed else lacking_channel(item.focus_on, turn)
+    if failed:
+        return Outcome.FAIL, f"it depends on {failed[0]!r}, which fails"
+    if item.must_not:
+        return decide_forbidding(item.focus_on, turn)
+    lacking = lacking_channel(item.focus_on, turn)
+    return None if lacking is None else (Outcome.FAIL, lacking)
 
 
 def make_verdict(

@@ -28,6 +28,8 @@ def cache_keys(llm: LlmJudge, dialogue: Dialogue, items: Sequence[Item], draw: i
     keys = {}
     for item in items:
         words = item.model_dump(mode="json", include={"focus_on", "question", "pass_condition", "failure_examples"})
+        if item.forbids:
+            words["forbids"] = True
         if llm.mode is JudgeMode.PAPER:
             words["snippets"] = [evidence.snippet for evidence in item.evidence]
         question: list[object] = [llm.name, llm.mode.value, llm.prompt_hash, shown, words, draw]

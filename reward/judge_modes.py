@@ -1,14 +1,16 @@
 """How an LLM judge is asked about a turn (JudgeMode): which questions, and how their answers become verdicts.
 
 In `step` and `paper` an item holds from the first step at which the judge says so. What needs no question is left out:
-in `step` an item that holds, one whose channel the step lacks, and one that cannot pay because what it depends on does
-not hold yet. `paper` asks everything, as CM2's procedure does.
+in `step` an item that holds, one whose channel the step lacks, one that cannot pay because what it depends on does
+not hold yet, and before the turn's end one that says what must not happen. `paper` asks everything, as CM2's procedure
+does.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from reward.checks import has_reply
 from reward.evidence import evidence_texts
 from reward.llm_judge import Answers, Dialogue, LlmJudge, LlmVerdict
 from reward.outcomes import dependencies_first
@@ -130,7 +132,9 @@ def _dependencies_first(items: Sequence[Item]) -> list[Item]:
 
 
 def _can_show(item: Item, view: TurnRecord) -> bool:
-    """Whether the last step of `view` has something that can prove the item."""
+    """Whether the last step of `view` can decide the item: it has something that can prove it, or ends the turn."""
+    if item.forbids:
+        return has_reply(view)
     return bool(evidence_texts(view, view.steps[-1], item.focus_on))
 
 

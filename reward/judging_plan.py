@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reward.code_judge import RULE_JUDGE, ItemIds, judge_by_code, make_verdict, why_no_model
-from reward.evidence import lacking_channel
+from reward.code_judge import RULE_JUDGE, ItemIds, decide_by_rule, judge_by_code, make_verdict
+from reward.evidence import decide_forbidding, lacking_channel
 from reward.llm_judge import Dialogue
 from reward.scoring import Played, items_of, why_not_judged
 from store.database import Log
@@ -96,7 +96,7 @@ def plan_turn(
     known = {key: verdict.outcome for key, verdict in said.items() if key not in missing}
     code = judge_by_code(items, turn, ids, known, rules=rules)
     if options.calibrate:
-        pending = [item for item in items if item.check and not (rules and lacking_channel(item.focus_on, turn))]
+        pending = [item for item in items if item.check and not (rules and _needs_no_model(item, turn))]
     else:
         pending = [item for item in code.pending if item.id in missing]
     decided = [verdict for verdict in code.verdicts if verdict.item_key in missing] if options.counts else []
@@ -120,6 +120,11 @@ def plan_turn(
     return TurnWork(dialogue, ids, list(items), decided, pending, held)
 
 
+def _needs_no_model(item: Item, turn: TurnRecord) -> bool:
+    decide = decide_forbidding if item.forbids else lacking_channel
+    return decide(item.focus_on, turn) is not None
+
+
 def _is_settled(item: Item, turn: TurnRecord, said: Mapping[str, Verdict], options: JudgingOptions) -> bool:
     verdict = said.get(item.id)
     if verdict is None or (options.retry_unscored and verdict.outcome is Outcome.UNSCORED):
@@ -127,5 +132,5 @@ def _is_settled(item: Item, turn: TurnRecord, said: Mapping[str, Verdict], optio
     if verdict.judge != RULE_JUDGE or verdict.outcome is Outcome.UNSCORED:
         return True
     # It failed because something else did; a person may have said since that this does hold.
-    outcomes = {key: other.outcome for key, other in said.items()}
-    return item.check is not None or why_no_model(item, turn, outcomes) is not None
+    ruled = decide_by_rule(item, turn, {key: other.outcome for key, other in said.items()})
+    return item.check is not None or (ruled is not None and ruled[0] is verdict.outcome)

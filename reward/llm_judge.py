@@ -2,8 +2,9 @@
 
 Rules first, then the dialogue, the items last, so that servers with a prefix cache compute a dialogue once. What the
 policy, tools and users wrote stands behind a secret boundary (reward/transcripts.py). A PASS whose quote does not occur
-where it says is asked again once in the same conversation, then it is UNSCORED. Trouble of any kind is UNSCORED with
-its reason, never FAIL (invariant 3). Reads a prompt file, addressed by the SHA-256 of its text.
+where it says is asked again once in the same conversation, then it is UNSCORED; of an item that forbids something it is
+the FAIL that needs a quote. Trouble of any kind is UNSCORED with its reason, never FAIL (invariant 3). Reads a prompt
+file, addressed by the SHA-256 of its text.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Said, Subject
-from reward.evidence import find_evidence, speaks_to_a_judge
+from reward.evidence import find_evidence, find_forbidden, speaks_to_a_judge
 from reward.transcripts import make_boundary, show_turns, strip_tags
 from store.records import Item, TurnRecord
 from store.vocabulary import JudgeMode, Outcome
@@ -41,7 +42,10 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class LlmVerdict:
-    """What the LLM judge says about one item; `step_index` and a verified `quote` only with PASS."""
+    """What the LLM judge says about one item; `step_index` and a verified `quote` only with PASS.
+
+    An item that forbids something passes from the turn's last step on, without a quote; a FAIL has one.
+    """
 
     key: str
     outcome: Outcome
@@ -104,7 +108,7 @@ class LlmJudge:
             return Answers(verdicts)
         asked_again = [item for item in items if item.id in unproven]
         messages += [
-            {"role": "assistant", "content": said.text},
+            {"role": "assistant", "content": strip_tags(said.text)},
             {"role": "user", "content": f"{self._again}\n{show_items(asked_again)}"},
         ]
         stopped = None
@@ -167,7 +171,8 @@ def show_items(items: Sequence[Item]) -> str:
 
 
 def _show_item(item: Item) -> str:
-    lines = [f"[{item.id}] about {item.focus_on.value}: {_one_line(item.question)}"]
+    mark = ", must not" if item.forbids else ""
+    lines = [f"[{item.id}] about {item.focus_on.value}{mark}: {_one_line(item.question)}"]
     if item.pass_condition:
         lines.append(f"PASS if: {_one_line(item.pass_condition)}")
     if item.failure_examples:
@@ -215,8 +220,22 @@ def explain(error: ValidationError) -> str:
     return f"the judge's answer is not what was asked for: {where}: {problem['msg']}"
 
 
+def decide_forbidden(
+    item: Item, turn: TurnRecord, said: Outcome, step_index: int, quote: str, reason: str
+) -> LlmVerdict:
+    """The verdict on an item that forbids something: absence has nothing to quote, what happened has."""
+    if said is Outcome.PASS:
+        return LlmVerdict(item.id, Outcome.PASS, turn.steps[-1].index, reason)
+    found = find_forbidden(turn, item.focus_on, step_index, quote)
+    if found is None:
+        place = f"step {step_index}, {item.focus_on.value}"
+        why = f"the judge's quote {quote[:80]!r} does not occur in {place}; it said FAIL: {reason}"
+        return LlmVerdict(item.id, Outcome.UNSCORED, None, why)
+    return LlmVerdict(item.id, Outcome.FAIL, None, reason, found)
+
+
 def _read(said: Said, items: Sequence[Item], turn: TurnRecord) -> tuple[list[LlmVerdict], set[str]]:
-    """The verdict on each item, and the items of which a PASS has no evidence."""
+    """The verdict on each item, and the items of which the verdict lacks the evidence that it needs."""
     try:
         answers = _whole_answers(said)
     except ValidationError as error:
@@ -247,12 +266,15 @@ def _whole_answers(said: Said) -> list[_ItemAnswer]:
 
 
 def _decide(item: Item, answers: list[_ItemAnswer], turn: TurnRecord, lacking: str | None) -> tuple[LlmVerdict, bool]:
-    """The verdict, and whether it is a PASS without evidence."""
+    """The verdict, and whether it lacks evidence: a PASS, or the FAIL of an item that forbids something."""
     if len(answers) != 1:
         many = "no verdict" if not answers else f"{len(answers)} verdicts"
         reason = lacking if lacking and not answers else f"the judge gave {many} on this item"
         return LlmVerdict(item.id, Outcome.UNSCORED, None, reason), False
     answer = answers[0]
+    if item.forbids:
+        verdict = decide_forbidden(item, turn, Outcome(answer.verdict), answer.step, answer.quote, answer.reason)
+        return verdict, verdict.outcome is Outcome.UNSCORED
     if answer.verdict == "FAIL":
         return LlmVerdict(item.id, Outcome.FAIL, None, answer.reason), False
     evidence = find_evidence(turn, item.focus_on, answer.step, answer.quote)

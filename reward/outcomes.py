@@ -12,10 +12,10 @@ from store.vocabulary import Outcome
 def item_states(items: Sequence[Item], verdicts: Mapping[str, Verdict], step_count: int) -> tuple[ItemState, ...]:
     """The items of a checklist in its order, from the winning verdict of each item key; without one: UNSCORED.
 
-    A PASS without a step (a person's) holds from the first step that its dependencies allow. Where votes are averaged
-    (`Verdict.share`) the item is worth their share. A minority that says PASS (outcome FAIL, share above 0) names no
-    step: the item holds from the last one, so it pays its share, and what depends on it, which would have to come
-    later, goes by the majority.
+    A PASS without a step (a person's) holds from the first step that its dependencies allow; from the last one where
+    the item says what must not happen. Where votes are averaged (`Verdict.share`) the item is worth their share. A
+    minority that says PASS (outcome FAIL, share above 0) names no step: the item holds from the last one, so it pays
+    its share, and what depends on it, which would have to come later, goes by the majority.
     """
     states: dict[str, ItemState] = {}
     for item in dependencies_first(items):
@@ -26,7 +26,7 @@ def item_states(items: Sequence[Item], verdicts: Mapping[str, Verdict], step_cou
             since = verdict.step_index
             if since is None:
                 held = [first for key in item.depends_on if (first := states[key].first_satisfied) is not None]
-                since = min(max(held, default=-1) + 1, step_count - 1)
+                since = step_count - 1 if item.forbids else min(max(held, default=-1) + 1, step_count - 1)
         elif verdict is not None and verdict.outcome is Outcome.FAIL and verdict.share:
             since = step_count - 1
         scored = verdict is not None and verdict.outcome is not Outcome.UNSCORED

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Sequence
 
 from agent.role_endpoint import LimitReached
-from reward.evidence import lacking_channel
+from reward.code_judge import decide_by_rule
 from reward.judge_modes import judge_in_mode
 from reward.llm_judge import Dialogue, LlmJudge, LlmVerdict
 from reward.panel import Panel, combine
@@ -24,10 +24,11 @@ def judge_items_with(panel: Panel) -> JudgeItems:
 
     async def judge_items(dialogue: Dialogue, items: Sequence[Item]) -> Sequence[Outcome]:
         apart = [item.model_copy(update={"depends_on": ()}) for item in items]
-        asked = [item for item in apart if not (rules and lacking_channel(item.focus_on, dialogue.turn))]
+        ruled = {item.id: found for item in apart if rules and (found := decide_by_rule(item, dialogue.turn, {}))}
+        asked = [item for item in apart if item.id not in ruled]
         votes = await asyncio.gather(*(_votes(llm, dialogue, asked, draw) for llm, draw in panel.members))
         said = {item.id: _combined([of[item.id] for of in votes], panel) for item in asked}
-        return [said.get(item.id, Outcome.FAIL) for item in items]
+        return [said[item.id] if item.id in said else ruled[item.id][0] for item in items]
 
     return judge_items
 

@@ -20,8 +20,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agent.role_endpoint import EndpointError, LimitReached
 from reward.checks import has_reply, quote_call, succeeded
 from reward.evidence import find_evidence
-from reward.llm_judge import Answers, Dialogue, LlmJudge, LlmVerdict, explain, json_format, unscored
-from reward.transcripts import make_boundary, strip_tags
+from reward.llm_judge import (
+    Answers,
+    Dialogue,
+    LlmJudge,
+    LlmVerdict,
+    decide_forbidden,
+    explain,
+    json_format,
+    unscored,
+)
+from reward.transcripts import make_boundary, shorten, strip_tags
 from store.records import Item, StepRecord, TurnRecord
 from store.vocabulary import FocusOn, Outcome
 
@@ -113,7 +122,9 @@ def show_item(item: Item) -> str:
         lines.append(f"PASS: {item.pass_condition}")
     if item.failure_examples:
         lines.append(f"FAIL: {'; '.join(item.failure_examples)}")
-    return "\n".join(lines)
+    if item.forbids:
+        lines.append("MUST NOT: PASS, quoting nothing, if it never happens; FAIL quotes where it does.")
+    return strip_tags("\n".join(lines))
 
 
 def small_answer(quote: str, step: int, verdict: Outcome) -> str:
@@ -138,6 +149,8 @@ def read_answer(text: str, turn: TurnRecord, item: Item) -> LlmVerdict:
         answer = SmallAnswer.model_validate_json(text)
     except ValidationError as error:
         return unscored([item], explain(error))[0]
+    if item.forbids:
+        return decide_forbidden(item, turn, Outcome(answer.verdict), answer.step, answer.quote, NO_REASON)
     if answer.verdict == "FAIL":
         return LlmVerdict(item.id, Outcome.FAIL, None, f"it quotes {answer.quote!r}" if answer.quote else NO_REASON)
     evidence = find_evidence(turn, item.focus_on, answer.step, answer.quote)
@@ -164,4 +177,4 @@ def _pieces(turn: TurnRecord, step: StepRecord, channel: FocusOn) -> list[tuple[
 
 
 def _block(boundary: str, label: str, text: str) -> str:
-    return f"<data-{boundary} {label}>{strip_tags(text)}</data-{boundary}>"
+    return f"<data-{boundary} {label}>{shorten(strip_tags(text))}</data-{boundary}>"

@@ -20,12 +20,24 @@ from store.vocabulary import FocusOn
 _SECRET = secrets.token_bytes(32)
 _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 """Tokenizers take every digit for a token of its own, and the boundary stands before each piece."""
+LONGEST_PIECE = 20_000
+"""Characters of one piece (a reply, a response, the arguments of a call …) that a judge is shown: some 5,000 tokens. Of
+a longer one it sees beginning and end, so that no text can be so long that the turn cannot be judged."""
+REMOVED = "[removed]"
+"""Stands where a judge would have been shown a mark, a tag or control text. Proves nothing."""
 _TAG = re.compile(
     r"<\s*+/?\s*+data-[^<>]*+>?"
-    r"|^[^\S\n]*+=++[^\S\n]*+[a-z]{4,16}[^\S\n]*+=++[^\S\n]*+(?:turn|step|end)\b",
+    r"|^[^\S\n]*+=++[^\S\n]*+[a-z]{4,16}[^\S\n]*+=++[^\S\n]*+(?:turn|step|end)\b"
+    # <|im_end|>, <｜User｜>, <|turn>, <turn|>
+    r"|<[|｜][^\s<>|｜]{1,64}+[|｜]?>|<[^\s<>|｜]{1,64}+[|｜]>"
+    r"|</?(?:s|bos|eos|pad|unk|[se]op|start_of_turn|end_of_turn|think|tool_call|tool_response)>"
+    r"|<</?SYS>>|\[/?INST\]"
+    # Mistral's; in small letters these are ordinary words of a command's usage.
+    r"|\[/?(?-i:SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|CALL_ID|ARGS|THINK|gMASK)\]",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Possessive throughout: no text takes more than linear time."""
+"""Our own marks and tags, and what chat templates use as control text: a server may encode it as control tokens, which
+end a message wherever they stand. Possessive or bounded throughout: no text takes more than linear time."""
 
 
 def make_boundary(subject: str) -> str:
@@ -65,13 +77,30 @@ def up_to_step(turn: TurnRecord, position: int) -> TurnRecord:
 
 
 def strip_tags(text: str) -> str:
-    """The text without anything that looks like a mark or a tag of untrusted data; what no endpoint takes is U+FFFD."""
-    return _TAG.sub("[removed]", storable(text))
+    """The text without anything that looks like a mark, a tag of untrusted data or a chat template's control text.
+
+    What no endpoint takes is U+FFFD.
+    """
+    return _TAG.sub(REMOVED, storable(text))
+
+
+def shown_parts(text: str, longest: int | None = LONGEST_PIECE) -> list[str]:
+    """The text, or its beginning and its end where it has more than `longest` characters."""
+    if longest is None or len(text) <= longest:
+        return [text]
+    half = longest // 2
+    return [text[:half], text[-half:]]
+
+
+def shorten(text: str, longest: int | None = LONGEST_PIECE) -> str:
+    """What is shown of a text: `shown_parts`, and how much was left out between them."""
+    parts = shown_parts(text, longest)
+    return f" [… {len(text) - sum(map(len, parts))} characters left out …] ".join(parts)
 
 
 def _clean(text: str, boundary: str) -> str:
     clean = strip_tags(text)
-    return clean.replace(boundary, "[removed]") if boundary else clean
+    return shorten(clean.replace(boundary, REMOVED) if boundary else clean)
 
 
 def _pieces(turn: TurnRecord, step: StepRecord) -> list[tuple[str, str]]:

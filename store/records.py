@@ -177,11 +177,21 @@ class Item(Record):
     depends_on: tuple[str, ...] = ()
     weight: float = Field(ge=0)
     check: Check | None = None
+    # Left out of the JSON where it is False: the hashes of scenarios from before it was there stay as they are.
+    must_not: bool = Field(default=False, exclude_if=lambda marked: not marked)
+    """It says that something does not happen: decided at the end of the turn, a PASS has nothing to quote. Where there
+    is a check, the check decides."""
+
+    @property
+    def forbids(self) -> bool:
+        """Whether all it asks for is that something does not happen, by its mark or by its check."""
+        only_words = isinstance(self.check, ReplyMentions) and not self.check.all_of
+        return self.must_not or only_words or isinstance(self.check, NotCalled)
 
     @property
     def words(self) -> tuple[Any, ...]:
         """What a verdict on it is about; two items of equal words may share verdicts whatever they weigh."""
-        return self.focus_on, self.question, self.pass_condition, self.failure_examples, self.check
+        return self.focus_on, self.question, self.pass_condition, self.failure_examples, self.check, self.must_not
 
 
 def check_checklist(items: Sequence[Item]) -> None:

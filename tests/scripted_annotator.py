@@ -77,7 +77,7 @@ def as_answer(items: Sequence[Item], turn: int = 0, *, checks: bool = True, **ch
     """One turn of an answer that holds these items; `changes` are fields of the first one."""
     written = []
     for item in items:
-        fields = item.model_dump(mode="json")
+        fields = item.model_dump(mode="json") | {"must_not": item.must_not}
         if isinstance(item.check, Called):
             given = [
                 {"name": n, "value": v if isinstance(v, str) else json.dumps(v)}

@@ -120,13 +120,15 @@ def turn_advantage(
 
 
 def outcomes_of(group: list[Rollout | None], t: int, v: int, c: SlowItem, over_all: bool) -> list[float]:
-    """What (8) is the mean of, and F of (9) the deviation of: whether c is ever satisfied in turn t, by rollout."""
+    """What (8) is the mean of, and F of (9) the deviation of: whether c is ever satisfied in turn t, by rollout;
+    not where a dependency of c never holds."""
     outcomes = []
     for rollout in group:
         if rollout is not None and t < len(rollout):
             turn = rollout[t][v]
             if turn.outcomes[c.id].scored:
-                ever = c.id in turn.x[turn.steps]
+                held = turn.x[turn.steps]
+                ever = c.id in held and all(d in held for d in c.depends_on)
                 outcomes.append(turn.outcomes[c.id].share if ever else 0.0)
         elif rollout is not None and over_all:
             outcomes.append(0.0)

@@ -122,6 +122,19 @@ def test_shares() -> None:
     assert satisfied_shares(turn_G) == close([2 / 3, 1 / 3])
 
 
+def test_shares_count_what_could_not_pay_as_not_satisfied() -> None:
+    """Two rollouts, both with the reply; only the first has the call that it depends on. A check says that the reply
+    holds in both, a judge is not asked in the second: b = 1/2 either way. That the call came after the reply, in the
+    third, is no matter of (8): 2/3."""
+
+    def played(called: int | None, replied: int | None) -> TurnStates:
+        return _turn(ItemState("call", 0.5, called), ItemState("reply", 0.5, replied, ("call",)), steps=3)
+
+    assert satisfied_shares([played(0, 1), played(None, 1)]) == [0.5, 0.5]
+    assert satisfied_shares([played(0, 1), played(None, None)]) == [0.5, 0.5]
+    assert satisfied_shares([played(0, 1), played(None, 1), played(2, 1)]) == close([2 / 3, 2 / 3])
+
+
 def test_shares_leave_out_what_nobody_could_score() -> None:
     turn_G = [
         _turn(ItemState("a", 1.0, 0), steps=1),

@@ -5,6 +5,7 @@ import pytest
 from env_sim.recordings import played_reference
 from reward.annotation_form import answer_format, read_answer, show_dialogue
 from reward.annotation_rules import problems_of, spoken_text, with_scaled_weights
+from reward.checklist_proposals import derive_check
 from store.records import Called, Evidence, Item, NotCalled, ScenarioTurn
 from store.vocabulary import FocusOn
 from tests.annotation_examples import CALL, FIRST_TURN, REPLY, RESPONSE, SECOND_TURN, TOOLS, TURNS, item, trip
@@ -57,6 +58,25 @@ def test_sound_checklists_have_no_problems() -> None:
 def test_every_kind_of_unsound_item_is_named(items: tuple[Item, ...], reason: str) -> None:
     found = problems(*items)
     assert any(reason in problem for problem in found), found
+
+
+def test_what_must_not_happen_needs_no_evidence_and_nothing_to_depend_on_it() -> None:
+    mark = {"must_not": True, "evidence": (), "question": "Is it so that no flight is booked?"}
+    never = item("not_booked", FocusOn.TOOL_CALLS, 1, "x", **mark)
+    assert problems(*FIRST_TURN, never) == []
+    assert "no evidence" in str(problems(*FIRST_TURN, never.model_copy(update={"must_not": False})))
+    after = RESPONSE.model_copy(update={"depends_on": ("not_booked",)})
+    assert "could never pay" in str(problems(CALL, after, REPLY, never))
+
+
+def test_the_annotator_marks_what_must_not_happen() -> None:
+    for marked in (True, False):
+        (draft,) = read_answer(as_text(as_answer([REPLY], must_not=marked)), [0], TOOL_SPECS)[0].drafts
+        assert draft.item.must_not is marked
+    reference = played_reference(TURNS[0], 0)
+    proven = REPLY.model_copy(update={"check": None})
+    assert derive_check(proven, reference) is not None
+    assert derive_check(proven.model_copy(update={"must_not": True}), reference) is None
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -10,9 +10,11 @@ import httpx2
 import pytest
 
 from reward.evidence import find_evidence
+from reward.judge_cache import shown_hash
 from reward.judge_modes import judge_in_mode
 from reward.llm_judge import AGAIN_FILE, PROMPT_FILE, Answers, Dialogue, LlmJudge
-from reward.transcripts import make_boundary, show_turns, strip_tags
+from reward.small_judge import show_context
+from reward.transcripts import LONGEST_PIECE, make_boundary, show_turns, strip_tags
 from store.records import Item, TurnRecord
 from store.vocabulary import FocusOn, JudgeMode, Outcome
 from tests.judged_log import LLM_ITEMS, PLAYED, Answer, asked_ids, endpoint_judge, say, verdicts_json
@@ -82,7 +84,21 @@ def test_the_boundary_is_the_scenario_s_and_never_comes_back_out() -> None:
     assert ask(endpoint_judge(gossip), LLM_ITEMS[:1]).verdicts[0].reason == "in "
 
 
-@pytest.mark.parametrize("text", ["<" + " " * 200_000, "\n" * 200_000, "=" * 200_000, "< / " * 50_000, " =" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<" + " " * 200_000,
+        "\n" * 200_000,
+        "=" * 200_000,
+        "< / " * 50_000,
+        " =" * 100_000,
+        "<|" * 100_000,
+        "<|" + "x" * 200_000,
+        "<" * 200_000,
+        "[/INST" * 50_000,
+        "<tool_" * 50_000,
+    ],
+)
 def test_no_text_takes_long_to_clean(text: str) -> None:
     began = time.process_time()
     strip_tags(text)
@@ -112,6 +128,32 @@ def test_the_policys_text_cannot_leave_its_piece() -> None:
     assert "<data-" not in text
     kept = "== Overview ==\n=ends= well"
     assert kept in show_turns([turn(kept)], boundary)
+
+
+def test_of_an_over_long_text_beginning_and_end_are_shown_and_nothing_else_proves_anything() -> None:
+    """However much a policy writes, the turn is judged: it cannot turn a FAIL into UNSCORED, which nobody counts."""
+    reply = f"first words {'filler ' * 100_000} middle words {'filler ' * 100_000} last words"
+    happened = turn([call("find", {"q": reply}, reply)], reply)
+    boundary = make_boundary("a scenario")
+    texts = [show_turns([happened], boundary)]
+    texts += [show_context(happened, channel, [happened], "abcd") for channel in FocusOn]
+    for text in texts:
+        assert len(text) < 5 * (LONGEST_PIECE + 500)
+        assert "first words" in text and "last words" in text and "middle words" not in text
+        assert f"[… {len(reply) - LONGEST_PIECE} characters left out …]" in text
+    for channel, step in ((FocusOn.REPLY, 1), (FocusOn.TOOL_CALLS, 0), (FocusOn.TOOL_RESPONSE, 0)):
+        assert find_evidence(happened, channel, step, "first words") == "first words"
+        assert find_evidence(happened, channel, step, "last words") == "last words"
+        assert find_evidence(happened, channel, step, "middle words") is None
+        assert find_evidence(happened, channel, step, "characters left out") is None
+
+
+def test_what_is_not_shown_makes_no_new_question() -> None:
+    """The cache follows what is shown: two replies that differ in what is left out are the same question."""
+    judge = endpoint_judge(say)
+    ends = ["x " * LONGEST_PIECE + middle + "y " * LONGEST_PIECE for middle in ("one", "two")]
+    first, second = (shown_hash(judge, Dialogue(turn(reply))) for reply in ends)
+    assert first == second != shown_hash(judge, Dialogue(turn("z" + ends[0])))
 
 
 UNPROVEN = [

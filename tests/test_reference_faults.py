@@ -24,7 +24,7 @@ from store.tokens import token_sequences
 from store.training_settings import GrpoSettings
 from store.trajectories import create_group, end_trajectory, record_step
 from store.verdicts import Reward, Verdict, add_rewards, rewards_of, verdicts_of
-from store.vocabulary import FocusOn, Outcome, StopReason
+from store.vocabulary import FocusOn, JudgeMode, Outcome, StopReason
 from tests.judged_log import alone, asked_ids, item, record, scenario, verdicts_json
 from tests.store_examples import a_scenario, a_step, record_chain, start
 from tests.test_simulator import Endpoints, ask, weather
@@ -206,6 +206,41 @@ def test_5_what_must_not_happen_is_decided_at_the_end(sqlite_log: Log) -> None:
         "holds": (Outcome.PASS, 2),
         "cut": (Outcome.FAIL, None),
     }
+
+
+@pytest.mark.parametrize("mode", [JudgeMode.STEP, JudgeMode.TURN])
+def test_5_what_a_judge_must_not_see_is_decided_at_the_end(sqlite_log: Log, mode: JudgeMode) -> None:
+    """Fault 5, second half, for an item without a check. A judge who is asked at every step sees no refund after the
+    first two, and there the item has passed by then. Here it is asked at the end of the turn alone: the refund fails
+    it, with its quote. Without a refund it holds from the last step on, whether or not anything was called; a turn that
+    never ended does not satisfy it."""
+    asked: list[str] = []
+
+    def answer(request: dict[str, Any]) -> str:
+        text = shown(request).split("# Dialogue")[1]
+        asked.append(text)
+        refund = ("no_refund", '"name":"refund"', 2, "FAIL")
+        return verdicts_json(refund if '"refund"' in text else ("no_refund", "", -1, "PASS"))
+
+    must_not = scenario((item("no_refund", FocusOn.TOOL_CALLS, 1.0, must_not=True),))
+    refunds = turn([call("find")], [call("find")], [call("refund")], "Refunded.", trajectory_id="refunds")
+    for happened, stop in (
+        (refunds, StopReason.COMPLETED),
+        (searches(2, trajectory_id="holds"), StopReason.COMPLETED),
+        (turn("I may not.", trajectory_id="silent"), StopReason.COMPLETED),
+        (searches(2, reply=None, trajectory_id="cut"), StopReason.MAX_STEPS),
+    ):
+        name = record(sqlite_log, must_not, [happened], stop)
+        asyncio.run(Judge(sqlite_log, alone(answer, mode)).judge_trajectories([name]))
+    said = verdicts_of(sqlite_log, ["refunds", "holds", "silent", "cut"])
+    assert {name: (v.outcome, v.step_index) for name, (v,) in said.items()} == {
+        "refunds": (Outcome.FAIL, None),
+        "holds": (Outcome.PASS, 2),
+        "silent": (Outcome.PASS, 0),
+        "cut": (Outcome.FAIL, None),
+    }
+    assert said["refunds"][0].quote == 'name":"refund'
+    assert len(asked) == 2 and "Refunded." in asked[0] and "It is 1200 euro." in asked[1]
 
 
 def test_5_a_longer_turn_is_not_likelier_to_pass_falsely(sqlite_log: Log) -> None:

@@ -117,10 +117,13 @@ def test_an_item_is_added_and_one_left_out(sample: Log) -> None:
     assert "item 2, question" in html(app) or "item 3, question" in html(app)
     app.text_area(key=f"{base}-2-question").set_value("Does the reply use bullet points?")
     app.checkbox(key=f"{base}-0-out").check()
+    app.checkbox(key=f"{base}-2-must-not").check()
     app.text_input(key=f"{base}-reason").set_value("bullets").run()
     app.button(key=f"{base}-store").click().run()
     (current,) = current_checklists(sample, [scenario])[scenario.hash][0]
     assert [item.id for item in current.items] == [REPLY.id, "new_1"]
+    assert [item.must_not for item in current.items] == [False, True]
+    assert "must not" in html(open_page(SCENARIOS, opened=scenario.hash))
 
 
 def test_a_file_is_imported_after_its_preview(sample: Log) -> None:

@@ -13,7 +13,7 @@ from random import Random
 
 from reward.checks import quote_call, succeeded
 from reward.code_judge import RULE_JUDGE
-from reward.evidence import find_evidence, lacking_channel
+from reward.evidence import decide_forbidding, find_evidence, find_forbidden, lacking_channel
 from reward.mentions import find_mention, tokenize
 from reward.small_judge import QUOTE_CHARACTERS, draw_boundary, small_answer, small_question
 from reward.transcripts import strip_tags
@@ -29,7 +29,7 @@ from train.errors import TrainingFailed
 
 PEOPLE, CHECKS = "people", "checks"
 
-NO_EVIDENCE = "a PASS without a quote that is in the turn"
+NO_EVIDENCE = "a PASS without a quote that is in the turn, or a FAIL that does not show what must not happen"
 NO_MODEL = "decided without a model: the turn lacks the channel"
 UNSCORED = "nobody who counts could decide it"
 RETIRED = "the item is in no current checklist"
@@ -148,12 +148,15 @@ def choose_verdict(rows: Iterable[Verdict], sources: Sources) -> Verdict | None:
 
 
 def answer_of(verdict: Verdict, turn: TurnRecord, item: Item, rows: Sequence[Verdict]) -> str | None:
-    """The answer that the verdict makes; None for a PASS that has no evidence in the turn.
+    """The answer that the verdict makes; None for a PASS that has no evidence in the turn, and where the item says what
+    must not happen for a FAIL that has none.
 
     It quotes the whole passage that decides, for PASS and for FAIL: which one that is a small model can find, and the
     verdict is then a comparison of two texts that stand side by side. A person often quotes nothing: then the quote of
     another PASS on the item says which passage.
     """
+    if item.forbids:
+        return _forbidden_answer(verdict, turn, item, rows)
     if verdict.outcome is Outcome.FAIL:
         quote, step = _against(turn, item.focus_on, strip_tags(verdict.quote))
         return small_answer(quote, step, Outcome.FAIL)
@@ -168,6 +171,19 @@ def answer_of(verdict: Verdict, turn: TurnRecord, item: Item, rows: Sequence[Ver
         quote = excerpt(texts[0], found) if texts else ""
         if find_evidence(turn, item.focus_on, row.step_index, quote) is not None:
             return small_answer(quote, row.step_index, Outcome.PASS)
+    return None
+
+
+def _forbidden_answer(verdict: Verdict, turn: TurnRecord, item: Item, rows: Sequence[Verdict]) -> str | None:
+    if verdict.outcome is Outcome.PASS:
+        return small_answer("", -1, Outcome.PASS)
+    for row in (verdict, *(row for row in reversed(rows) if row.outcome is Outcome.FAIL)):
+        said = strip_tags(row.quote)
+        for step, text in passages(turn, item.focus_on) if tokenize(said).spans else ():
+            found = find_mention(text, said)
+            quote = "" if found is None else excerpt(text, found)
+            if find_forbidden(turn, item.focus_on, step, quote) is not None:
+                return small_answer(quote, step, Outcome.FAIL)
     return None
 
 
@@ -247,7 +263,8 @@ def _examples_of(
 def _why_not(item: Item | None, verdict: Verdict | None, turn: TurnRecord) -> str | None:
     if item is None:
         return RETIRED
-    if lacking_channel(item.focus_on, turn) is not None:
+    decide = decide_forbidding if item.forbids else lacking_channel
+    if decide(item.focus_on, turn) is not None:
         return NO_MODEL
     return UNSCORED if verdict is None else None
 
