@@ -158,3 +158,12 @@ def say(request: dict[str, Any], **passes: tuple[str, int]) -> str:
 
 
 PLAYED = turn([call("find", {"city": "Paris"}, {"price": 1200})], "It is 1200 euro, my pleasure.", user="Question 0")
+
+
+def all_pass(request: dict[str, Any]) -> str:
+    proofs = {"polite": ("my pleasure", 1), "right_city": ("Paris", 0)}
+    return say(request, **{key: proofs[key] for key in asked_ids(request)})
+
+
+def polite_turn(name: str = "t1", user: str = "Question 0") -> Any:
+    return turn([call("find", {"city": "Paris"})], "It is 1200, my pleasure.", trajectory_id=name, user=user)
