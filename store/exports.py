@@ -150,7 +150,7 @@ def _parts(
 ) -> Iterator[Dialogue]:
     done = 0
     for part in in_chunks(ids, PART):
-        if is_full():
+        if done and is_full():
             return
         summaries = get_trajectories(log, part)
         scenarios = get_scenarios(log, (one.scenario_hash for one in summaries if one.scenario_hash))

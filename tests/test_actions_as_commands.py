@@ -45,6 +45,7 @@ BY_COMMAND = {
     "schedule_form.change_typed": "schedule edit",
     "schedule_form.create_typed": "schedule add",
     "trajectory_details.promote": "annotate",
+    "version_actions.refuse": "policy refuse",
     "version_actions.set_pin": "policy pin",
     "version_actions.start_promotion": "policy promote",
 }

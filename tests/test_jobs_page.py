@@ -8,6 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.links import JOBS, JUDGES, REVIEW, SCENARIOS, TRAJECTORIES, PageSpec
+from dashboard.schedule_form import MISSED
 from dashboard.text import escape_markdown
 from store.access import add_person
 from store.agreement import JudgeId
@@ -150,15 +151,9 @@ def test_other_triggers_are_chosen_in_the_form(
 
 
 def test_an_unsaved_form_is_restored_by_its_address(empty: Log) -> None:
-    app = open_page(JOBS, form="schedule")
-    app.segmented_control(key="new-when").set_value("every so many judged turns").run()
-    app.number_input(key="new-every").set_value(50).run()
-    app.text_input(key="new-name").set_value("often").run()
-    app.text_input(key="new-jobs").set_value("train gate").run()
-    app.selectbox(key="new-missed").set_value(MissedRuns.SKIP).run()
-    app.number_input(key="new-attempts").set_value(1).run()
-    kept = {name: values[0] if isinstance(values, list) else values for name, values in app.query_params.items()}
-    again = open_page(JOBS, **kept)
+    """What the browser keeps there of bound fields: their keys and values."""
+    typed = {"new-when": "every so many judged turns", "new-every": "50", "new-name": "often", "new-jobs": "train gate"}
+    again = open_page(JOBS, form="schedule", **typed, **{"new-missed": MISSED[MissedRuns.SKIP], "new-attempts": "1"})
     assert again.segmented_control(key="new-when").value == "every so many judged turns"
     assert again.number_input(key="new-every").value == 50 and again.text_input(key="new-name").value == "often"
     again.button(key="new-save").click().run()

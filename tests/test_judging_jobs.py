@@ -21,7 +21,6 @@ from store.settings import Settings, load_settings
 from store.sft_sets import get_sft_set, list_sft_sets
 from store.verdicts import add_verdicts, rewards_of, verdicts_of
 from store.vocabulary import FocusOn, JobKind, Outcome, SampleReason, Split
-from tests.annotation_examples import trip
 from tests.job_stand_ins import StandInGateway, again, done, pipeline, work
 from tests.judged_log import PLAYED, alone, asked_ids, item, record, say, scenario
 from tests.scripted_annotator import bare, endpoint, perfect
@@ -197,23 +196,24 @@ def test_a_limit_on_spending_refuses_and_keeps_what_was_said(empty: Log, monkeyp
     assert sum(bool(verdicts_of(empty, [name]).get(name)) for name in names) == 1
 
 
+KNOWN = generate_scenarios(Split.TRAIN, 1, 3)[0]
+
+
 @pytest.fixture
 def annotator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An annotator that knows the checklists of the trip."""
+    """An annotator that knows the checklists of one bundled scenario."""
     monkeypatch.setattr(
-        reward.annotation_choice, "annotator_endpoint", lambda log, settings: endpoint(perfect([trip()]), log)
+        reward.annotation_choice, "annotator_endpoint", lambda log, settings: endpoint(perfect([KNOWN]), log)
     )
 
 
 def test_checklists_are_written_and_a_second_job_has_nothing_to_write(empty: Log, annotator: None) -> None:
-    empty_trip = bare(trip())
+    empty_trip = bare(KNOWN)
     add_scenarios(empty, [empty_trip])
     one = taken(empty, "annotate", {"scenario": empty_trip.hash[:10], "variant": 0})
     assert done(empty, one) == {"annotated": 1, "wait_for_a_person": 0, "unanswered": 0, "skipped": 0}
     written = current_checklists(empty, [empty_trip])[empty_trip.hash]
-    assert [[i.id for i in one.items] for (one,) in written] == [
-        [i.id for i in turn.checklist] for turn in trip().turns
-    ]
+    assert [[i.id for i in one.items] for (one,) in written] == [[i.id for i in turn.checklist] for turn in KNOWN.turns]
     assert done(empty, taken(empty, "annotate", {"variant": 0}))["skipped"] == 1
     with pytest.raises(JobRefused, match="no scenario of the log meets these conditions"):
         run_job(taken(empty, "annotate", {"domain": "nowhere"}))
@@ -222,7 +222,7 @@ def test_checklists_are_written_and_a_second_job_has_nothing_to_write(empty: Log
 
 
 def test_an_annotation_that_is_stopped_keeps_what_was_written(empty: Log, annotator: None) -> None:
-    add_scenarios(empty, [bare(trip())])
+    add_scenarios(empty, [bare(KNOWN)])
     one = taken(empty, "annotate", {"variant": 0})
     looks = iter([False])  # asked when it is known how many there are, then when one has ended
     with pytest.raises(StopRequested):

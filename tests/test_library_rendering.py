@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from agent.bundled_model import ModelError
+from agent.bundled_model import ModelError, prepare_bundled_model
 from agent.completions import ParsedCall
 from agent.conversations import Conversation, tools_hash
 from agent.gateway import call_ids, recorded_message, refuse_unless_possible
@@ -44,7 +44,7 @@ TOOL: dict[str, Any] = {
 
 @lru_cache(maxsize=1)
 def bundled_tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(MODEL)
+    return AutoTokenizer.from_pretrained(prepare_bundled_model(MODEL))
 
 
 @lru_cache(maxsize=16)

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pyarrow as pa
 from streamlit.testing.v1 import AppTest
 
 from dashboard.charts import LABELLED, CurvePoint, RatePoint, metric_curve, rates_over_days, rates_over_versions
@@ -33,6 +34,11 @@ def chart(app: AppTest) -> dict[str, Any]:
     return found
 
 
+def chart_rows(app: AppTest) -> list[dict[str, Any]]:
+    """What the first chart is drawn from."""
+    return pa.ipc.open_stream(app.get("vega_lite_chart")[0].proto.data.data).read_all().to_pylist()
+
+
 def links_of(page: str, part: str) -> list[dict[str, list[str]]]:
     """The parameters of every link whose address has this part."""
     addresses = [one.split('"')[0].replace("&amp;", "&") for one in page.split('href="')[1:]]
@@ -41,15 +47,16 @@ def links_of(page: str, part: str) -> list[dict[str, list[str]]]:
 
 def test_days_stand_at_their_place_in_time_and_versions_side_by_side(sample: Log) -> None:
     versions = chart(open_page(OVERVIEW))
-    days = chart(open_page(OVERVIEW, o_over="time"))
+    over_days = open_page(OVERVIEW, o_over="time")
+    days = chart(over_days)
     assert versions["layer"][0]["encoding"]["x"]["type"] == "nominal"
     x = days["layer"][0]["encoding"]["x"]
     assert (x["field"], x["type"], x["scale"]["type"]) == ("day", "temporal", "utc")
     titles = [tip["title"] for tip in days["layer"][0]["encoding"]["tooltip"]]
     assert titles[0] == "day (UTC)" and {"UNSCORED", "eligible dialogues judged"} <= set(titles)
     (day,) = rates_by(sample, Slice.DAY, origin="evaluation")
-    (row,) = days["data"]["values"] if "data" in days else days["layer"][0]["data"]["values"]
-    assert row["day"] == day
+    (row,) = chart_rows(over_days)
+    assert str(row["day"]).startswith(day)
 
 
 def test_a_hundred_days_carry_no_texts() -> None:
@@ -83,8 +90,7 @@ def test_every_rate_stands_beside_its_unscored_share_and_the_judged_dialogues(sa
     whole = coverage_by(cells, Slice.VERSION, origin="evaluation", domain="shop", version="v0003")["v0003"]
     one = html(open_page(OVERVIEW, o_origin="evaluation", o_domain="shop", o_version="v0003"))
     assert f"judged: {whole.judged} of {whole.eligible} dialogues" in one
-    rows = chart(open_page(OVERVIEW, o_origin="evaluation", o_domain="shop", o_version="v0003"))
-    (row,) = rows["data"]["values"] if "data" in rows else rows["layer"][0]["data"]["values"]
+    (row,) = chart_rows(open_page(OVERVIEW, o_origin="evaluation", o_domain="shop", o_version="v0003"))
     assert row["dialogues"].startswith(f"{whole.judged} of {whole.eligible} dialogues") and "unscored" in row
 
 

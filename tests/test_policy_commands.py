@@ -87,14 +87,17 @@ def test_a_version_is_pinned_until_it_is_unpinned(policy: Command, running: tupl
     assert policy("pin", "v0099")[0] == 1
 
 
-def test_a_candidate_gets_a_share_until_it_is_off(policy: Command, running: tuple[Gateway, Log]) -> None:
+def test_a_candidate_gets_a_share_until_it_is_off(
+    policy: Command, running: tuple[Gateway, Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a narrow table breaks its lines
     gateway, log = running
     status, said, _ = policy("split", "v0004", "10%")
     assert (status, said) == (0, "10 % of the sessions go to v0004\n")
     split = traffic_split(log)
     assert split is not None and (split.candidate, split.share) == ("v0004", 0.1)
     assert gateway.fleet.split == split
-    assert "10 % of sessions" in policy("list")[1].replace("\n", " ")
+    assert "10 % of sessions" in policy("list")[1]
     status, said, _ = policy("split", "off")
     assert (status, said) == (0, "all sessions go to the live version\n") and traffic_split(log) is None
     status, _, complaint = policy("split", "v0002", "10%")

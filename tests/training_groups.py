@@ -25,6 +25,7 @@ def a_member(name: str, prompt: tuple[int, ...], reward: float | None, rng: rand
         step_of_token=(0,) * first + (-1,) * 2 + (1,) * second,
         versions=("v0001",),
         turn_values=(reward,),
+        places=((0, 0), (0, 1)),
         excluded_reason=None if reward is not None else "UNSCORED",
     )
 
