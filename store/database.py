@@ -36,7 +36,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.orm import Session
 
-HEAD_REVISION = "0011"
+HEAD_REVISION = "0012"
 """Newest revision under store/migrations/versions: known without loading Alembic, so that opening is fast."""
 
 LOCK_TIMEOUT_S = 30.0

@@ -150,22 +150,24 @@ def test_other_triggers_are_chosen_in_the_form(
 
 
 def test_an_unsaved_form_is_restored_by_its_address(empty: Log) -> None:
-    app = open_page(JOBS, form="schedule")
-    app.segmented_control(key="new-when").set_value("every so many judged turns").run()
-    app.number_input(key="new-every").set_value(50).run()
-    app.text_input(key="new-name").set_value("often").run()
-    app.text_input(key="new-jobs").set_value("train gate").run()
-    app.selectbox(key="new-missed").set_value(MissedRuns.SKIP).run()
-    app.number_input(key="new-attempts").set_value(1).run()
-    kept = {name: values[0] if isinstance(values, list) else values for name, values in app.query_params.items()}
-    again = open_page(JOBS, **kept)
-    assert again.segmented_control(key="new-when").value == "every so many judged turns"
-    assert again.number_input(key="new-every").value == 50 and again.text_input(key="new-name").value == "often"
-    again.button(key="new-save").click().run()
+    typed = {"new-when": "every so many judged turns", "new-every": "50", "new-name": "often"}
+    more = {"new-jobs": "train gate", "new-missed": "left out", "new-attempts": "1"}
+    app = open_page(JOBS, form="schedule", **typed, **more)
+    assert app.segmented_control(key="new-when").value == "every so many judged turns"
+    assert app.number_input(key="new-every").value == 50 and app.text_input(key="new-name").value == "often"
+    app.button(key="new-save").click().run()
     made = get_schedule(empty, "often")
     assert (made.trigger, made.missed) == ({"kind": "judged_turns", "every": 50}, MissedRuns.SKIP)
     assert [(job.kind, job.max_attempts) for job in made.jobs] == [(JobKind.TRAIN, 1), (JobKind.GATE, 1)]
-    assert list(again.query_params) == ["schedule"], "nothing of the form is left in the address"
+
+
+def test_an_edit_that_is_not_saved_is_restored_too(empty: Log) -> None:
+    a_schedule(empty)
+    app = open_page(
+        JOBS, schedule="nightly", form="edit", **{"edit-nightly-cron": "0 4 * * *", "edit-nightly-zone": "Asia/Tokyo"}
+    )
+    assert app.text_input(key="edit-nightly-cron").value == "0 4 * * *" and "04:00 JST" in html(app)
+    assert get_schedule(empty, "nightly").zone == "Europe/Berlin"
 
 
 def test_an_edit_that_leaves_the_trigger_does_not_make_it_count_anew(empty: Log) -> None:

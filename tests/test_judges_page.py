@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -10,8 +11,9 @@ from reward.agreement import measure_agreement
 from store.agreement import JudgeId, pairs_of_judges, pairs_with_people
 from store.database import Log
 from store.model_calls import ModelCall, add_model_calls
+from store.review_samples import ANCHORS, ReviewSample, add_review_batch
 from store.verdicts import Verdict, add_verdicts, verdicts_of
-from store.vocabulary import ModelRole, Outcome, VerdictSource
+from store.vocabulary import ModelRole, Outcome, SampleReason, VerdictSource
 from tests.pages import HOSTILE, html, ids, open_page
 
 BIG, SMALL = JudgeId("big-judge", "a" * 64), JudgeId("small-judge", "b" * 64)
@@ -84,3 +86,26 @@ def test_a_judge_s_name_is_shown_as_text(sample: Log) -> None:
     speak(sample, JudgeId(HOSTILE, None), 0.1)
     there = html(open_page(JUDGES, against="code checks"))
     assert "&lt;script&gt;" in there and "<script" not in there
+
+
+def test_drift_on_the_anchor_set_is_shown_by_period(sample: Log) -> None:
+    """Right in week 45, wrong in week 47: 1 of 1, then 0 of 1 held against the person and against its first word."""
+    name, verdicts = next((n, v) for n, v in verdicts_of(sample, ids(sample)).items() if v)
+    one = verdicts[0]
+    add_review_batch(sample, ANCHORS, [ReviewSample(name, one.turn_index, SampleReason.ANCHOR)])
+    about = {"source": VerdictSource.LLM, "judge": "big-judge", "prompt_hash": "a" * 64, "counts": False, "id": None}
+    said = [(Outcome.PASS, 2), (Outcome.FAIL, 20)]
+    days = [{"outcome": o, "step_index": None, "created_at": datetime(2026, 11, day, tzinfo=UTC)} for o, day in said]
+    add_verdicts(sample, [replace(one, **about, **changes) for changes in days])
+    human = {"source": VerdictSource.HUMAN, "judge": "ann", "prompt_hash": None, "counts": True}
+    person = {"outcome": Outcome.PASS, "step_index": None, "created_at": None, "id": None}
+    add_verdicts(sample, [replace(one, **human, **person)])
+    there = html(open_page(JUDGES))
+    rows = [row for row in there.split("<tr>") if "2026-W" in row]
+    assert [("2026-W45" in row, "2026-W47" in row, "<b>0.0 %</b>" in row) for row in rows] == [
+        (False, True, True),
+        (True, False, False),
+        (False, True, True),
+    ]
+    by_month = html(open_page(JUDGES, per="month"))
+    assert "2026-11" in by_month and "2026-W" not in by_month

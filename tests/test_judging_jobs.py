@@ -21,10 +21,10 @@ from store.settings import Settings, load_settings
 from store.sft_sets import get_sft_set, list_sft_sets
 from store.verdicts import add_verdicts, rewards_of, verdicts_of
 from store.vocabulary import FocusOn, JobKind, Outcome, SampleReason, Split
-from tests.annotation_examples import trip
+from tests.annotation_examples import FIRST_TURN, SECOND_TURN, trip
 from tests.job_stand_ins import StandInGateway, again, done, pipeline, work
 from tests.judged_log import PLAYED, alone, asked_ids, item, record, say, scenario
-from tests.scripted_annotator import bare, endpoint, perfect
+from tests.scripted_annotator import as_answer, as_text, endpoint
 from tests.store_examples import a_scenario
 from tests.test_people import play
 from train.errors import JobRefused
@@ -200,13 +200,14 @@ def test_a_limit_on_spending_refuses_and_keeps_what_was_said(empty: Log, monkeyp
 @pytest.fixture
 def annotator(monkeypatch: pytest.MonkeyPatch) -> None:
     """An annotator that knows the checklists of the trip."""
+    good = as_text(as_answer(FIRST_TURN, 0), as_answer(SECOND_TURN, 1))
     monkeypatch.setattr(
-        reward.annotation_choice, "annotator_endpoint", lambda log, settings: endpoint(perfect([trip()]), log)
+        reward.annotation_choice, "annotator_endpoint", lambda log, settings: endpoint(lambda body: good, log)
     )
 
 
 def test_checklists_are_written_and_a_second_job_has_nothing_to_write(empty: Log, annotator: None) -> None:
-    empty_trip = bare(trip())
+    empty_trip = trip()
     add_scenarios(empty, [empty_trip])
     one = taken(empty, "annotate", {"scenario": empty_trip.hash[:10], "variant": 0})
     assert done(empty, one) == {"annotated": 1, "wait_for_a_person": 0, "unanswered": 0, "skipped": 0}
@@ -222,7 +223,7 @@ def test_checklists_are_written_and_a_second_job_has_nothing_to_write(empty: Log
 
 
 def test_an_annotation_that_is_stopped_keeps_what_was_written(empty: Log, annotator: None) -> None:
-    add_scenarios(empty, [bare(trip())])
+    add_scenarios(empty, [trip()])
     one = taken(empty, "annotate", {"variant": 0})
     looks = iter([False])  # asked when it is known how many there are, then when one has ended
     with pytest.raises(StopRequested):
