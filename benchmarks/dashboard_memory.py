@@ -24,6 +24,8 @@ from store.settings import load_settings
 PEOPLE = 20
 LIMIT_MIB = 1500
 ANSWER_S = 120.0
+ON_AND_ON = {ForwardMsg.FINISHED_EARLY_FOR_RERUN}
+"""A script that ended so is run again at once."""
 Look = tuple[PageSpec, dict[str, str]]
 
 
@@ -75,7 +77,7 @@ async def _answer(connection: websockets.ClientConnection) -> None:
     async for message in connection:
         heard = ForwardMsg()
         heard.ParseFromString(message if isinstance(message, bytes) else message.encode())
-        if heard.WhichOneof("type") == "script_finished":
+        if heard.WhichOneof("type") == "script_finished" and heard.script_finished not in ON_AND_ON:
             return
 
 

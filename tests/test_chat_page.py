@@ -373,3 +373,10 @@ def test_a_chat_can_start_in_every_world(domain: str, empty: Log) -> None:
     assert any(f">{tool.name}<" in html(app) for tool in WORLDS[domain].tools)
     [asked] = app.multiselect
     assert set(asked.value) == set(asked.options) & CONSEQUENTIAL
+
+
+def test_what_answers_a_new_chat_s_tools_stands_in_the_address(sample: Log) -> None:
+    app = open_page(CHAT, supply="Real tools")
+    (control,) = app.segmented_control
+    assert control.value == ChatTools.REAL and "These tools do what they say" in html(app)
+    assert "tools" not in {box.key for box in app.selectbox}

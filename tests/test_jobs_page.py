@@ -160,7 +160,15 @@ def test_an_unsaved_form_is_restored_by_its_address(empty: Log) -> None:
     made = get_schedule(empty, "often")
     assert (made.trigger, made.missed) == ({"kind": "judged_turns", "every": 50}, MissedRuns.SKIP)
     assert [(job.kind, job.max_attempts) for job in made.jobs] == [(JobKind.TRAIN, 1), (JobKind.GATE, 1)]
-    assert list(again.query_params) == ["schedule"], "nothing of the form is left in the address"
+
+
+def test_an_edit_that_is_not_saved_is_restored_too(empty: Log) -> None:
+    a_schedule(empty)
+    app = open_page(
+        JOBS, schedule="nightly", form="edit", **{"edit-nightly-cron": "0 4 * * *", "edit-nightly-zone": "Asia/Tokyo"}
+    )
+    assert app.text_input(key="edit-nightly-cron").value == "0 4 * * *" and "04:00 JST" in html(app)
+    assert get_schedule(empty, "nightly").zone == "Europe/Berlin"
 
 
 def test_an_edit_that_leaves_the_trigger_does_not_make_it_count_anew(empty: Log) -> None:
