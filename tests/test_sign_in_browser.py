@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Error, Page, expect
 
 from dashboard.process import DashboardProcess
 from dashboard.screenshots import open_browser, wait_until_shown
@@ -62,8 +62,10 @@ def page(dashboard: str) -> Iterator[Page]:
             try:
                 opened.goto(dashboard)
                 break
-            except Exception:
+            except Error:
                 opened.wait_for_timeout(300)
+        else:
+            pytest.fail(f"the dashboard at {dashboard} did not answer within 30 s")
         yield opened
 
 
