@@ -16,7 +16,7 @@ EQUIPMENT = Equipment(real_specs(), answer_really, system="You are a storyteller
 
 def test_a_chat_with_the_real_model_is_stopped_and_goes_on(serving: Serving) -> None:
     async def stop_early() -> tuple[str, str]:
-        chat = ChatSession(serving.url, serving.log, EQUIPMENT, max_tokens=200)
+        chat = ChatSession(serving.url, serving.log, EQUIPMENT, max_tokens=1500)
         heard, pieces = "", 0
         async with contextlib.aclosing(chat.say("Tell me a long story about a fox and a river.")) as events:
             async for event in events:
