@@ -22,7 +22,7 @@ import dashboard
 from benchmarks.dashboard_memory import memory_line
 from benchmarks.large_log import DIALOGUES, SCENARIOS, a_scenario, build_large_log, name_of, version_of
 from benchmarks.line import Line
-from dashboard.counting import COUNTS
+from dashboard.counting import COUNTS, FIRST_COUNT
 from dashboard.links import (
     CHAT,
     COMPARE,
@@ -161,7 +161,7 @@ def visit(app: AppTest) -> float:
 
 
 def is_counting(app: AppTest) -> bool:
-    return any("being counted for the first time" in element.value for element in app.html)
+    return any(FIRST_COUNT in element.value for element in app.html)
 
 
 def judge_one(log: Log, n: int) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from dashboard.access import NOBODY, NotAllowedError, Visitor, sign_in_is_on, visitor
-from dashboard.counting import COUNTS, StillCounting, once_a_request, one_request
+from dashboard.counting import COUNTS, FIRST_COUNT, StillCounting, once_a_request, one_request
 from dashboard.text import escape, show, show_code, show_empty, soft, state_badge
 from store.database import Log, LogError, open_log
 from store.figures import log_state
@@ -195,7 +195,7 @@ def guard(title: str, body: Callable[[], None], needs: AccessRole = AccessRole.V
 
 def _show_counting(title: str, counting: StillCounting) -> None:
     """Says so, and runs the page again as soon as there is something to show."""
-    show(soft(f"{title}: being counted for the first time, which takes a while on a large log …"))
+    show(soft(f"{title}: {FIRST_COUNT}, which takes a while on a large log …"))
 
     @st.fragment(run_every=1.0)
     def wait() -> None:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
+FIRST_COUNT = "being counted for the first time"
+"""What a page says in the place of figures that are not there yet."""
 PATIENCE_S = 0.2
 """How long one request waits for counts, all of them together."""
 LONGEST_LIST = 256

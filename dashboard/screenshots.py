@@ -23,6 +23,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from dashboard.boundary import connect
+from dashboard.counting import FIRST_COUNT
 from dashboard.links import JOBS, PAGES, PEOPLE, REVIEW, TRAJECTORIES, address
 from store.browsing import page_of_trajectories
 from store.settings import load_settings
@@ -35,15 +36,18 @@ SHOWN_TIMEOUT_MS = 60_000
 
 QUIET_MS, LIVE_MS = 700, 10_000
 """A page on which nothing has changed for so long, and no script runs, has settled; one that follows something live may
-never do so, and is taken as it is after a while."""
-SETTLED = """([quiet, live]) => new Promise(resolve => {
+never do so, and is taken after a while, but never amid a run of its script or before its figures are there."""
+SETTLED = """([quiet, live, counting]) => new Promise(resolve => {
   const app = document.querySelector('[data-testid=stApp]')
-  const settled = () => app.dataset.testScriptState === 'notRunning' ? finish() : wait()
+  const unfinished = () => app.dataset.testScriptState !== 'notRunning' || app.innerText.includes(counting)
+    || app.querySelector('[data-testid=stSkeleton]') !== null
+  const finish = () => { observer.disconnect(); clearTimeout(timer); resolve(true) }
+  const settled = () => unfinished() ? wait() : finish()
+  const overdue = () => unfinished() ? setTimeout(overdue, 50) : finish()
   let timer = setTimeout(settled, quiet)
   const wait = () => { clearTimeout(timer); timer = setTimeout(settled, quiet) }
   const observer = new MutationObserver(wait)
-  const finish = () => { observer.disconnect(); resolve(true) }
-  setTimeout(finish, live)
+  setTimeout(overdue, live)
   observer.observe(app, {subtree: true, childList: true, characterData: true, attributes: true})
 })"""
 TALLEST = 1700
@@ -108,7 +112,7 @@ def wait_until_shown(page: Page) -> None:
     page.wait_for_selector('[data-testid="stApp"][data-test-script-state="notRunning"]', timeout=SHOWN_TIMEOUT_MS)
     page.wait_for_load_state("networkidle", timeout=SHOWN_TIMEOUT_MS)
     # A page may run again at once (a link's filters, a form's first values), and its parts arrive one by one.
-    page.wait_for_function(SETTLED, arg=[QUIET_MS, LIVE_MS], timeout=SHOWN_TIMEOUT_MS)
+    page.wait_for_function(SETTLED, arg=[QUIET_MS, LIVE_MS, FIRST_COUNT], timeout=SHOWN_TIMEOUT_MS)
 
 
 def take_screenshots(out_dir: Path, database_url: str = "", theme: Literal["light", "dark"] = "light") -> list[Path]:
