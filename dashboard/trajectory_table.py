@@ -16,12 +16,14 @@ from store.vocabulary import Outcome
 
 ALL = "all"
 PAGE_SIZE = 25
+EVERYWHERE = "everywhere"
+"""Key of the box that has text looked for in the whole log."""
 
 
 def show_filters(known: Facets) -> None:
     """Two rows of filters; each is bound to the query parameter of its key."""
     with st.container(horizontal=True, vertical_alignment="bottom", key="search"):
-        st.text_input(
+        text = st.text_input(
             "Text",
             key="text",
             bind="query-params",
@@ -30,8 +32,10 @@ def show_filters(known: Facets) -> None:
             placeholder="said by anybody",
             icon=":material/search:",
             help=f"In what users, the agent and tools said; looked for in the newest {SEARCHED:,} dialogues "
-            "that meet the other filters.",
+            "that meet the other filters, or in all of them.",
         )
+        if text:
+            st.checkbox("in all", key=EVERYWHERE, bind="query-params", help="Takes seconds on a large log.")
         st.text_input("Tool", key="tool", bind="query-params", max_chars=128, width=150, placeholder="called")
         st.text_input(
             "Scenario", key="scenario", bind="query-params", max_chars=128, width=170, placeholder="name or hash"
@@ -81,6 +85,7 @@ def chosen_filter() -> TrajectoryFilter:
         text=written("text"),
         since=_midnight(st.session_state.get("since")),
         until=_midnight(st.session_state.get("until"), days=1),
+        searched=None if st.session_state.get(EVERYWHERE) else SEARCHED,
     )
 
 

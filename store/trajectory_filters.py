@@ -80,6 +80,11 @@ class TrajectoryFilter:
     searched: int | None = SEARCHED
     """In how many of the newest dialogues `text` is looked for; None: in all of them."""
 
+    @property
+    def reads_whole_log(self) -> bool:
+        """Whether it takes a large log seconds, so that nobody should wait for it in a request."""
+        return bool(self.text) and self.searched is None
+
 
 def conditions_of(wanted: TrajectoryFilter) -> list[ColumnElement[bool]]:
     """On TrajectoryRow; empty for a filter that leaves everything."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dashboard import trajectory_table
 from dashboard.links import (
     CHAT,
     COMPARE,
@@ -24,7 +25,7 @@ from dashboard.text import LONGEST, escape, link, tidy_json
 from reward.failure_patterns import find_patterns
 from reward.overview_commands import overview
 from store import database
-from store.browsing import neighbours
+from store.browsing import neighbours, page_of_trajectories
 from store.database import Log
 from store.figures import Counts, item_figures, verdict_cube
 from store.model_calls import ModelCall, add_model_calls
@@ -37,6 +38,7 @@ from store.trajectories import (
     create_trajectories,
     end_trajectory,
     get_trajectory,
+    list_trajectories,
 )
 from store.trajectory_filters import TrajectoryFilter
 from store.turns import get_turns
@@ -224,6 +226,25 @@ def test_the_list_shows_every_trajectory_of_the_filter(sample: Log) -> None:
     assert set(frame["batch"]) == {"demo/after"}
     app.selectbox(key="version").set_value("v0001").run()
     assert not app.dataframe
+    assert "No trajectory matches" in html(app)
+
+
+def test_text_is_looked_for_in_the_newest_dialogues_and_on_demand_in_all(
+    sample: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (newest,) = page_of_trajectories(sample, TrajectoryFilter(), limit=1, offset=0)
+    said = {row.id: {turn.user for turn in get_turns(sample, row.id)} for row in list_trajectories(sample)}
+    text = next(user for users in said.values() for user in users - said[newest.id])
+    everywhere = [name for name, users in said.items() if text in users]
+    monkeypatch.setattr(trajectory_table, "SEARCHED", 1)
+    app = open_page(TRAJECTORIES, text=text)
+    assert f"Looked at the newest 1 of {len(ids(sample))} dialogues." in html(app)
+    assert "No trajectory matches" in html(app)
+    app.button(key="look-everywhere").click().run()
+    assert f"{len(everywhere)} found" in shown(app) and "Looked at the newest" not in html(app)
+    opened = open_page(TRAJECTORIES, text=text, everywhere="true", trajectory=everywhere[0])
+    assert not all(button.disabled for button in opened.button if button.label in ("Previous", "Next"))
+    app.checkbox(key=trajectory_table.EVERYWHERE).uncheck().run()
     assert "No trajectory matches" in html(app)
 
 

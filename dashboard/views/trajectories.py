@@ -5,11 +5,10 @@ Reads store.browsing and the records of one trajectory; every filter and the ope
 
 from collections import Counter
 from dataclasses import replace
-from io import BytesIO
 
 import streamlit as st
 
-from dashboard.boundary import counted, run_page
+from dashboard.boundary import counted, guard, run_page
 from dashboard.chat_turns import rating_html
 from dashboard.dialogue import checklist_html, turn_html
 from dashboard.format import moment, percent, plural
@@ -18,7 +17,9 @@ from dashboard.links import REVIEW, TRAJECTORIES, address
 from dashboard.paging import captioned_offset
 from dashboard.text import badge, chip, escape, link, show, show_code, show_empty, soft
 from dashboard.trajectory_details import show_promotion, show_reward, show_tokens
+from dashboard.trajectory_export import show_export
 from dashboard.trajectory_table import (
+    EVERYWHERE,
     PAGE_SIZE,
     chosen_filter,
     chosen_order,
@@ -38,22 +39,17 @@ from store.browsing import (
 )
 from store.checklists import current_checklists
 from store.database import Log
-from store.exports import MIME, ExportFormat, export_trajectories
 from store.figures import facets
 from store.ratings import ratings_of
 from store.scenarios import get_scenario
 from store.settings import Settings
 from store.trajectories import TrajectorySummary, get_trajectory
-from store.trajectory_filters import SEARCHED, TrajectoryFilter, TrajectoryOrder
+from store.trajectory_filters import TrajectoryFilter
 from store.turns import get_turns
 from store.verdicts import Reward, Verdict, rewards_of, verdicts_of, winning
 from store.vocabulary import Outcome
 
 LOOKS = ["Dialogue", REWARD := "Reward", TOKENS := "Tokens"]
-EXPORTED = 2_000
-"""Dialogues that the page exports at most: Streamlit holds the file in memory. `checkloop export` knows no bound."""
-LARGEST_EXPORT_MB = 32
-"""What is begun last may go beyond it by one part of an export."""
 
 
 def show_trajectories(log: Log, settings: Settings) -> None:
@@ -76,21 +72,31 @@ def show_trajectories(log: Log, settings: Settings) -> None:
 
 def show_list(log: Log, wanted: TrajectoryFilter) -> None:
     order = chosen_order()
-    total = count_trajectories(log, wanted, order)
-    if wanted.text and count_trajectories(log, replace(wanted, text=None)) > SEARCHED:
-        show(soft(f"Looked only at the newest {SEARCHED:,} dialogues of these filters; “To” goes further back."))
+    if wanted.text and wanted.searched is not None:
+        among = count_trajectories(log, replace(wanted, text=None))
+        if among > wanted.searched:
+            with st.container(horizontal=True, vertical_alignment="center", key="deeper"):
+                show(soft(f"Looked at the newest {wanted.searched:,} of {plural(among, 'dialogue')}."))
+                st.button(f"Look at all {among:,}", on_click=look_everywhere, key="look-everywhere", type="tertiary")
     if note := describe_filter(wanted):
         left, right = st.columns([6, 1], vertical_alignment="center")
         with left:
             show(soft(note))
         right.button("Clear", icon=":material/close:", on_click=clear_item_filter, key="clear-item")
+    # What reads the whole log is counted beside the request.
+    total = (
+        counted(log, count_trajectories, wanted=wanted, order=order)
+        if wanted.reads_whole_log
+        else count_trajectories(log, wanted, order)
+    )
     if not total:
         show_empty("No trajectory matches", "Widen the filters above.")
         return
     caption = f"{total:,} found, {order} first. Click a row to open it."
     offset = captioned_offset(caption, total, PAGE_SIZE, "page")
     show_export(log, wanted, order, total)
-    rows = page_of_trajectories(log, wanted, limit=PAGE_SIZE, offset=offset, order=order)
+    asked = {"wanted": wanted, "limit": PAGE_SIZE, "offset": offset, "order": order}
+    rows = counted(log, page_of_trajectories, **asked) if wanted.reads_whole_log else page_of_trajectories(log, **asked)
     opened = st.session_state.get("opened-count", 0)
     picked = st.dataframe(
         **listing_frame(rows),
@@ -107,37 +113,6 @@ def show_list(log: Log, wanted: TrajectoryFilter) -> None:
         st.rerun()
 
 
-def show_export(log: Log, wanted: TrajectoryFilter, order: TrajectoryOrder, total: int) -> None:
-    """The list as a file; it is made when the button is pressed, beside the page, with the list's own filter."""
-    with st.popover("Export", icon=":material/download:"):
-        form = ExportFormat(
-            st.radio("Format", [one.value for one in ExportFormat], key="export-format", horizontal=True)
-        )
-        bound = f"the first {EXPORTED:,} of {total:,}" if total > EXPORTED else f"all {total:,}"
-        st.caption(
-            f"{bound}, in the order of the list, but no more than about {LARGEST_EXPORT_MB} MB. The command checkloop "
-            "export takes any number."
-        )
-
-        def made() -> bytes:
-            sink = BytesIO()
-            export_trajectories(
-                log, wanted, form, sink, order=order, limit=EXPORTED, most_bytes=LARGEST_EXPORT_MB * 2**20
-            )
-            return sink.getvalue()
-
-        ending = "parquet" if form is ExportFormat.PARQUET else "jsonl"
-        st.download_button(
-            "Download",
-            made,
-            file_name=f"trajectories.{ending}",
-            mime=MIME[form],
-            key="export",
-            on_click="ignore",
-            icon=":material/download:",
-        )
-
-
 def open_trajectory(trajectory_id: str | None) -> None:
     if trajectory_id is None:
         st.query_params.pop("trajectory", None)
@@ -145,13 +120,19 @@ def open_trajectory(trajectory_id: str | None) -> None:
         st.query_params["trajectory"] = trajectory_id
 
 
+def look_everywhere() -> None:
+    st.session_state[EVERYWHERE] = True
+
+
 def clear_item_filter() -> None:
     for name in ("item", "kind", "outcome", "run"):
         st.query_params.pop(name, None)
 
 
-def show_trajectory(log: Log, settings: Settings, trajectory_id: str, wanted: TrajectoryFilter) -> None:
-    newer, older = neighbours(log, wanted, trajectory_id, chosen_order())
+def show_walk(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> None:
+    """To the list and to its dialogues before and after this one."""
+    asked = {"wanted": wanted, "trajectory_id": trajectory_id, "order": chosen_order()}
+    newer, older = counted(log, neighbours, **asked) if wanted.reads_whole_log else neighbours(log, **asked)
     with st.container(horizontal=True, vertical_alignment="center", key="walk"):
         st.button("List", icon=":material/arrow_back:", on_click=open_trajectory, args=(None,), shortcut="Escape")
         st.button(
@@ -170,6 +151,10 @@ def show_trajectory(log: Log, settings: Settings, trajectory_id: str, wanted: Tr
             shortcut="Right",
             help="below in the list",
         )
+
+
+def show_trajectory(log: Log, settings: Settings, trajectory_id: str, wanted: TrajectoryFilter) -> None:
+    guard("Previous and next", lambda: show_walk(log, trajectory_id, wanted))
     if not any_trajectory(log, trajectory_id):
         show_empty("There is no such trajectory", f"The log holds none with the id {trajectory_id}.")
         return None
