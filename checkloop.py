@@ -31,7 +31,7 @@ from train.distil_commands import distil
 from train.distil_commands import serve as serve_judge
 from train.job_commands import app as job_commands
 from train.schedule_commands import app as schedule_commands
-from train.train_commands import grpo, online, sft
+from train.train_commands import advantages, grpo, online, sft
 from train.worker_commands import worker
 
 UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -278,6 +278,7 @@ train_app = typer.Typer(help="Training runs in this process: cold start, GRPO fr
 train_app.command()(_in_order(grpo, trains=True))
 train_app.command()(_in_order(online, trains=True))
 train_app.command()(_in_order(sft, trains=True))
+train_app.command()(advantages)
 app.add_typer(train_app, name="train")
 
 

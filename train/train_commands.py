@@ -1,4 +1,5 @@
-"""`checkloop train grpo`, `sft` and `online`: GRPO from the log's groups, a cold start (docs/data.md), rounds of both.
+"""`checkloop train grpo`, `sft`, `online` and `advantages`: GRPO from the log's groups, a cold start (docs/data.md),
+rounds of both; what training pays each step of a dialogue.
 
 Attached to the command in checkloop.py.
 """
@@ -130,3 +131,15 @@ def online(
         typer.echo("no version was made: no group has anything to learn from")
         return
     typer.echo(f"{made.version} is a candidate: `checkloop job submit gate version={made.version}` judges it")
+
+
+def advantages(
+    trajectory: Annotated[str, typer.Argument(help="Id of a dialogue that was played in a group.")],
+    config: ConfigOption = None,
+) -> None:
+    """Computes a past dialogue's advantages again, at each level, beside what the runs that trained on it took."""
+    from train.advantage_table import advantage_lines
+
+    settings, log = settings_and_log(config)
+    for line in advantage_lines(log, settings.grpo, trajectory):
+        typer.echo(line)
