@@ -40,8 +40,8 @@ def refuse_strangers(authority: str, origin: str | None, host: str) -> None:
         if name not in (*LOOPBACK, host):
             raise ApiError(
                 403,
-                f"{header} {name!r} is not this gateway's address: versions are changed from this machine only, or "
-                "with a token (CHECKLOOP_TOKEN)",
+                f"{header} {name!r} is not this gateway's address: without a token (CHECKLOOP_TOKEN) it answers "
+                "nobody but programs that call it by its own",
                 "foreign_request",
             )
 

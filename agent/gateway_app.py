@@ -45,18 +45,14 @@ def make_app(gateway: Gateway) -> FastAPI:
     limit = int(gateway.settings.max_body_mib * 2**20)
 
     def admit(request: Request) -> None:
+        """Without a token an address is all that keeps pages of the web out; with one they do not know it."""
         if token is None:
-            return
+            headers = request.headers
+            return refuse_strangers(headers.get("host", ""), headers.get("origin"), gateway.settings.host)
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if not secrets.compare_digest(given.encode(), token.encode()):
             raise ApiError(401, "this gateway needs its bearer token as the API key", "invalid_api_key")
-
-    def admit_admin(request: Request) -> None:
-        """Without a token an address is all that keeps pages of the web out; with one they do not know it."""
-        admit(request)
-        if token is None:
-            headers = request.headers
-            refuse_strangers(headers.get("host", ""), headers.get("origin"), gateway.settings.host)
+        return None
 
     @app.exception_handler(HTTPException)
     async def no_such_address(request: Request, error: HTTPException) -> JSONResponse:
@@ -138,7 +134,7 @@ def make_app(gateway: Gateway) -> FastAPI:
 
     @app.get("/admin/versions")
     async def versions(request: Request) -> dict[str, Any]:
-        admit_admin(request)
+        admit(request)
         states = {v.name: v.state for v in await asyncio.to_thread(list_versions, gateway.log)}
         split = gateway.fleet.split
         return {
@@ -152,13 +148,13 @@ def make_app(gateway: Gateway) -> FastAPI:
 
     @app.post("/admin/stage/{version}")
     async def stage(version: str, request: Request) -> dict[str, Any]:
-        admit_admin(request)
+        admit(request)
         await _known(gateway, version)
         return (await gateway.fleet.stage(version)).figures()
 
     @app.post("/admin/promote/{version}")
     async def promote(version: str, request: Request, reason: str = "promoted by hand") -> dict[str, Any]:
-        admit_admin(request)
+        admit(request)
         state = await _known(gateway, version)
         if state is not VersionState.LIVE and VersionState.LIVE not in VERSION_TRANSITIONS[state]:
             raise ApiError(409, f"version {version!r} is {state} and cannot go live", "version_refused")
@@ -166,7 +162,7 @@ def make_app(gateway: Gateway) -> FastAPI:
 
     @app.post("/admin/split")
     async def split(request: Request, share: float, candidate: str | None = None, reason: str = "") -> dict[str, Any]:
-        admit_admin(request)
+        admit(request)
         if candidate is not None:
             state = await _known(gateway, candidate)
             if state is not VersionState.CANDIDATE or not 0 <= share <= 1:

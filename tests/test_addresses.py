@@ -50,7 +50,7 @@ def test_agents_of_sessions_are_told_apart_whatever_their_dots() -> None:
         ("127.0.0.1.evil.example", None, False),
     ],
 )
-def test_pages_of_the_web_change_no_versions(host: str, origin: str | None, allowed: bool) -> None:
+def test_pages_of_the_web_are_refused(host: str, origin: str | None, allowed: bool) -> None:
     if allowed:
         refuse_strangers(host, origin, "10.0.0.7")
         return

@@ -59,15 +59,19 @@ def test_a_stream_that_is_asked_for_again_after_its_deadline_is_no_fork(served: 
     ]
 
 
-def test_pages_of_the_web_change_no_versions(served: Served) -> None:
-    address, *_ = served
+def test_pages_of_the_web_sample_nothing_and_change_no_versions(served: Served) -> None:
+    address, _, log, _ = served
     page = {"Origin": "https://evil.example"}
     rebound = {"Host": "evil.example:8080"}
     for headers in (page, rebound):
         for path in ("/admin/promote/v0001", "/admin/stage/v0001", "/admin/split?share=0"):
             answer = httpx.post(f"{address}{path}", headers=headers, timeout=5)
             assert (answer.status_code, answer.json()["error"]["code"]) == (403, "foreign_request")
-        assert httpx.get(f"{address}/admin/versions", headers=headers, timeout=5).status_code == 403
+        for path in ("/admin/versions", "/v1/models"):
+            assert httpx.get(f"{address}{path}", headers=headers, timeout=5).status_code == 403
+        for path in ("", "/sessions/one", "/sessions/one/agents/two"):
+            assert ask(address, path, headers).status_code == 403
+    assert steps(log, "id") == []
     assert httpx.post(f"{address}/admin/promote/v0001", timeout=30).status_code == 200
 
 
