@@ -19,7 +19,7 @@ from agent.fleet import Fleet
 from agent.openai_answers import Head, answer_choice, chat_answer, chat_chunk, usage_chunk, usage_of
 from agent.openai_form import ApiError, ChatRequest
 from agent.recording import Asked, Recorder
-from agent.rendering import Renderer, RenderingError
+from agent.rendering import Renderer, RenderingError, fewest_tokens
 from agent.sampling import Sampled, Task, sample, sample_stream, task_of
 from agent.vllm_client import ServerError
 from store.database import Log
@@ -130,6 +130,8 @@ class Gateway:
         began = time.perf_counter()
         messages, tools = request.dumped_messages(), request.offered_tools
         refuse_unless_possible(self.renderer, request)
+        if (least := fewest_tokens(self.renderer, messages)) >= self.max_len:  # megabytes would hold up everybody else
+            raise _too_long(f"at least {least:,}", self.max_len)
         self.fleet.version_for(session or "", request.model)  # an unknown model is refused before anything is kept
         session = session or self._conversations.continued_by(messages, tools)
         if session is None:
@@ -143,12 +145,7 @@ class Gateway:
         except (RenderingError, TypeError, KeyError, AttributeError, ValueError) as error:
             raise ApiError(400, f"messages or tools cannot be rendered: {error}", "invalid_messages") from error
         if len(prompt.ids) >= self.max_len:
-            raise ApiError(
-                400,
-                f"the prompt has {len(prompt.ids)} tokens, the model's context is {self.max_len}",
-                "context_length_exceeded",
-                param="messages",
-            )
+            raise _too_long(str(len(prompt.ids)), self.max_len)
         return Asked(request, session, agent, trajectory, conversation, prompt, began)
 
     def _task(self, asked: Asked) -> Task:
@@ -173,6 +170,11 @@ class Gateway:
         reader = self._reader(asked, call_id)
         reader.feed(choice.ids, choice.text, final=True)
         return recorded_message(reader, call_id)
+
+
+def _too_long(tokens: str, context: int) -> ApiError:
+    message = f"the prompt has {tokens} tokens, the model's context is {context}"
+    return ApiError(400, message, "context_length_exceeded", param="messages")
 
 
 def refuse_unless_possible(renderer: Renderer, request: ChatRequest) -> None:

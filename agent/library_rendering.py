@@ -19,7 +19,7 @@ from renderers.configs import BaseRendererConfig, config_from_name
 from agent.call_form import PROBE_NAME, CallForm, find_call_end, find_call_form, probe_message, split_at_special_tokens
 from agent.completions import CallId, CompletionReader, ParsedCall, ParsedCompletion, arguments_text, parse_call
 from agent.library_reader import LibraryReader
-from agent.rendering import Message, RenderingError, Tools, build_dialogue, with_tool_names
+from agent.rendering import Message, RenderingError, Tools, build_dialogue, longest_token, with_tool_names
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,10 @@ class LibraryRenderer:
     def template_settings(self) -> dict[str, Any]:
         """What the chat template must be told to write the same: the date, which it would take from the clock."""
         return {"date_string": self._config.date_string} if hasattr(self._config, "date_string") else {}
+
+    @cached_property
+    def longest_token(self) -> int:
+        return longest_token(self._tokenizer)
 
     def open(self, messages: Sequence[Message], tools: Tools | None) -> list[int]:
         return list(self._rendered(self.prepared(messages), tools, prompt=True).token_ids)

@@ -42,6 +42,11 @@ class Renderer(Protocol):
         """The special token that ends each tool call, where one does."""
         ...
 
+    @property
+    def longest_token(self) -> int:
+        """Characters; what no token has more of (`longest_token`)."""
+        ...
+
     def open(self, messages: Sequence[Message], tools: Tools | None) -> list[int]:
         """Ids of a whole prompt, ready for the policy to continue. Raises RenderingError."""
         ...
@@ -80,6 +85,22 @@ class Renderer(Protocol):
     ) -> CompletionReader:
         """Reads one answer as it comes. `cut_by_text`: a stop string may end the text before its ids end."""
         ...
+
+
+def longest_token(tokenizer: Any) -> int:
+    """Characters that one token of a Hugging Face tokenizer stands for, at most: where a vocabulary is of bytes there
+    are no more of them, and what a normalizer composes is taken as two in one."""
+    return 2 * max(map(len, tokenizer.get_vocab()))
+
+
+def fewest_tokens(renderer: Renderer, messages: Sequence[Message]) -> int:
+    """As many tokens as the contents of `messages` have at least, without rendering them."""
+    characters = 0
+    for message in messages:
+        content = message.get("content") or ""
+        parts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
+        characters += sum(map(len, parts))
+    return characters // renderer.longest_token
 
 
 def build_dialogue(

@@ -13,7 +13,7 @@ from jinja2 import TemplateError
 
 from agent.call_form import PROBE_NAME, CallForm, find_call_end, find_call_form, probe_message, split_at_special_tokens
 from agent.completions import CallId, CompletionReader, ParsedCompletion, TextReader, parse_completion
-from agent.rendering import Message, RenderingError, Tools, build_dialogue
+from agent.rendering import Message, RenderingError, Tools, build_dialogue, longest_token
 
 _PROBE_PREFIX: list[Message] = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
 
@@ -75,6 +75,10 @@ class TemplateRenderer:
         if not self.reads_calls:
             return None
         return find_call_end(lambda n: self.encode(self._probe_calls(n)), self._tokenizer.added_tokens_decoder)
+
+    @cached_property
+    def longest_token(self) -> int:
+        return longest_token(self._tokenizer)
 
     def open(self, messages: Sequence[Message], tools: Tools | None) -> list[int]:
         return self.encode(self._text(messages, tools, True))

@@ -8,9 +8,11 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.gateway import Gateway
-from agent.rendering import Renderer
+from agent.rendering import Renderer, fewest_tokens
 from store.database import Log
 from tests.faulty_vllm import FaultyVllm, one_stand_in
 
@@ -73,6 +75,25 @@ def test_pages_of_the_web_sample_nothing_and_change_no_versions(served: Served) 
             assert ask(address, path, headers).status_code == 403
     assert steps(log, "id") == []
     assert httpx.post(f"{address}/admin/promote/v0001", timeout=30).status_code == 200
+
+
+def test_megabytes_are_refused_without_being_rendered(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    address, gateway, log, _ = served
+    asked: list[int] = []
+    opened = gateway.renderer.open
+    monkeypatch.setattr(gateway.renderer, "open", lambda *given: asked.append(1) or opened(*given))
+    parts = [{"type": "text", "text": "a b " * 250_000}, {"type": "text", "text": "c" * 1_000_000}]
+    for content in ("\u200b\u0301 " * 600_000, parts):
+        answer = ask(address, messages=[{"role": "user", "content": content}])
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
+        assert "at least" in answer.json()["error"]["message"]
+    assert asked == [] and steps(log, "id") == []
+    assert ask(address).status_code == 200 and asked == [1]
+
+
+@given(st.text(max_size=300) | st.text("\u0301e a\n\t", max_size=300))
+def test_no_text_has_fewer_tokens_than_is_taken_for_the_least(renderer: Renderer, text: str) -> None:
+    assert fewest_tokens(renderer, [{"role": "user", "content": text}]) <= len(renderer.encode(text))
 
 
 def test_the_ipv6_loopback_address_is_served(tmp_path: Path) -> None:
