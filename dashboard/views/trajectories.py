@@ -4,7 +4,9 @@ Reads store.browsing and the records of one trajectory; every filter and the ope
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import streamlit as st
 
@@ -49,6 +51,7 @@ from store.turns import get_turns
 from store.verdicts import Reward, Verdict, rewards_of, verdicts_of, winning
 from store.vocabulary import Outcome
 
+T = TypeVar("T")
 LOOKS = ["Dialogue", REWARD := "Reward", TOKENS := "Tokens"]
 
 
@@ -83,20 +86,14 @@ def show_list(log: Log, wanted: TrajectoryFilter) -> None:
         with left:
             show(soft(note))
         right.button("Clear", icon=":material/close:", on_click=clear_item_filter, key="clear-item")
-    # What reads the whole log is counted beside the request.
-    total = (
-        counted(log, count_trajectories, wanted=wanted, order=order)
-        if wanted.reads_whole_log
-        else count_trajectories(log, wanted, order)
-    )
+    total = looked_up(log, wanted, count_trajectories, order=order)
     if not total:
         show_empty("No trajectory matches", "Widen the filters above.")
         return
     caption = f"{total:,} found, {order} first. Click a row to open it."
     offset = captioned_offset(caption, total, PAGE_SIZE, "page")
     show_export(log, wanted, order, total)
-    asked = {"wanted": wanted, "limit": PAGE_SIZE, "offset": offset, "order": order}
-    rows = counted(log, page_of_trajectories, **asked) if wanted.reads_whole_log else page_of_trajectories(log, **asked)
+    rows = looked_up(log, wanted, page_of_trajectories, limit=PAGE_SIZE, offset=offset, order=order)
     opened = st.session_state.get("opened-count", 0)
     picked = st.dataframe(
         **listing_frame(rows),
@@ -111,6 +108,13 @@ def show_list(log: Log, wanted: TrajectoryFilter) -> None:
         st.session_state["opened-count"] = opened + 1
         open_trajectory(rows[int(picked.selection.cells[0][0])].id)
         st.rerun()
+
+
+def looked_up(log: Log, wanted: TrajectoryFilter, function: Callable[..., T], **arguments: Any) -> T:
+    """`function(log, wanted=wanted, ...)`; beside the request where that reads the whole log (StillCounting)."""
+    if wanted.reads_whole_log:
+        return counted(log, function, wanted=wanted, **arguments)
+    return function(log, wanted=wanted, **arguments)
 
 
 def open_trajectory(trajectory_id: str | None) -> None:
@@ -131,8 +135,7 @@ def clear_item_filter() -> None:
 
 def show_walk(log: Log, trajectory_id: str, wanted: TrajectoryFilter) -> None:
     """To the list and to its dialogues before and after this one."""
-    asked = {"wanted": wanted, "trajectory_id": trajectory_id, "order": chosen_order()}
-    newer, older = counted(log, neighbours, **asked) if wanted.reads_whole_log else neighbours(log, **asked)
+    newer, older = looked_up(log, wanted, neighbours, trajectory_id=trajectory_id, order=chosen_order())
     with st.container(horizontal=True, vertical_alignment="center", key="walk"):
         st.button("List", icon=":material/arrow_back:", on_click=open_trajectory, args=(None,), shortcut="Escape")
         st.button(
