@@ -299,6 +299,11 @@ class OnlineSettings(Section):
     max_staleness: int = Field(default=1, ge=0)
     """Rounds that may be played while one is trained, so how many versions the one that sampled a group may lie behind
     the one that is trained on it. 0: rollouts and training take turns."""
+    held_out_every: int = Field(default=2, ge=0)
+    """Rounds between two looks at validation scenarios, which stop a run whose rollouts earn more while these earn less
+    (train/held_out.py). 0: never; nor where the log has no validation scenario."""
+    held_out_scenarios: int = Field(default=32, ge=4)
+    """Those that evaluations played least; one dialogue of each."""
     gateway_port: int = Field(default=0, ge=0, le=65535)
     """Of the training server; 0: any that is free. So with `server_port`."""
     server_port: int = Field(default=0, ge=0, le=65535)

@@ -151,7 +151,7 @@ def test_an_online_run_goes_on_from_the_live_version_on_a_server_apart(loop: Fin
     """The second round is sampled, by the version that the first one is trained from, while that is trained."""
     live = live_version(loop.log)
     assert live is not None
-    online = OnlineSettings(rounds=2, scenarios_per_round=4, max_staleness=1)
+    online = OnlineSettings(rounds=2, scenarios_per_round=4, max_staleness=1, held_out_every=1, held_out_scenarios=4)
     settings = loop.settings.model_copy(update={"online": online})
     progress = StageProgress({}, Console(file=sys.stderr))
     outcome = OnlineRun(loop.log, settings, name="online-1", seed=1, progress=progress).run()
@@ -167,6 +167,13 @@ def test_an_online_run_goes_on_from_the_live_version_on_a_server_apart(loop: Fin
     for n in (1, 2):
         played = list_trajectories(loop.log, batch=f"online-1/round-{n}", limit=None)
         assert len(played) == 4 * 8 and {one.version for one in played} == {live.name}
+    held_out = {
+        one.scenario_hash: one.version for one in list_trajectories(loop.log, batch="online-1/held-out-0", limit=None)
+    }
+    assert len(held_out) == 4 and set(held_out.values()) == {live.name}
+    later = list_trajectories(loop.log, batch="online-1/held-out-1", limit=None)
+    assert {one.scenario_hash for one in later} == set(held_out)
+    assert {one.version for one in later} == {versions[0].name}, "the training server answered with the newest one"
     began = {stage.key: stage.started_at for stage in list_stages(loop.log, "online-1")}
     ended = {stage.key: stage.ended_at for stage in list_stages(loop.log, "online-1")}
     assert ended["round-1/train"] is not None and began["round-2/play"] < ended["round-1/train"]

@@ -1,7 +1,7 @@
 """Online runs without servers: which version plays which round, what a stop leaves, what is refused."""
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from store.stages import list_stages
 from store.versions import add_version, set_version_state
 from store.vocabulary import Split, VersionState
 from train.errors import TrainingFailed
+from train.held_out import Look, why_stop
 from train.online import OnlineRun, online_run_name
 from train.progress import Stage, StageProgress
 
@@ -26,12 +27,21 @@ class Rehearsal(OnlineRun):
     """Stages only say what they were asked to do; round n makes version v<n>. Training waits for what may be played
     meanwhile, so that the rounds overlap as far as they are allowed to."""
 
-    def __init__(self, log: Log, settings: Settings, barren: Collection[int] = (), fatal: str = "") -> None:
+    def __init__(
+        self,
+        log: Log,
+        settings: Settings,
+        barren: Collection[int] = (),
+        fatal: str = "",
+        worth: Mapping[str, float] | None = None,
+    ) -> None:
         super().__init__(log, settings, name="online-1", seed=1, progress=StageProgress({}, Console(quiet=True)))
         self.played: dict[int, str] = {}
         self.trained: dict[int, str] = {}
         self.scenarios: dict[int, list[str]] = {}
-        self._barren, self._fatal = barren, fatal
+        self.looked: dict[int, str] = {}
+        self.held_out: list[list[str]] = []
+        self._barren, self._fatal, self._worth = barren, fatal, worth or {}
         self._rounds_wanted = settings.online.rounds
         self._ahead = settings.online.max_staleness
         self._began = {n: threading.Event() for n in range(1, self._rounds_wanted + 1)}
@@ -49,6 +59,12 @@ class Rehearsal(OnlineRun):
         if self._fatal == f"play {n}":
             raise TrainingFailed("the simulator is gone")
         return {"reward": 0.25 * n, "version": version}
+
+    def _look_at(self, stage: Stage, n: int, scenarios: Any, version: str) -> dict[str, float | None]:
+        self.looked[n] = version
+        self.held_out.append([one.hash for one in scenarios])
+        worth = self._worth.get(version, 0.5)
+        return {one.hash: worth + 0.01 * (place % 3) for place, one in enumerate(scenarios)}
 
     def _train(self, stage: Stage, n: int, base: str) -> dict[str, Any]:
         self.trained[n] = base
@@ -163,3 +179,69 @@ def test_it_refuses_to_go_on_with_other_settings(ready: Log, tmp_path: Path) -> 
 def test_ports_that_others_take_are_refused(tmp_path: Path, ports: dict[str, int]) -> None:
     with pytest.raises(Exception, match="of the training server"):
         _settings(tmp_path, **ports)
+
+
+@pytest.fixture
+def validated(ready: Log) -> Log:
+    add_scenarios(ready, generate_scenarios(Split.VALIDATION, 8, seed=5))
+    return ready
+
+
+@pytest.mark.parametrize(
+    ("worth", "version", "looked"),
+    [
+        ({"v1": 0.6, "v2": 0.7, "v3": 0.8}, "v4", {0: "v0", 1: "v1", 2: "v2", 3: "v3"}),
+        ({"v1": 0.6, "v2": 0.4}, "v1", {0: "v0", 1: "v1", 2: "v2"}),  # the best is not the newest before the fall
+        ({"v1": 0.4}, None, {0: "v0", 1: "v1"}),
+    ],
+    ids=["rises", "falls", "never rose"],
+)
+def test_it_stops_where_what_is_held_out_falls_while_the_rollouts_rise(
+    validated: Log, tmp_path: Path, worth: dict[str, float], version: str | None, looked: dict[int, str]
+) -> None:
+    wanted = _settings(tmp_path, max_staleness=0, held_out_every=1, held_out_scenarios=6)
+    # Round 1 against itself rose by nothing: only from round 2 on can the rollouts have risen.
+    run = Rehearsal(validated, wanted, worth=worth)
+    if version is None:
+        worth |= {"v2": 0.4}
+        looked |= {2: "v2"}
+    outcome = run.run()
+    assert (outcome.version, run.looked) == (version, looked)
+    assert len({tuple(hashes) for hashes in run.held_out}) == 1 and len(run.held_out[0]) == 6
+    assert not set(run.held_out[0]) & {digest for played in run.scenarios.values() for digest in played}
+    pruned = next(stage for stage in list_stages(validated, "online-1") if stage.key == "prune")
+    assert pruned.result is not None and version not in pruned.result["versions"]
+    assert (outcome.stopped is None) == (version == "v4")
+    if outcome.stopped is not None:
+        assert max(run.played) == 2 and "rollouts' rose from 25.0 to 50.0" in outcome.stopped
+    again = Rehearsal(validated, wanted, worth=worth)
+    assert again.run() == outcome and not again.looked and not again.played, "it is done: nothing runs again"
+
+
+@pytest.mark.parametrize("wanted", [{"held_out_every": 0}, {"held_out_every": ROUNDS}])
+def test_it_does_not_look_where_nothing_could_stop_it(validated: Log, tmp_path: Path, wanted: dict[str, int]) -> None:
+    run = Rehearsal(validated, _settings(tmp_path, **wanted), worth={"v2": 0.1})
+    assert run.run().version == "v4"
+    assert not run.looked
+
+
+def looks(*rewards: list[float | None]) -> list[Look]:
+    return [Look(n, f"v{n}", {f"s{place}": value for place, value in enumerate(of)}) for n, of in enumerate(rewards)]
+
+
+@pytest.mark.parametrize(
+    ("found", "rollouts", "stops"),
+    [
+        ([[0.5] * 8], [], False),
+        ([[0.5] * 8, [0.3] * 8], [0.2], False),  # no later round to have risen in
+        ([[0.5] * 8, [0.5] * 8, [0.3] * 8], [0.2, 0.4], True),
+        ([[0.5] * 8, [0.5] * 8, [0.3] * 8], [0.4, 0.4], False),
+        ([[0.5] * 8, [0.5] * 8, [0.3] * 8], [0.4, float("nan")], False),  # nothing could be judged
+        ([[0.2] * 8, [0.5] * 8, [0.3] * 8], [0.2, 0.4], True),  # against the best, though better than the first
+        ([[0.5] * 8, [0.5] * 8, [0.1, 0.9] * 4], [0.2, 0.4], False),  # within the interval
+        ([[0.5] * 8, [0.5] * 8, [None] * 5 + [0.1] * 3], [0.2, 0.4], False),  # three pairs are too few
+        ([[0.5] * 8, [0.5] * 8, [None] * 4 + [0.1] * 4], [0.2, 0.4], True),
+    ],
+)
+def test_why_a_run_stops_by_hand(found: list[list[float | None]], rollouts: list[float], stops: bool) -> None:
+    assert (why_stop(looks(*found), rollouts, seed=1) is not None) == stops

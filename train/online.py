@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from store.backlog import least_played
 from store.database import Log
@@ -21,6 +21,7 @@ from store.stages import list_loops, open_loop, stage_result
 from store.versions import live_version
 from store.vocabulary import Origin, Split
 from train.errors import TrainingFailed
+from train.held_out import Look, best_look, why_stop
 from train.processes import refuse_several
 from train.progress import Stage, StageProgress
 from train.rounds import Rounds, refuse_selection, refuse_untrainable
@@ -40,6 +41,8 @@ class OnlineOutcome:
     """The candidate; None if no round had anything to learn from."""
     rewards: tuple[float, ...]
     """The mean reward of each round's rollouts."""
+    stopped: str | None = None
+    """Why it ended before its last round, with the version that did best on what is held out."""
 
 
 class OnlineRun:
@@ -73,14 +76,16 @@ class OnlineRun:
         open_loop(self._log, self._name, self._seed, fixed)
         plan = self._stages.run("plan", "choose scenarios", self._plan)
         try:
-            made = self._rounds(plan["base"], plan["rounds"])
+            made, stopped = self._rounds(plan["base"], plan["rounds"], plan["held_out"])
         finally:
             self._server.stop()
-        keys = [f"round-{n}/play" for n in range(1, len(plan["rounds"]) + 1)]
-        rewards = tuple(float((self._stages.result(key) or {})["reward"]) for key in keys)
-        last = made[-1] if made else None
-        self._stages.run("prune", "remove the weights of earlier rounds", lambda s: self._work().prune(s, made[:-1]))
-        return OnlineOutcome(plan["base"], last, rewards)
+        chosen = made[-1] if made else None
+        if stopped is not None:
+            best = best_look(self._looks(len(plan["rounds"]))).version
+            chosen = best if best in made else None
+        others = [version for version in made if version != chosen]
+        self._stages.run("prune", "remove the weights of earlier rounds", lambda s: self._work().prune(s, others))
+        return OnlineOutcome(plan["base"], chosen, tuple(self._earned(len(plan["rounds"]))), stopped)
 
     def _plan(self, stage: Stage) -> dict[str, Any]:
         """The version to start from; each round's scenarios: those played least, none twice if possible."""
@@ -95,16 +100,27 @@ class OnlineRun:
         if not found:
             raise TrainingFailed("the log holds no scenario of split train: `checkloop import FILE` adds some")
         size = min(size, len(found))
+        held_out = []
+        if 0 < wanted.held_out_every < wanted.rounds:
+            held_out = least_played(
+                self._log, split=Split.VALIDATION, origin=Origin.EVALUATION, count=wanted.held_out_scenarios
+            )
         endless = found * -(-wanted.rounds * size // len(found))
         stage.advance(1.0, f"from {live.name}, {len(found)} scenarios in {wanted.rounds} rounds of {size}")
-        return {"base": live.name, "rounds": [endless[n * size : (n + 1) * size] for n in range(wanted.rounds)]}
+        rounds = [endless[n * size : (n + 1) * size] for n in range(wanted.rounds)]
+        return {"base": live.name, "rounds": rounds, "held_out": held_out}
 
-    def _rounds(self, base: str, planned: Sequence[Sequence[str]]) -> list[str]:
-        """The versions that the rounds made, in order; rounds without anything to learn from make none."""
+    def _rounds(
+        self, base: str, planned: Sequence[Sequence[str]], held_out: Sequence[str]
+    ) -> tuple[list[str], str | None]:
+        """The versions that the rounds made, in order, and why there were no more rounds; rounds without anything to
+        learn from make none."""
         made: list[str] = []
         playing: deque[Future[Any]] = deque()
         with ThreadPoolExecutor(1, thread_name_prefix="rollouts") as player:
             try:
+                if held_out:
+                    player.submit(self._look, 0, held_out, base).result()
                 for n in range(1, len(planned) + 1):
                     ahead = min(len(planned), n + self._settings.online.max_staleness)
                     for later in range(n + len(playing), ahead + 1):
@@ -113,12 +129,46 @@ class OnlineRun:
                     done = self._trained(n, made[-1] if made else base)
                     if done["version"] is not None:
                         made.append(done["version"])
+                    if made and held_out and n < len(planned) and n % self._settings.online.held_out_every == 0:
+                        reason = player.submit(self._look, n, held_out, made[-1]).result()
+                        if reason is not None:
+                            self._end(playing)
+                            return made, reason
             except BaseException:
-                self._stopped.set()
-                for waiting in playing:
-                    waiting.cancel()
+                self._end(playing)
                 raise
-        return made
+        return made, None
+
+    def _end(self, playing: Sequence[Future[Any]]) -> None:
+        self._stopped.set()
+        for waiting in playing:
+            waiting.cancel()
+
+    def _look(self, n: int, hashes: Sequence[str], version: str) -> str | None:
+        """What the newest version earns on what is held out, and why that ends the run, if it does."""
+        scenarios = [get_scenario(self._log, digest) for digest in hashes]
+        title = f"round {n}: play what is held out" if n else "play what is held out"
+        found = self._stages.run(_held_out(n), title, lambda s: self._looked(s, n, scenarios, version))
+        return cast("str | None", found["stopped"])
+
+    def _looked(self, stage: Stage, n: int, scenarios: Sequence[Scenario], version: str) -> dict[str, Any]:
+        rewards = self._look_at(_Stoppable(stage, self._stopped), n, scenarios, version)
+        look = Look(n, version, rewards)
+        stopped = why_stop([*self._looks(n), look], self._earned(n), seed=self._seed)
+        return {"version": version, "reward": look.mean, "rewards": rewards, "stopped": stopped}
+
+    def _look_at(self, stage: Stage, n: int, scenarios: Sequence[Scenario], version: str) -> dict[str, float | None]:
+        return self._work().look(stage, n, scenarios, version, lambda: self._hold(version))
+
+    def _looks(self, before: int) -> list[Look]:
+        """Those before and after the rounds that precede this one."""
+        found = ((n, self._stages.result(_held_out(n))) for n in range(before))
+        return [Look(n, result["version"], result["rewards"]) for n, result in found if result is not None]
+
+    def _earned(self, rounds: int) -> list[float]:
+        """The mean reward of the rollouts of the first rounds, as far as they were played."""
+        found = (self._stages.result(f"round-{n}/play") for n in range(1, rounds + 1))
+        return [float(result["reward"]) for result in found if result is not None]
 
     def _trained(self, n: int, base: str) -> dict[str, Any]:
         title = f"round {n}: train (GRPO)"
@@ -169,6 +219,11 @@ def online_run_name(log: Log) -> str:
     if names and stage_result(log, names[-1], "prune") is None:
         return names[-1]
     return f"online-{1 + max((int(name[7:]) for name in names if name[7:].isdigit()), default=0)}"
+
+
+def _held_out(n: int) -> str:
+    """Key of the stage."""
+    return f"held-out-{n}"
 
 
 class _Stoppable(Stage):

@@ -15,7 +15,7 @@ from store.versions import get_version, set_version_state
 from store.vocabulary import Origin, VersionState
 from train.candidates import RunFiles, train_candidate
 from train.errors import TrainingFailed
-from train.evaluation import mean_reward, play_batch
+from train.evaluation import mean_reward, one_each, play_batch
 from train.groups import load_groups
 from train.progress import Stage
 from train.pruning import remove_weights
@@ -82,6 +82,31 @@ class Rounds:
         )
         stage.advance(1.0, f"{len(scenarios)} groups, mean reward {100 * mean_reward(outcomes):.1f} points")
         return {"reward": mean_reward(outcomes)}
+
+    def look(
+        self,
+        stage: Stage,
+        after: int,
+        scenarios: Sequence[Scenario],
+        version: str,
+        before_playing: Callable[[], object],
+    ) -> dict[str, float | None]:
+        """What `version` earns on scenarios that are held out, by their hash; with the same seeds in every look."""
+        outcomes = play_batch(
+            self._log,
+            scenarios,
+            batch=f"{self._name}/held-out-{after}",
+            version=version,
+            seed=derive_seed(self._seed, "held-out", self._name),
+            group_size=1,
+            origin=Origin.EVALUATION,
+            temperature=self._settings.rollout.evaluation_temperature,
+            settings=self._settings,
+            stage=stage,
+            before_playing=before_playing,
+        )
+        stage.advance(1.0, f"{len(scenarios)} scenarios, mean reward {100 * mean_reward(outcomes):.1f} points")
+        return one_each(outcomes)
 
     def train(self, stage: Stage, n: int, base: str) -> str | None:
         """The candidate that round n's groups make of `base`; None if they have nothing to learn from.

@@ -123,10 +123,17 @@ def online(
     expected = {"servers": 30.0}
     for n in range(1, changed.rounds + 1):
         expected |= {f"round-{n}/play": 45.0, f"round-{n}/train": 35.0}
+        if changed.held_out_every and n < changed.rounds and n % changed.held_out_every == 0:
+            expected[f"held-out-{n}"] = 15.0
     progress = StageProgress(expected)
     with progress.shown():
         made = OnlineRun(log, settings, name=name or online_run_name(log), seed=seed, progress=progress).run()
     typer.echo("mean reward of the rollouts by round: " + ", ".join(f"{100 * one:.1f}" for one in made.rewards))
+    if made.stopped is not None:
+        typer.echo(f"stopped early: {made.stopped}")
+        if made.version is None:
+            typer.echo(f"{made.base} did best on what is held out: nothing goes to the gate")
+            return
     if made.version is None:
         typer.echo("no version was made: no group has anything to learn from")
         return
