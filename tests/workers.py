@@ -6,8 +6,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 WITH_SERVERS = {
     "test_annotate", "test_attacks", "test_browser", "test_chat_browser", "test_chat_serving", "test_examples",
-    "test_gateway_openai", "test_job_kinds", "test_judge_examples", "test_loop", "test_serving", "test_sign_in_browser", "test_swap",
-    "test_swapped_embeddings",
+    "test_gateway_openai", "test_job_kinds", "test_judge_examples", "test_loop", "test_serving",
+    "test_sign_in_browser", "test_swap", "test_swapped_embeddings",
 }  # fmt: skip
 """Modules whose tests have to do with a vLLM server: there is one for a session, and no memory or core for two. And
 those with a browser, which waits too long for its pages while such a server works."""
