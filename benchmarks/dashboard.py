@@ -1,8 +1,8 @@
 """Server time of every page of the dashboard on a large log, on SQLite and PostgreSQL.
 
 A visit runs the page's script to its end, and again until it shows figures instead of saying that they are being
-counted. `CHECKLOOP_BENCH_DIALOGUES` makes a smaller log (100,000 dialogues with ten verdicts each otherwise, which
-takes a while to write the first time; the SQLite file is kept); `CHECKLOOP_BENCH_DATABASES=SQLite` measures that alone.
+counted. `BENCH_DIALOGUES` makes a smaller log (100,000 dialogues with ten verdicts each otherwise, which
+takes a while to write the first time; the SQLite file is kept); `BENCH_DATABASES=SQLite` measures that alone.
 Each page is looked at as it opens and with a filter, a search, an order or far down its list, as far as it has them.
 The first visit finds nothing counted: it is the time until the figures are there. Before every second of the others a
 verdict is written, so that half of them find a log that has changed.
@@ -52,9 +52,9 @@ APP = Path(dashboard.__file__).parent / "app.py"
 
 
 def measure(home: Path) -> list[Line]:
-    dialogues = int(os.environ.get("CHECKLOOP_BENCH_DIALOGUES", DIALOGUES))
+    dialogues = int(os.environ.get("BENCH_DIALOGUES", DIALOGUES))
     lines = []
-    chosen = os.environ.get("CHECKLOOP_BENCH_DATABASES", "SQLite,PostgreSQL").split(",")
+    chosen = os.environ.get("BENCH_DATABASES", "SQLite,PostgreSQL").split(",")
     for name, opened in (("SQLite", sqlite_log), ("PostgreSQL", postgresql_log)):
         if name in chosen:
             with opened(home, dialogues) as log:

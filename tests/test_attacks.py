@@ -27,6 +27,7 @@ from store.endpoint_settings import Endpoint
 from store.records import StepRecord, TurnRecord
 from store.vocabulary import FocusOn, JudgeMode, ModelRole, Outcome
 from tests.attacks import CHECKED, KNOWN, UNCHECKED, UNSEEN, Attack, attacks, clean_turn
+from tests.bounded_judge import BoundedJudge
 from tests.judged_log import asked_ids, endpoint_judge, say, verdicts_json
 from tests.serving import Serving
 
@@ -267,7 +268,7 @@ async def test_a_real_model_passes_nothing_without_evidence(
     words of its own channel that do not speak to a judge."""
     port = serving.settings.server.port
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=600.0, temperature=1.0)
-    judge = LlmJudge(RoleEndpoint(ModelRole.JUDGE, endpoint))
+    judge = BoundedJudge(RoleEndpoint(ModelRole.JUDGE, endpoint))
     chosen = [a for a in attacks(KNOWN | UNSEEN) if a.place in ("reply", "tool response") and a.name in MEASURED]
     asked = [("clean", clean_turn(), draw) for draw in range(CLEAN_DRAWS)]
     asked += [(attack.place, attack.turn, 0) for attack in chosen]

@@ -16,7 +16,7 @@ from agent.tools import make_tools
 from env_sim.llm_simulator import LlmSimulator
 from env_sim.simulator import Simulator
 from reward.judge import Judge
-from reward.llm_judge import LlmJudge
+
 from reward.panel import Panel
 from store.endpoint_settings import Endpoint
 from store.model_calls import call_totals
@@ -26,6 +26,7 @@ from store.tokens import token_sequences
 from store.trajectories import NewTrajectory, ToolAnswer, create_trajectories, get_turns, record_tool_answers
 from store.versions import add_version, get_version
 from store.vocabulary import FocusOn, JudgeMode, ModelRole, Origin, Outcome, Split, ToolSource, VersionState
+from tests.bounded_judge import BoundedJudge
 from tests.serving import Serving
 
 ASK = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a colour."}]
@@ -192,7 +193,7 @@ async def test_the_llm_judge_runs_on_the_real_server_in_every_mode(serving: Serv
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=400)
     for mode in (JudgeMode.TURN, JudgeMode.ITEM, JudgeMode.STEP):
         role = RoleEndpoint(ModelRole.JUDGE, endpoint, log=serving.log)
-        judge = Judge(serving.log, Panel((LlmJudge(role, mode),)))
+        judge = Judge(serving.log, Panel((BoundedJudge(role, mode),)))
         judged = await judge.judge_turn(scenario, get_turns(serving.log, "judged")[0])
         assert role.spent.failed == 0 and 1 <= role.spent.calls <= 2, "a second call asks for the quote again"
         (verdict,) = judged.verdicts
