@@ -60,7 +60,7 @@ def measure(home: Path) -> list[Line]:
             with opened(home, dialogues) as log:
                 lines += [line_of(name, *look, log, dialogues) for look in looks(dialogues)]
                 if name == "SQLite":
-                    lines.append(memory_line(log, home, [(page, query) for page, _, query in looks(dialogues)]))
+                    lines.append(memory_line(log, home, [(page, {}) for page in PAGES]))
     return lines
 
 
@@ -121,7 +121,9 @@ def line_of(
     database: str, page: PageSpec, what: str, query: dict[str, str], log: Log, dialogues: int, visits: int = VISITS
 ) -> Line:
     os.environ["CHECKLOOP_DATABASE_URL"] = log.url
+    # As dashboard/.streamlit/config.toml has it, which AppTest does not read.
     config.set_option("runner.magicEnabled", False)
+    config.set_option("server.address", "127.0.0.1")
     app = AppTest.from_file(str(APP), default_timeout=120)
     if page is not PAGES[0]:
         app.run()  # registers the pages

@@ -1,4 +1,4 @@
-"""Memory of the dashboard's server while twenty people walk through all of its pages on a large log.
+"""Memory of the dashboard's server while twenty people walk through its pages on a large log.
 
 A real server, each person a websocket of their own, as a browser opens it. Memory is the process's resident set
 (Linux).
