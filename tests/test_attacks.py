@@ -20,7 +20,7 @@ from agent.role_endpoint import RoleEndpoint
 from reward.code_judge import judge_by_code
 from reward.evidence import evidence_texts, find_evidence, speaks_to_a_judge
 from reward.judge_modes import judge_in_mode
-from reward.llm_judge import Dialogue, LlmJudge, show_items
+from reward.llm_judge import Dialogue, show_items
 from reward.small_judge import show_context, show_item
 from reward.transcripts import REMOVED, make_boundary, show_turns, strip_tags
 from store.endpoint_settings import Endpoint

@@ -16,7 +16,6 @@ from agent.tools import make_tools
 from env_sim.llm_simulator import LlmSimulator
 from env_sim.simulator import Simulator
 from reward.judge import Judge
-
 from reward.panel import Panel
 from store.endpoint_settings import Endpoint
 from store.model_calls import call_totals
