@@ -58,9 +58,9 @@ def measure(home: Path) -> list[Line]:
     for name, opened in (("SQLite", sqlite_log), ("PostgreSQL", postgresql_log)):
         if name in chosen:
             with opened(home, dialogues) as log:
-                lines += [line_of(name, *look, log, dialogues) for look in looks(dialogues)]
+                lines += [line_of(name, *look, log, dialogues).said() for look in looks(dialogues)]
                 if name == "SQLite":
-                    lines.append(memory_line(log, home, [(page, {}) for page in PAGES]))
+                    lines.append(memory_line(log, home, [(page, {}) for page in PAGES]).said())
     return lines
 
 

@@ -1,5 +1,6 @@
 """A line of the table."""
 
+import sys
 from dataclasses import dataclass
 
 
@@ -11,3 +12,8 @@ class Line:
     """The peer's figure in the same run, or the limit."""
     ratio: str
     aim: str
+
+    def said(self) -> "Line":
+        """Prints it at once, of a bench that takes long: what was measured is not lost with what comes later."""
+        print(f"  {self.what}: {self.measured}, {self.ratio}", file=sys.stderr, flush=True)
+        return self

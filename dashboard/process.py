@@ -68,4 +68,8 @@ class DashboardProcess:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:  # it waits for scripts that run for people
+                self._process.kill()
+                self._process.wait()
