@@ -83,7 +83,7 @@ def looking() -> Visitor:
     """Who looks at the page, or acts on it, now."""
     if sign_in_is_on() and not st.user.get("is_logged_in"):
         return NOBODY  # before anything of the settings or the log is said
-    settings = load_settings()
+    settings = _settings()
     return visitor(settings, lambda: connect(settings))
 
 
@@ -162,8 +162,13 @@ def run_page(title: str, body: Callable[[Log, Settings], None], needs: AccessRol
             show(soft(f"Counted at {made_at:%H:%M:%S} UTC; the log has changed since and is being counted again."))
 
 
+def _settings() -> Settings:
+    """Read once in a request."""
+    return once_a_request("settings", load_settings)
+
+
 def _with_log(body: Callable[[Log, Settings], None]) -> None:
-    settings = load_settings()
+    settings = _settings()
     body(connect(settings), settings)
 
 

@@ -8,8 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import altair as alt
+import streamlit as st
+from altair.utils import schemapi
 
 from dashboard.theme import ACCENT, NEUTRAL
+
+# Altair would hold each object that is made against Vega-Lite's schema, which takes ten times as long as making it; the
+# tests do so once for every chart.
+schemapi.disable_debug_mode()
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,14 @@ class CurvePoint:
     value: float
     series: str
     step: int
+
+
+def show_chart(chart: alt.Chart | alt.LayerChart) -> None:
+    """As `st.altair_chart`, but its rows are handed over as they are, for Altair copies them one by one."""
+    rows, chart.data = chart.data["values"], alt.Undefined
+    spec = chart.to_dict(validate=False)
+    spec.pop("config", None)  # of Altair's own theme; Streamlit has its own
+    st.vega_lite_chart(spec | {"data": {"values": rows}})
 
 
 def _rows(points: Sequence[CurvePoint]) -> alt.Data:

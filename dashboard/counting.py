@@ -115,7 +115,10 @@ class Counts:
             running = entry.running
         if running is not None:
             request = _request.get()
-            left = PATIENCE_S if request is None else max(0.0, request.deadline - time.monotonic())
+            left = PATIENCE_S if request is None else request.deadline - time.monotonic()
+            if entry.made_at is not None:  # there is a figure to show meanwhile
+                left -= PATIENCE_S / 2
+            left = max(0.0, left)
             try:
                 running.result(left)
             except TimeoutError:

@@ -59,7 +59,7 @@ def show_over(kept: Kept, covered: Covered) -> None:
     )
     by, draw = (Slice.DAY, charts.rates_over_days) if over == "time" else (Slice.VERSION, charts.rates_over_versions)
     points = rate_points(kept[by], coverage_notes(covered[by], kept[by]))
-    st.altair_chart(draw(points))
+    charts.show_chart(draw(points))
     with st.expander("The same as rows"):
         show(rate_rows(points))
     whole = sum(kept[Slice.VERSION].values(), start=Counts())

@@ -4,8 +4,10 @@ A dialogue has a version, a day, a domain, an origin and a batch. Kind, channel 
 dialogue has several: by them only verdicts are counted (store.figures.rates_by).
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, case, exists, func, literal_column, select, text
@@ -85,9 +87,17 @@ def coverage_by(
     if by not in OF_DIALOGUES:
         raise ValueError(f"a dialogue has no {by}: coverage goes by {', '.join(sorted(OF_DIALOGUES))}")
     wanted = {"origin": origin, "batch": batch, "domain": domain, "version": version}
-    found: dict[str, Coverage] = {}
-    for cell in cells:
-        if all(value in (None, getattr(cell, name)) for name, value in wanted.items()):
-            name = getattr(cell, by.value)
-            found[name] = found.get(name, Coverage()) + cell.coverage
-    return dict(sorted(found.items()))
+    kept: Iterable[CoverageCell] = cells
+    for name, value in wanted.items():
+        if value is not None:
+            of = attrgetter(name)
+            kept = [cell for cell in kept if of(cell) == value]
+    # Numbers are added, not objects: there are thousands of cells, and every look at the page adds them up.
+    eligible: Counter[str] = Counter()
+    judged: Counter[str] = Counter()
+    named = attrgetter(by.value)
+    for cell in kept:
+        name, coverage = named(cell), cell.coverage
+        eligible[name] += coverage.eligible
+        judged[name] += coverage.judged
+    return {name: Coverage(eligible[name], judged[name]) for name in sorted(eligible)}

@@ -4,6 +4,7 @@ An unknown name, a wrong type or two settings that contradict each other are ref
 Keys of endpoints come from the environment only.
 """
 
+import functools
 import os
 import tomllib
 from pathlib import Path
@@ -373,17 +374,24 @@ def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
         names = ", ".join(f"CHECKLOOP_{name.upper()}" for name in unknown)
         raise SettingsError(f"unknown setting in the environment: {names}; known sections: {sorted(known)}")
 
-    class FileSettings(Settings):
-        model_config = SettingsConfigDict(toml_file=file if file.is_file() else None)
-
     try:
-        loaded = FileSettings(**overrides)
+        loaded = _of_file(file if file.is_file() else None)(**overrides)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{file} is not valid TOML: {error}") from error
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
         raise SettingsError(f"bad settings ({file} and environment): " + "; ".join(lines)) from error
     return loaded
+
+
+@functools.lru_cache(maxsize=16)
+def _of_file(file: Path | None) -> type[Settings]:
+    """A class takes longer to make than the file to read, which is read for each of its instances."""
+
+    class FileSettings(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    return FileSettings
 
 
 def _environment_names() -> list[str]:

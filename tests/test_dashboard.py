@@ -328,6 +328,8 @@ def test_training_follows_a_run_that_is_on(sample: Log) -> None:
     assert "no metrics yet" in html(app)
     add_metrics(sample, run, 1, {"reward_mean": 0.5, "grad_norm": 1.0})
     app.run()
+    assert len(app.get("vega_lite_chart")) == 1
+    app.toggle(key="more").set_value(True).run()
     assert len(app.get("vega_lite_chart")) == 2
     finish_run(sample, run, "failed", "out of memory <b>")
     start_run(sample, "demo-round-4", RunKind.GRPO, "v0003", 7, {"learning_rate": 2e-5})

@@ -8,6 +8,7 @@ from dashboard.boundary import run_page
 from dashboard.format import moment
 from dashboard.job_actions import say_outcome
 from dashboard.links import PEOPLE
+from dashboard.paging import captioned_offset
 from dashboard.people_actions import NAME, ROLE
 from dashboard.text import escape, show, show_empty, soft
 from store.access import PersonAccess, list_people
@@ -16,6 +17,7 @@ from store.settings import Settings
 from store.vocabulary import AccessRole
 
 ROLES = [role.value for role in AccessRole]
+PAGE_SIZE = 10
 MEANING = "viewer: sees every page. reviewer: also reviews and chats. operator: also jobs, versions, people."
 
 
@@ -37,8 +39,10 @@ def show_people(log: Log, settings: Settings) -> None:
         show_empty(
             "Nobody has a role yet", "Add an operator first, then the others.", "checkloop people add NAME operator"
         )
-    for number, one in enumerate(people):
-        show_person(number, one)
+    else:
+        offset = captioned_offset(f"{len(people):,} with a role, by name", len(people), PAGE_SIZE, "p_page")
+        for number, one in enumerate(people[offset : offset + PAGE_SIZE], offset):
+            show_person(number, one)
 
 
 def show_person(number: int, one: PersonAccess) -> None:

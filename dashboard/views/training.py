@@ -10,7 +10,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.boundary import guard, may, run_page
-from dashboard.charts import CurvePoint, metric_curve
+from dashboard.charts import CurvePoint, metric_curve, show_chart
 from dashboard.format import figures, moment, percent, plural, seconds
 from dashboard.job_actions import say_outcome
 from dashboard.lineage import difference_table, differences, shared, version_tree
@@ -160,15 +160,15 @@ def show_curves(metrics: dict[str, dict[str, list[tuple[int, float]]]]) -> None:
     known = {name for name, _, _ in CURVES}
     rest = [(name, name.replace("_", " ").replace("/", " · "), "") for name in sorted(present - known)]
     _draw(metrics, first or rest)
-    if first and rest:
-        with st.expander(f"{len(rest)} more curves"):
-            _draw(metrics, rest)
+    # Drawn only for who asks for them: a closed expander's charts would be made and sent each time.
+    if first and rest and st.toggle(f"{len(rest)} more curves", key="more", bind="query-params"):
+        _draw(metrics, rest)
 
 
 def _draw(metrics: dict[str, dict[str, list[tuple[int, float]]]], curves: Sequence[tuple[str, str, str]]) -> None:
     with st.grid(columns=4, min_column_width=250, gap="small"):
         for name, title, unit in curves:
-            st.altair_chart(metric_curve(_points(metrics, name), title, unit))
+            show_chart(metric_curve(_points(metrics, name), title, unit))
 
 
 def _points(metrics: dict[str, dict[str, list[tuple[int, float]]]], name: str) -> list[CurvePoint]:

@@ -111,8 +111,9 @@ def show_list(log: Log, wanted: TrajectoryFilter) -> None:
 
 
 def looked_up(log: Log, wanted: TrajectoryFilter, function: Callable[..., T], **arguments: Any) -> T:
-    """`function(log, wanted=wanted, ...)`; beside the request where that reads the whole log (StillCounting)."""
-    if wanted.reads_whole_log:
+    """`function(log, wanted=wanted, ...)`; beside the request where that reads the whole log or every dialogue's reward
+    (StillCounting)."""
+    if wanted.reads_whole_log or arguments["order"].by_reward:
         return counted(log, function, wanted=wanted, **arguments)
     return function(log, wanted=wanted, **arguments)
 
