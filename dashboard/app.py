@@ -13,6 +13,7 @@ import streamlit as st  # noqa: E402
 from dashboard.boundary import show_sidebar  # noqa: E402
 from dashboard.door import find_way, show_account, show_door  # noqa: E402
 from dashboard.links import PAGES  # noqa: E402
+from dashboard.settling import settle  # noqa: E402
 from dashboard.theme import STYLE  # noqa: E402
 
 st.set_page_config(
@@ -42,5 +43,6 @@ if way.is_open:
     show_sidebar()
     show_account(way)
     chosen.run()
+    settle(chosen.url_path)
 else:
     show_door(way)
