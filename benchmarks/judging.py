@@ -4,7 +4,8 @@ Reference dialogues of the bundled worlds, whose items lose their checks, stand 
 member with another reply); the bundled model judges them behind a real vLLM with its prefix cache emptied before each
 mode. What such a small model says is worth little; what it is sent, what the server computes and how long that takes is
 what counts here. Compared are turns of many steps and items, for the aims; beside them turns as they come, most of them
-short, of which one call saves less. Whether one call for all items and one an item come to the same verdict is compared
+short, of which one call saves less; and the same with their checks, as the worlds write them, so that code decides what
+it can before a model is asked. Whether one call for all items and one an item come to the same verdict is compared
 on the verdicts as written: of such a model hardly a PASS has a quote that proves it. Bundled dialogues are short beside
 CM2's (up to 30 turns, 10,000 tokens), so that turns of several are put together.
 """
@@ -47,8 +48,8 @@ from store.trajectories import (
 )
 from store.vocabulary import JudgeMode, ModelRole, Origin, Outcome, Split, StopReason, ToolSource
 
-POOL, SCENARIOS, TURNS = 400, 1, 12
-AS_THEY_COME = 12
+POOL, SCENARIOS, TURNS = 400, 1, 8
+AS_THEY_COME = 6
 """Scenarios of which every turn is judged, whatever its length."""
 PAIRS = 12
 """Steps times items of a turn, at least."""
@@ -72,17 +73,26 @@ def measure(home: Path) -> list[Line]:
     arguments = ("--enable-prompt-tokens-details",)
     with serve(home / "judging", max_model_len=8192, extra_args=arguments) as (_, log, settings):
         names, everything = _fill(log, _scenarios()), _fill(log, _as_they_come())
+        checked = _fill(log, generate_scenarios(Split.TRAIN, AS_THEY_COME, 8))
         url = f"http://127.0.0.1:{settings.server.port}"
         _judge(log, url, names[:2], JudgeMode.TURN)  # warm: the first grammars are compiled
         turn, paper, item = (
             _judge(log, url, names, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER, JudgeMode.ITEM)
         )
         short, short_paper = (_judge(log, url, everything, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER))
+        shipped = _judge(log, url, checked, JudgeMode.TURN)
         raw = asyncio.run(_replay(url, list(turn.conversations.values())))
         fields = [asyncio.run(_verdict_fields(url, run)) for run in (turn, item)]
     return [
         *_against_paper(turn, paper, "a judged turn", ("≤ 1/10", "≤ 1/15")),
         *_against_paper(short, short_paper, "a turn, all as they come", ("–", "–")),
+        Line(
+            "judge: calls a turn, all as they come, with their checks",
+            f"{shipped.spent.calls / shipped.report.turns:.1f}",
+            f"CM2's procedure {short_paper.spent.calls / short_paper.report.turns:.1f}",
+            f"{shipped.spent.calls / short_paper.spent.calls:.2f}",
+            "≤ 1/10",
+        ),
         Line(
             f"judge: answered tokens a second, {CONCURRENCY} at once",
             f"{turn.spent.completion_tokens / turn.seconds:.0f}/s",
