@@ -130,8 +130,8 @@ def opened_chat(page: Page) -> str:
 def test_a_message_is_answered_word_by_word_and_outlives_a_reload(page: Page, dashboard: str, log: Log) -> None:
     page.goto(f"{dashboard}/chat?tools=travel")
     send(page, "hello, slowly")
-    caret = page.locator(".cl-caret")
-    expect(caret).to_be_visible(timeout=30 * SECOND)
+    caret = page.locator(".cl-caret")  # it blinks, so being there is asked for, not being seen
+    expect(caret).to_be_attached(timeout=30 * SECOND)
     reply = page.locator(".cl-turn .cl-text").first
     early = len(reply.inner_text().split())
     page.wait_for_timeout(int(20 * PACE_S * SECOND))
@@ -141,7 +141,7 @@ def test_a_message_is_answered_word_by_word_and_outlives_a_reload(page: Page, da
     chat_id = opened_chat(page)
 
     page.reload()  # in the middle of the answer, which goes on
-    expect(caret).to_be_visible(timeout=15 * SECOND)
+    expect(caret).to_be_attached(timeout=15 * SECOND)
     assert len(reply.inner_text().split()) >= later
     turn_is_over(page)
     expect(page.get_by_text("word " * 119).first).to_be_visible(timeout=15 * SECOND)
@@ -170,7 +170,7 @@ def test_stopped_what_was_said_stays_and_the_turn_is_said_again(
 ) -> None:
     page.goto(f"{dashboard}/chat?session={travel_chat}")
     send(page, "talk slowly")
-    expect(page.locator(".cl-caret")).to_be_visible(timeout=30 * SECOND)
+    expect(page.locator(".cl-caret")).to_be_attached(timeout=30 * SECOND)
     page.wait_for_timeout(int(10 * PACE_S * SECOND))
     page.get_by_role("button", name="Stop", exact=True).click()
     expect(page.get_by_text("Stopped. The turn can be said again.")).to_be_visible(timeout=10 * SECOND)
@@ -181,7 +181,7 @@ def test_stopped_what_was_said_stays_and_the_turn_is_said_again(
     expect(page.get_by_text("Stopped. The turn can be said again.")).to_be_visible(timeout=30 * SECOND)
     assert page.locator(".cl-turn .cl-text").first.inner_text().split() == kept
     page.get_by_role("button", name="Say again").click()
-    expect(page.locator(".cl-caret")).to_be_visible(timeout=30 * SECOND)
+    expect(page.locator(".cl-caret")).to_be_attached(timeout=30 * SECOND)
     turn_is_over(page)
     [turn] = get_turns(log, travel_chat)
     assert turn.user == "talk slowly" and turn.reply.split() == ["word"] * 120

@@ -221,7 +221,8 @@ def test_slow_readers_hold_nobody_up(start: Start) -> None:
         link = socket.create_connection((host, int(port)), timeout=30)
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         head = (
-            f"POST /sessions/slow-{n}/v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(payload)}\r\n\r\n"
+            f"POST /sessions/slow-{n}/v1/chat/completions HTTP/1.1\r\nHost: {host}\r\n"
+            f"Content-Length: {len(payload)}\r\n\r\n"
         )
         link.sendall(head.encode() + payload)
         slow.append(link)
