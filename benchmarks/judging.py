@@ -48,8 +48,8 @@ from store.trajectories import (
 )
 from store.vocabulary import JudgeMode, ModelRole, Origin, Outcome, Split, StopReason, ToolSource
 
-POOL, SCENARIOS, TURNS = 400, 1, 8
-AS_THEY_COME = 6
+POOL, SCENARIOS, TURNS = 400, 1, 5
+AS_THEY_COME = 4
 """Scenarios of which every turn is judged, whatever its length."""
 PAIRS = 12
 """Steps times items of a turn, at least."""
