@@ -310,6 +310,10 @@ class OnlineSettings(Section):
     devices: str = ""
     """GPUs of the training server ("1", "2,3"; its CUDA_VISIBLE_DEVICES). Empty: those of the trainer."""
 
+    def looks_after(self, n: int) -> bool:
+        """Whether a look at what is held out follows round n; after the last one a gate comes anyway."""
+        return self.held_out_every > 0 and n < self.rounds and n % self.held_out_every == 0
+
 
 class GateSettings(Section):
     """What a candidate must show beside a mean reward that exceeds the live one's by `loop.gate_min_effect`."""

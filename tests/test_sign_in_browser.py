@@ -18,8 +18,15 @@ from tests.scripted_gateway import free_port
 
 pytest.importorskip("authlib", reason='sign-in is an extra: pip install "checkloop[signin]"')
 pytestmark = pytest.mark.timeout(900)
-expect.set_options(timeout=90_000)
 ADA = "ada@example.org"
+
+
+@pytest.fixture(autouse=True)
+def patience() -> Iterator[None]:
+    """Of this module alone: the option is the process's, and other modules run in it."""
+    expect.set_options(timeout=90_000)
+    yield
+    expect.set_options(timeout=5_000)
 
 
 @pytest.fixture(scope="module")

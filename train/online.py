@@ -129,7 +129,7 @@ class OnlineRun:
                     done = self._trained(n, made[-1] if made else base)
                     if done["version"] is not None:
                         made.append(done["version"])
-                    if made and held_out and n < len(planned) and n % self._settings.online.held_out_every == 0:
+                    if made and held_out and self._settings.online.looks_after(n):
                         reason = player.submit(self._look, n, held_out, made[-1]).result()
                         if reason is not None:
                             self._end(playing)

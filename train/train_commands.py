@@ -123,7 +123,7 @@ def online(
     expected = {"servers": 30.0}
     for n in range(1, changed.rounds + 1):
         expected |= {f"round-{n}/play": 45.0, f"round-{n}/train": 35.0}
-        if changed.held_out_every and n < changed.rounds and n % changed.held_out_every == 0:
+        if changed.looks_after(n):
             expected[f"held-out-{n}"] = 15.0
     progress = StageProgress(expected)
     with progress.shown():
