@@ -76,31 +76,36 @@ def measure(home: Path) -> list[Line]:
         checked = _fill(log, generate_scenarios(Split.TRAIN, AS_THEY_COME, 8))
         url = f"http://127.0.0.1:{settings.server.port}"
         _judge(log, url, names[:2], JudgeMode.TURN)  # warm: the first grammars are compiled
-        turn, paper, item = (
-            _judge(log, url, names, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER, JudgeMode.ITEM)
-        )
-        short, short_paper = (_judge(log, url, everything, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER))
-        shipped = _judge(log, url, checked, JudgeMode.TURN)
-        raw = asyncio.run(_replay(url, list(turn.conversations.values())))
-        fields = [asyncio.run(_verdict_fields(url, run)) for run in (turn, item)]
-    return [
-        *_against_paper(turn, paper, "a judged turn", ("≤ 1/10", "≤ 1/15")),
-        *_against_paper(short, short_paper, "a turn, all as they come", ("–", "–")),
-        Line(
-            "judge: calls a turn, all as they come, with their checks",
-            f"{shipped.spent.calls / shipped.report.turns:.1f}",
-            f"CM2's procedure {short_paper.spent.calls / short_paper.report.turns:.1f}",
-            f"{shipped.spent.calls / short_paper.spent.calls:.2f}",
-            "≤ 1/10",
-        ),
-        Line(
+        turn = _judge(log, url, names, JudgeMode.TURN)
+        raw = asyncio.run(_replay(url, list(turn.conversations.values())))  # at once: the machine's speed changes
+        speed = Line(
             f"judge: answered tokens a second, {CONCURRENCY} at once",
             f"{turn.spent.completion_tokens / turn.seconds:.0f}/s",
             f"vLLM alone {raw:.0f}/s",
             f"{turn.spent.completion_tokens / turn.seconds / raw:.2f}",
             "≥ 0.9",
-        ),
-        Line("judge: one call a turn against one an item", _agreement(*fields), _failed(turn, item), "–", "–"),
+        ).said()
+        paper = _judge(log, url, names, JudgeMode.PAPER)
+        lines = [*_against_paper(turn, paper, "a judged turn", ("≤ 1/10", "≤ 1/15")), speed]
+        item = _judge(log, url, names, JudgeMode.ITEM)
+        fields = [asyncio.run(_verdict_fields(url, run)) for run in (turn, item)]
+        agreement = _agreement(*fields)
+        lines.append(
+            Line("judge: one call a turn against one an item", agreement, _failed(turn, item), "–", "–").said()
+        )
+        short, short_paper = (_judge(log, url, everything, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER))
+        shipped = _judge(log, url, checked, JudgeMode.TURN)
+    lines += _against_paper(short, short_paper, "a turn, all as they come", ("–", "–"))
+    turns = short.report.turns  # the same ones; where code decides every item of a turn, no judge is told of it
+    return [
+        *lines,
+        Line(
+            "judge: calls a turn, all as they come, with their checks",
+            f"{shipped.spent.calls / turns:.1f}",
+            f"CM2's procedure {short_paper.spent.calls / turns:.1f}",
+            f"{shipped.spent.calls / short_paper.spent.calls:.2f}",
+            "≤ 1/10",
+        ).said(),
     ]
 
 
@@ -114,23 +119,23 @@ def _against_paper(turn: _Run, paper: _Run, which: str, aims: tuple[str, str]) -
             f"judge: calls {which}",
             f"{first / turns:.1f} + {again / turns:.1f} for a quote",
             f"CM2's procedure {paper.spent.calls / turns:.1f}",
-            f"1/{paper.spent.calls / first:.0f}, with quotes 1/{paper.spent.calls / turn.spent.calls:.1f}",
+            f"1/{paper.spent.calls / turn.spent.calls:.1f}, without quotes 1/{paper.spent.calls / first:.0f}",
             aims[0],
-        ),
+        ).said(),
         Line(
             f"judge: prompt tokens sent {which}",
             f"{turn.spent.prompt_tokens / turns:.0f}",
             f"CM2's procedure {paper.spent.prompt_tokens / turns:.0f}",
             f"1/{paper.spent.prompt_tokens / turn.spent.prompt_tokens:.1f}",
             "–",
-        ),
+        ).said(),
         Line(
             f"judge: prompt tokens computed {which}",
             f"{computed / turns:.0f}",
             f"CM2's procedure {computed_paper / turns:.0f}",
             f"1/{computed_paper / computed:.1f}",
             aims[1],
-        ),
+        ).said(),
     ]
 
 

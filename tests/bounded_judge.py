@@ -10,9 +10,9 @@ from openai.types.shared_params import ResponseFormatJSONSchema
 from agent.role_endpoint import Said
 from reward.llm_judge import Dialogue, LlmJudge
 
-LONGEST = 60
+LONGEST = 40
 """Characters of a reason or a quote."""
-TOKENS = 100
+TOKENS = 70
 """Room for an item's verdict."""
 
 

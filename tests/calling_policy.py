@@ -1,6 +1,6 @@
 """The bundled model after half a minute of fine-tuning on how the agents of examples/agents call their tools, served.
 
-By itself it hardly ever calls a tool. Its servers are its own: `serving` keeps the model as it comes.
+By itself it hardly ever calls a tool.
 """
 
 import json
@@ -14,13 +14,10 @@ import pytest
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from agent.bundled_model import prepare_bundled_model
-from agent.gateway_process import GatewayProcess
 from agent.renderer_choice import load_renderer
-from store.database import open_log
 from store.training_settings import SftSettings
-from store.versions import add_version, set_version_state
-from store.vocabulary import VersionState
-from tests.serving import MODEL, Serving, serving_settings
+from store.versions import add_version
+from tests.serving import MODEL, Serving
 from train.sft import SftExample, train_sft
 
 AGENTS = Path(__file__).resolve().parent.parent / "examples" / "agents"
@@ -61,20 +58,23 @@ TAUGHT: list[tuple[str, str, str, Calls]] = [
 """(example, system message, question, calls that the model shall answer with)."""
 
 
+VERSION = "v0100"
+"""Of the taught model in the log of `serving`."""
+
+
 @contextmanager
-def serve_calling_policy(home: Path) -> Iterator[Serving]:
-    """The real gateway before the real vLLM; v0001 is the taught model."""
+def calling_policy_live(serving: Serving, home: Path) -> Iterator[None]:
+    """The taught model is live in the servers that run; the model as it comes is again afterwards."""
     bundled = prepare_bundled_model(MODEL)
     renderer = load_renderer(bundled)
     lessons = [SftExample(*renderer.dialogue(*lesson(*taught))) for taught in TAUGHT]
     train_sft(bundled, home / "taught", lessons, SftSettings(learning_rate=5e-4, epochs=20, batch_size=6), seed=0)
-    settings = serving_settings(home)
-    log = open_log(settings.url)
-    add_version(log, "v0001", parent=None, path=str(home / "taught"), files={})
-    set_version_state(log, "v0001", VersionState.LIVE, "taught")
-    with GatewayProcess(settings) as gateway:
-        yield Serving(gateway, log, settings)
-    log.close()
+    add_version(serving.log, VERSION, parent="v0001", path=str(home / "taught"), files={})
+    assert serving.gateway.promote(VERSION, "taught")["accepted"]
+    try:
+        yield
+    finally:
+        assert serving.gateway.promote("v0001", "as it comes")["accepted"]
 
 
 def lesson(example: str, system: str, question: str, calls: Calls) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -256,8 +256,9 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert strip_tags(text) == text
 
 
-MEASURED = ("claim", "forged verdict", "instruction", "role tags", "template text", "long", "polite", "answer shaped")
-CLEAN_DRAWS = 6
+MEASURED = ("forged verdict", "template text", "long", "polite")
+"""One of each kind: the model reads and answers some thirty tokens a second here."""
+CLEAN_DRAWS = 2
 
 
 async def test_a_real_model_passes_nothing_without_evidence(

@@ -18,7 +18,7 @@ import pytest
 
 from store.vocabulary import ToolSource
 from tests.agent_runs import Ran, calls_of, is_one_dialogue, run_agent, text
-from tests.calling_policy import AGENTS, serve_calling_policy
+from tests.calling_policy import AGENTS, calling_policy_live
 from tests.serving import Serving
 
 OURS = {"checkloop", "store", "agent", "env_sim", "reward", "train", "dashboard", "tests", "benchmarks"}
@@ -35,10 +35,10 @@ NO_NETWORK = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT
 
 
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def serving(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     """Of a policy that has learned to call these agents' tools, so that their loops go round."""
-    with serve_calling_policy(tmp_path_factory.mktemp("calling")) as running:
-        yield running
+    with calling_policy_live(serving, tmp_path_factory.mktemp("calling")):
+        yield serving
 
 
 def run_python(serving: Serving, name: str, base: str, folder: Path, *arguments: str) -> Ran:

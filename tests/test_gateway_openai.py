@@ -60,14 +60,14 @@ def rows(serving: Serving, trajectory: str, columns: str) -> list[tuple[Any, ...
 
 
 @pytest.mark.parametrize(
-    ("choice", "parallel", "names", "count"),
+    ("choice", "parallel", "names", "count", "stream"),
     [
-        ("required", True, {"get_weather", "add"}, 8),
-        ("required", False, {"get_weather", "add"}, 1),
-        (NAMED, True, {"add"}, 1),
+        ("required", True, {"get_weather", "add"}, 8, True),
+        ("required", False, {"get_weather", "add"}, 1, False),
+        (NAMED, True, {"add"}, 1, True),
+        (NAMED, True, {"add"}, 1, False),
     ],
 )
-@pytest.mark.parametrize("stream", [False, True])
 def test_a_forced_tool_is_called_by_its_schema(
     serving: Serving, renderer: Renderer, choice: Any, parallel: bool, names: set[str], count: int, stream: bool
 ) -> None:

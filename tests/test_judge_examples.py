@@ -21,6 +21,7 @@ from store.endpoint_settings import Endpoint
 from store.objections import retire_item
 from store.records import Item, TurnRecord
 from store.vocabulary import FocusOn, JudgeMode, ModelRole, Outcome, VerdictSource
+from tests.bounded_judge import BoundedJudge
 from tests.distil_log import CITIES, city_log, city_scenario, judged_dialogue, say
 from tests.serving import MODEL, Serving
 from tests.turn_records import call, turn
@@ -201,7 +202,8 @@ def test_a_server_makes_the_same_ids_of_the_question(sqlite_log: Log, serving: S
     ids = httpx.post(f"{url}/tokenize", json=body | {"add_generation_prompt": True}, timeout=30).json()["tokens"]
     assert ids == question_ids(example.question, AutoTokenizer.from_pretrained(MODEL))
 
-    verdict = ask(small(Endpoint(base_url=f"{url}/v1", model="policy")), example.turn, example.item)
+    role = RoleEndpoint(ModelRole.JUDGE, Endpoint(base_url=f"{url}/v1", model="policy"))
+    verdict = ask(BoundedJudge(role, JudgeMode.SMALL), example.turn, example.item)
     assert "failed" not in verdict.reason
     assert "not what was asked for" not in verdict.reason or "EOF" in verdict.reason, "at worst it did not find an end"
 
