@@ -48,7 +48,11 @@ from store.trajectories import (
 )
 from store.vocabulary import JudgeMode, ModelRole, Origin, Outcome, Split, StopReason, ToolSource
 
-POOL, SCENARIOS, TURNS = 400, 1, 5
+POOL, SCENARIOS = 400, 1
+TURNS = 12
+"""Of a dialogue: what is computed for each of CM2's questions grows with it, ours does not."""
+COMPARED = 5
+"""Turns of a dialogue whose items are asked about one by one, too."""
 AS_THEY_COME = 4
 """Scenarios of which every turn is judged, whatever its length."""
 PAIRS = 12
@@ -72,7 +76,8 @@ class _Run:
 def measure(home: Path) -> list[Line]:
     arguments = ("--enable-prompt-tokens-details",)
     with serve(home / "judging", max_model_len=8192, extra_args=arguments) as (_, log, settings):
-        names, everything = _fill(log, _scenarios()), _fill(log, _as_they_come())
+        names, everything = _fill(log, _scenarios(TURNS)), _fill(log, _as_they_come())
+        few = _fill(log, _scenarios(COMPARED))
         checked = _fill(log, generate_scenarios(Split.TRAIN, AS_THEY_COME, 8))
         url = f"http://127.0.0.1:{settings.server.port}"
         _judge(log, url, names[:2], JudgeMode.TURN)  # warm: the first grammars are compiled
@@ -87,11 +92,10 @@ def measure(home: Path) -> list[Line]:
         ).said()
         paper = _judge(log, url, names, JudgeMode.PAPER)
         lines = [*_against_paper(turn, paper, "a judged turn", ("≤ 1/10", "≤ 1/15")), speed]
-        item = _judge(log, url, names, JudgeMode.ITEM)
-        fields = [asyncio.run(_verdict_fields(url, run)) for run in (turn, item)]
-        agreement = _agreement(*fields)
+        whole, item = (_judge(log, url, few, mode) for mode in (JudgeMode.TURN, JudgeMode.ITEM))
+        agreement = _agreement(*(asyncio.run(_verdict_fields(url, run)) for run in (whole, item)))
         lines.append(
-            Line("judge: one call a turn against one an item", agreement, _failed(turn, item), "–", "–").said()
+            Line("judge: one call a turn against one an item", agreement, _failed(whole, item), "–", "–").said()
         )
         short, short_paper = (_judge(log, url, everything, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER))
         shipped = _judge(log, url, checked, JudgeMode.TURN)
@@ -263,8 +267,8 @@ def _fill(log: Log, scenarios: Sequence[Scenario]) -> list[str]:
     return names
 
 
-def _scenarios() -> list[Scenario]:
-    """Long dialogues: turns of a domain's scenarios, one after the other, their items without checks."""
+def _scenarios(length: int) -> list[Scenario]:
+    """Long dialogues: `length` turns of a domain's scenarios, one after the other, their items without checks."""
     turns: dict[str, list[ScenarioTurn]] = {}
     first: dict[str, Scenario] = {}
     for scenario in generate_scenarios(Split.TRAIN, POOL, 7):
@@ -274,7 +278,10 @@ def _scenarios() -> list[Scenario]:
         )
     chosen = sorted(turns, key=lambda domain: -len(turns[domain]))[:SCENARIOS]
     return [
-        first[domain].model_copy(update={"turns": tuple(map(_unchecked, turns[domain][:TURNS]))}) for domain in chosen
+        first[domain].model_copy(
+            update={"name": f"{domain}-{length}", "turns": tuple(map(_unchecked, turns[domain][:length]))}
+        )
+        for domain in chosen
     ]
 
 
