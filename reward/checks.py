@@ -33,6 +33,8 @@ from store.records import (
 
 QUOTE_LENGTH = 300
 """Characters of a tool response that are quoted at most."""
+TOO_DEEP = "[nested too deeply to be shown]"
+"""Stands for arguments that the policy nested so deeply that they cannot be written out."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,12 @@ def succeeded(call: CallRecord) -> bool:
 
 
 def quote_call(call: CallRecord) -> str:
-    return canonical_json({"name": call.name, "arguments": None if call.arguments is None else dict(call.arguments)})
+    """The call as a judge is shown it, and as it is quoted."""
+    arguments = None if call.arguments is None else dict(call.arguments)
+    try:
+        return canonical_json({"name": call.name, "arguments": arguments})
+    except RecursionError:
+        return canonical_json({"name": call.name, "arguments": TOO_DEEP})
 
 
 def _decide_called(check: Called, turn: TurnRecord) -> CheckResult:
@@ -253,7 +260,7 @@ def _readable(response: str) -> str:
         return response
     try:
         return "\n".join(_leaves(json.loads(response)))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, nesting without end
         return response
 
 
@@ -277,5 +284,8 @@ def _excerpt(response: str, around: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return TOO_DEEP
     return text if len(text) <= 60 else text[:57] + "..."

@@ -94,7 +94,14 @@ def damages(item: Item, reference: TurnRecord) -> list[Damaged]:
 
 
 def other_value(value: Any, tolerance: float = 0.0) -> Any:
-    """A value of the same type that is not the same."""
+    """A value of the same type that is not the same; a made-up name for one that is nested too deeply."""
+    try:
+        return _other(value, tolerance)
+    except RecursionError:
+        return OTHER_WORD
+
+
+def _other(value: Any, tolerance: float = 0.0) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
@@ -103,9 +110,9 @@ def other_value(value: Any, tolerance: float = 0.0) -> Any:
     if isinstance(value, str):
         return other_text(value)
     if isinstance(value, list):
-        return [*map(other_value, value)] if value else [OTHER_WORD]
+        return [*map(_other, value)] if value else [OTHER_WORD]
     if isinstance(value, dict):
-        return {key: other_value(entry) for key, entry in value.items()} if value else {"other": OTHER_WORD}
+        return {key: _other(entry) for key, entry in value.items()} if value else {"other": OTHER_WORD}
     return OTHER_WORD
 
 
@@ -133,7 +140,7 @@ def leaves(response: str) -> list[str]:
     """The values in a response: strings and numbers of its JSON, or the numbers and codes of any other text."""
     try:
         return list(dict.fromkeys(_json_leaves(json.loads(response))))
-    except ValueError:
+    except (ValueError, RecursionError):
         return numbers(response)
 
 
@@ -310,7 +317,12 @@ def _text(call: CallRecord, channel: FocusOn) -> str:
 
 
 def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return ""
 
 
 def _json_leaves(value: Any) -> Iterable[str]:

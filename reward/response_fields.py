@@ -12,18 +12,25 @@ _ABSENT = object()
 def field_values(response: str, path: str) -> list[str]:
     """What a reply would have to mention of the field: the value as text, of a list or object every value in it.
 
-    Empty where the response is no JSON or has no such field, and where nothing in it can be mentioned (null, true, "").
+    Empty where the response is no JSON or has no such field, and where nothing in it can be mentioned (null, true, "",
+    what is nested too deeply to be read).
     """
     found = _at(_parsed(response), path)
-    return [] if found is _ABSENT else list(dict.fromkeys(_texts(found)))
+    try:
+        return [] if found is _ABSENT else list(dict.fromkeys(_texts(found)))
+    except RecursionError:
+        return []
 
 
 def with_field(response: str, path: str, value: Any) -> str | None:
-    """The response with another value at the path; None if it has no such field."""
+    """The response with another value at the path; None if it has no such field, or is nested too deeply."""
     parsed = _parsed(response)
     if _at(parsed, path) is _ABSENT:
         return None
-    return json.dumps(_replaced(parsed, path, value), ensure_ascii=False)
+    try:
+        return json.dumps(_replaced(parsed, path, value), ensure_ascii=False)
+    except RecursionError:
+        return None
 
 
 def field(response: str, path: str) -> Any:
@@ -35,7 +42,7 @@ def field(response: str, path: str) -> Any:
 def _parsed(response: str) -> Any:
     try:
         return json.loads(response)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _ABSENT
 
 
