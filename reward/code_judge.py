@@ -72,6 +72,24 @@ def decide_by_rule(item: Item, turn: TurnRecord, outcomes: Mapping[str, Outcome]
     return None if lacking is None else (Outcome.FAIL, lacking)
 
 
+def unjustified(items: Sequence[Item], turn: TurnRecord, said: Mapping[str, Verdict]) -> set[str]:
+    """The items whose verdict by rule does not follow from what is said now: they failed because something else did,
+    and a person has said since that this does hold, or it has left the checklist."""
+    found: set[str] = set()
+    outcomes: dict[str, Outcome] = {}
+    for item in dependencies_first(items):
+        verdict = said.get(item.id)
+        if verdict is None:
+            continue
+        if verdict.judge == RULE_JUDGE and verdict.outcome is not Outcome.UNSCORED and item.check is None:
+            ruled = decide_by_rule(item, turn, outcomes)
+            if ruled is None or ruled[0] is not verdict.outcome:
+                found.add(item.id)
+                continue
+        outcomes[item.id] = verdict.outcome
+    return found
+
+
 def make_verdict(
     item: Item,
     turn: TurnRecord,

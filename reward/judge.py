@@ -1,7 +1,8 @@
 """Judges turns of the log: code checks, then rules, then what was said before, then an LLM judge or a panel of them.
 
 Reads scenarios, turns and verdicts; writes verdict and reward rows, append-only. Where nobody can decide an item its
-verdict is UNSCORED and says why (invariant 3). What a spending limit keeps from being asked gets no verdict.
+verdict is UNSCORED and says why (invariant 3). What a spending limit keeps from being asked gets no verdict, and its
+dialogue no reward.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 from agent.role_endpoint import LimitReached, RoleEndpoint
-from reward.code_judge import CODE_JUDGE
+from reward.code_judge import CODE_JUDGE, RULE_JUDGE, make_verdict
 from reward.judge_cache import cache_keys, look_up, shown_hash
 from reward.judge_modes import judge_in_mode
 from reward.judging_plan import UNJUDGED, JudgingOptions, TurnWork, plan_chunk, plan_turn
@@ -182,8 +183,11 @@ class Judge:
                         group.create_task(self._judge_pending(turn, options, report))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        rewards = await asyncio.to_thread(write_rewards, self._log, played) if options.counts else {}
-        return len(chunk), rewards
+        if not options.counts:
+            return len(chunk), {}
+        # What a limit kept from being asked waits for the next run: a reward would say that it was judged.
+        whole = report.stopped is None
+        return len(chunk), await asyncio.to_thread(write_rewards, self._log, played, unfinished=whole)
 
     async def _judge_turn(self, work: TurnWork, options: JudgingOptions, report: JudgingReport) -> list[Verdict]:
         await asyncio.to_thread(add_verdicts, self._log, work.decided)
@@ -204,7 +208,7 @@ class Judge:
             await asyncio.to_thread(add_verdicts, self._log, rows if panel.alone else rows + said)
         for verdict in said:
             cached = all(verdict.item_key in one.cached for one in asked)
-            report.count(verdict, "cache" if cached else "llm")
+            report.count(verdict, "rule" if verdict.judge == RULE_JUDGE else "cache" if cached else "llm")
         report.stopped = report.stopped or next((one.stopped for one in asked if one.stopped), None)
         return said
 
@@ -213,11 +217,18 @@ class Judge:
         whole = [item.id for item in work.pending if all(item.id in one.verdicts for one in asked)]
         if panel.alone:
             return [replace(asked[0].verdicts[key], counts=options.counts) for key in whole]
-        combined = [combine([one.verdicts[key] for one in asked], panel.combination, panel.name) for key in whole]
+        votes_N = [[one.verdicts[key] for one in asked] for key in whole]
+        combined = [
+            # What failed by rule for everyone is nobody's opinion, and follows a person's word on what it depends on.
+            replace(votes[0], draw=0)
+            if all(vote.judge == RULE_JUDGE for vote in votes)
+            else combine(votes, panel.combination, panel.name)
+            for votes in votes_N
+        ]
         return [replace(verdict, counts=options.counts) for verdict in combined]
 
     async def _ask_member(self, llm: LlmJudge, draw: int, work: TurnWork, options: JudgingOptions) -> _Asked:
-        keys = cache_keys(llm, work.dialogue, work.pending, draw)
+        keys = cache_keys(llm, work.dialogue, work.pending, draw, work.held)
         known = {} if options.fresh else await asyncio.to_thread(look_up, self._log, work.dialogue, keys)
         verdicts: dict[str, Verdict] = {}
         new = []
@@ -253,6 +264,9 @@ class Judge:
 
 def _spoken(work: TurnWork, item: Item, llm: LlmJudge, draw: int, keys: dict[str, str], answer: LlmVerdict) -> Verdict:
     turn = work.dialogue.turn
+    if answer.by_rule:
+        ruled = make_verdict(item, turn, work.ids, answer.outcome, judge=RULE_JUDGE, reason=answer.reason)
+        return replace(ruled, draw=draw)
     return Verdict(
         trajectory_id=turn.trajectory_id,
         turn_index=turn.index,

@@ -1,7 +1,7 @@
 """The same question is never paid for twice: what makes two questions the same, and what the log has on them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reward.llm_judge import Dialogue, LlmJudge
 from reward.transcripts import show_plainly, show_turns
@@ -18,10 +18,13 @@ def shown_hash(llm: LlmJudge, dialogue: Dialogue) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def cache_keys(llm: LlmJudge, dialogue: Dialogue, items: Sequence[Item], draw: int) -> dict[str, str]:
+def cache_keys(
+    llm: LlmJudge, dialogue: Dialogue, items: Sequence[Item], draw: int, held: Mapping[str, int] | None = None
+) -> dict[str, str]:
     """By item key: SHA-256 of judge, mode, prompt, what is shown, the item's words, the draw and a temperature above 0.
 
-    The judge is its name in the log, which the settings keep apart within a panel.
+    The judge is its name in the log, which the settings keep apart within a panel. Step by step it is asked from where
+    the item's dependencies hold on (`held`), so there they are part of the question.
     """
     temperature = llm.endpoint.settings.temperature
     shown = shown_hash(llm, dialogue)
@@ -32,6 +35,8 @@ def cache_keys(llm: LlmJudge, dialogue: Dialogue, items: Sequence[Item], draw: i
             words["forbids"] = True
         if llm.mode is JudgeMode.PAPER:
             words["snippets"] = [evidence.snippet for evidence in item.evidence]
+        if llm.mode is JudgeMode.STEP and item.depends_on:
+            words["depends_on"] = {key: (held or {}).get(key) for key in item.depends_on}
         question: list[object] = [llm.name, llm.mode.value, llm.prompt_hash, shown, words, draw]
         if temperature > 0:  # left out at 0, so that what was said before temperatures were part of it stays known
             question.append(temperature)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from reward.checks import has_reply
+from reward.code_judge import decide_by_rule
 from reward.evidence import evidence_texts
 from reward.llm_judge import Answers, Dialogue, LlmJudge, LlmVerdict
 from reward.outcomes import dependencies_first
@@ -70,8 +71,19 @@ async def _step_by_step(
     if stopped is not None:
         # What did not hold so far may yet have held: only what did is settled.
         return Answers([said[item.id] for item in items if _holds(said.get(item.id))], stopped)
+    for item in _dependencies_first(items):
+        if item.id not in said:
+            said[item.id] = _never_asked(item, dialogue.turn, said)
+    return Answers([said[item.id] for item in items])
+
+
+def _never_asked(item: Item, turn: TurnRecord, said: Mapping[str, LlmVerdict]) -> LlmVerdict:
+    """It fails: by rule where what it depends on does (until a person says otherwise), else because it cannot pay."""
+    ruled = decide_by_rule(item, turn, {key: verdict.outcome for key, verdict in said.items()})
+    if ruled is not None:
+        return LlmVerdict(item.id, Outcome.FAIL, None, ruled[1], asked=False, by_rule=True)
     never = "no step showed anything of its channel while what it depends on held"
-    return Answers([said.get(item.id) or LlmVerdict(item.id, Outcome.FAIL, None, never, asked=False) for item in items])
+    return LlmVerdict(item.id, Outcome.FAIL, None, never, asked=False)
 
 
 def _to_ask(

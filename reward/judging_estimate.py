@@ -88,7 +88,7 @@ def _add_llm(
         return
     unknown: set[str] = set()
     for llm, draw in judge.panel.members:
-        keys = cache_keys(llm, work.dialogue, work.pending, draw)
+        keys = cache_keys(llm, work.dialogue, work.pending, draw, work.held)
         known = {} if options.fresh else look_up(log, work.dialogue, keys)
         left = [item for item in work.pending if item.id not in known]
         unknown |= {item.id for item in left}

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from reward.code_judge import RULE_JUDGE, ItemIds, decide_by_rule, judge_by_code, make_verdict
+from reward.code_judge import RULE_JUDGE, ItemIds, judge_by_code, make_verdict, unjustified
 from reward.evidence import decide_forbidding, lacking_channel
 from reward.llm_judge import Dialogue
-from reward.scoring import Played, items_of, why_not_judged
+from reward.scoring import Played, items_of
 from store.database import Log
 from store.records import Item, TurnRecord
 from store.scenarios import item_ids
@@ -55,12 +55,12 @@ class TurnWork:
 
 
 def plan_chunk(log: Log, played: Played, options: JudgingOptions, *, llm: bool, rules: bool) -> list[TurnWork]:
-    """The turns with something to judge, those of a trajectory in order.
+    """The turns with something to judge, those of a trajectory in order; none of one that is not scored.
 
     `llm`: whether there is a model to ask; without one what needs it is UNSCORED. `rules` False: items that no model
     needs to look at are for the model nevertheless (CM2's procedure).
     """
-    scored = [summary for summary in played.summaries if why_not_judged(summary) is None]
+    scored = [summary for summary in played.summaries if played.why_not_scored(summary) is None]
     before = verdicts_of(log, [summary.id for summary in scored]) if options.counts else {}
     # Revisions of a checklist bring new items, so what is known of a scenario is asked again with each chunk.
     ids = {digest: item_ids(log, digest) for digest in played.scenarios}
@@ -92,7 +92,8 @@ def plan_turn(
 ) -> TurnWork:
     """`said`: the verdicts that win in the log, by item key. Raises ValueError for an item that `ids` does not know."""
     turn = dialogue.turn
-    missing = {item.id for item in items if not _is_settled(item, turn, said, options)}
+    open_rules = unjustified(items, turn, said)
+    missing = {item.id for item in items if item.id in open_rules or not _is_settled(said.get(item.id), options)}
     known = {key: verdict.outcome for key, verdict in said.items() if key not in missing}
     code = judge_by_code(items, turn, ids, known, rules=rules)
     if options.calibrate:
@@ -125,12 +126,5 @@ def _needs_no_model(item: Item, turn: TurnRecord) -> bool:
     return decide(item.focus_on, turn) is not None
 
 
-def _is_settled(item: Item, turn: TurnRecord, said: Mapping[str, Verdict], options: JudgingOptions) -> bool:
-    verdict = said.get(item.id)
-    if verdict is None or (options.retry_unscored and verdict.outcome is Outcome.UNSCORED):
-        return False
-    if verdict.judge != RULE_JUDGE or verdict.outcome is Outcome.UNSCORED:
-        return True
-    # It failed because something else did; a person may have said since that this does hold.
-    ruled = decide_by_rule(item, turn, {key: other.outcome for key, other in said.items()})
-    return item.check is not None or (ruled is not None and ruled[0] is verdict.outcome)
+def _is_settled(verdict: Verdict | None, options: JudgingOptions) -> bool:
+    return verdict is not None and not (options.retry_unscored and verdict.outcome is Outcome.UNSCORED)

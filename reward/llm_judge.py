@@ -54,6 +54,8 @@ class LlmVerdict:
     quote: str = ""
     asked: bool = True
     """False where no question was needed."""
+    by_rule: bool = False
+    """Nor does it say anything of the judge: what it depends on fails, or the turn has nothing to look at."""
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from reward.outcomes import item_states, mean_turn_reward
 from reward.rewards import ItemState, paid_share
-from reward.scoring import compute_rewards, read_played
+from reward.scoring import compute_rewards, read_played, standing_verdicts
 from store.database import Log
-from store.verdicts import Reward, Verdict, rewards_of, verdicts_of
+from store.verdicts import Reward, Verdict, rewards_of
 from store.vocabulary import Outcome
 
 
@@ -61,7 +61,7 @@ def payslip(log: Log, trajectory_id: str) -> Payslip:
     turns = []
     if played.why_not_scored(summary) is None:
         variants_T = played.checklists[str(summary.scenario_hash)]
-        verdicts = verdicts_of(log, [trajectory_id]).get(trajectory_id, [])
+        verdicts = standing_verdicts(log, played).get(trajectory_id, [])
         for turn, step_count in enumerate(played.step_counts.get(trajectory_id, [])):
             said = {verdict.item_key: verdict for verdict in verdicts if verdict.turn_index == turn}
             checklists = [checklist for checklist in variants_T[turn] if checklist.items]

@@ -5,6 +5,7 @@ A reward says what it was made of (`Reward.made_of`):
 * `checklists`: for each turn of the scenario [variant, revision] of each checklist;
 * `newest_verdict`: the greatest number of a verdict that went into it (a later one changes it, or says the same);
 * `judges`: who said these verdicts;
+* `unasked`, where there are any: how many items have no verdict yet, or none that still counts (store.backlog);
 * `software`: the version of checkloop that did the sum.
 """
 
@@ -15,6 +16,7 @@ from itertools import takewhile
 from typing import Any
 
 from reward.advantages import TurnStates
+from reward.code_judge import RULE_JUDGE, unjustified
 from reward.outcomes import reward_of, turn_states
 from store.checklists import Checklist, current_checklists
 from store.database import Log, in_chunks
@@ -23,7 +25,7 @@ from store.scenarios import get_scenarios
 from store.trajectories import TrajectorySummary, get_trajectories
 from store.turns import step_counts_of, turns_of
 from store.verdicts import Reward, Verdict, add_rewards, rewards_of, verdicts_of
-from store.vocabulary import Origin, StopReason
+from store.vocabulary import Origin, Outcome, StopReason
 
 try:
     SOFTWARE = version("checkloop")
@@ -32,6 +34,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 _CHUNK = 500
 """Trajectories that are read, scored and written in one go."""
+NO_LONGER = "it failed by rule, because of something that fails no more: `checkloop judge` judges it"
 
 
 @dataclass(frozen=True)
@@ -98,17 +101,68 @@ def score_trajectories(log: Log, trajectory_ids: Iterable[str], *, dry_run: bool
     return rewards
 
 
-def write_rewards(log: Log, played: Played) -> dict[str, Reward]:
-    """`compute_rewards`, and appends a row where the reward changed."""
-    rewards = compute_rewards(log, played)
+def write_rewards(log: Log, played: Played, *, unfinished: bool = True) -> dict[str, Reward]:
+    """`compute_rewards`, and appends a row where the reward changed, or how many of its items wait for a judge.
+
+    `unfinished` False: nothing of a trajectory that has such items, since whoever judged was stopped before them.
+    """
+    rewards = {name: made for name, made in compute_rewards(log, played).items() if unfinished or not unasked(made)}
     known = rewards_of(log, rewards)
-    add_rewards(log, [reward for name, reward in rewards.items() if known.get(name) != reward])
+    add_rewards(
+        log,
+        [
+            reward
+            for name, reward in rewards.items()
+            if known.get(name) != reward or unasked(known.get(name)) != unasked(reward)
+        ],
+    )
     return rewards
+
+
+def unasked(reward: Reward | None) -> int:
+    """How many items of the trajectory waited for a judge when the reward was computed."""
+    return 0 if reward is None or reward.made_of is None else int(reward.made_of.get("unasked", 0))
+
+
+def standing_verdicts(log: Log, played: Played) -> dict[str, list[Verdict]]:
+    """The verdicts that win in the log, by trajectory. A FAIL by rule that these no longer justify is UNSCORED: nobody
+    has looked at the item, and 0 for it would be a person's word on another one taken back."""
+    verdicts = verdicts_of(log, [summary.id for summary in played.summaries])
+    doubtful: dict[str, set[int]] = {}
+    items: dict[tuple[str, int], list[Item]] = {}
+    for summary in played.summaries:
+        if played.why_not_scored(summary) is not None:
+            continue
+        checklists_T = played.checklists[str(summary.scenario_hash)]
+        reached = len(played.step_counts.get(summary.id, []))
+        failed = {(v.turn_index, v.item_key) for v in verdicts.get(summary.id, ()) if v.outcome is Outcome.FAIL}
+        for verdict in verdicts.get(summary.id, ()):
+            place = verdict.turn_index
+            if verdict.judge != RULE_JUDGE or verdict.outcome is not Outcome.FAIL or place >= reached:
+                continue
+            items[summary.id, place] = merged_items(checklists_T[place])
+            item = next((one for one in items[summary.id, place] if one.id == verdict.item_key), None)
+            if item is not None and not any((place, key) in failed for key in item.depends_on):
+                doubtful.setdefault(summary.id, set()).add(place)
+    # Most of them fail for want of a channel, which only the turn itself can tell.
+    turns = played.turns | turns_of(log, [name for name in doubtful if name not in played.turns])
+    for name, indices in doubtful.items():
+        for turn in (turn for turn in turns[name] if turn.index in indices):
+            said = {v.item_key: v for v in verdicts[name] if v.turn_index == turn.index}
+            stale = unjustified(items[name, turn.index], turn, said)
+            verdicts[name] = [_reopened(v, turn.index, stale) for v in verdicts[name]]
+    return verdicts
+
+
+def _reopened(verdict: Verdict, turn_index: int, stale: set[str]) -> Verdict:
+    if verdict.turn_index != turn_index or verdict.item_key not in stale or verdict.outcome is not Outcome.FAIL:
+        return verdict
+    return replace(verdict, outcome=Outcome.UNSCORED, reason=NO_LONGER)
 
 
 def compute_rewards(log: Log, played: Played) -> dict[str, Reward]:
     """Equations 2, 4 and 6 on the verdicts that win in the log; writes nothing."""
-    verdicts = verdicts_of(log, [summary.id for summary in played.summaries])
+    verdicts = standing_verdicts(log, played)
     rewards: dict[str, Reward] = {}
     for summary in played.summaries:
         reason = played.why_not_scored(summary)
@@ -130,7 +184,7 @@ def states_of(log: Log, trajectory_ids: Iterable[str]) -> dict[str, list[list[Tu
     states: dict[str, list[list[TurnStates]]] = {}
     for chunk in in_chunks(list(dict.fromkeys(trajectory_ids)), _CHUNK):
         played = read_played(log, chunk, with_turns=False)
-        verdicts = verdicts_of(log, chunk)
+        verdicts = standing_verdicts(log, played)
         for summary in played.summaries:
             if played.why_not_scored(summary) is None:
                 counts = played.step_counts.get(summary.id, [])
@@ -149,8 +203,12 @@ def items_of(scenario: Scenario, checklists_T: Sequence[Sequence[Checklist]], tu
             f"trajectory {turn.trajectory_id!r} has a turn {turn.index}, but scenario {scenario.name!r} has only "
             f"{len(scenario.turns)} turns: it was not played from this scenario"
         )
-    # Variants may share an item: it is judged once.
-    return list({item.id: item for checklist in checklists_T[turn.index] for item in checklist.items}.values())
+    return merged_items(checklists_T[turn.index])
+
+
+def merged_items(checklists: Sequence[Checklist]) -> list[Item]:
+    """The items of a turn's checklists. Variants may share an item: it is judged once."""
+    return list({item.id: item for checklist in checklists for item in checklist.items}.values())
 
 
 def promoted_turns(scenario: Scenario, turns: Sequence[TurnRecord]) -> list[TurnRecord]:
@@ -177,7 +235,10 @@ def _made_of(
         {item.id for checklist in variants for item in checklist.items} for variants in variants_T[:turns_reached]
     ]
     used = [v for v in verdicts if v.turn_index < len(keys_T) and v.item_key in keys_T[v.turn_index]]
-    return {
+    decided = {(v.turn_index, v.item_key) for v in used if v.reason != NO_LONGER}
+    waiting = sum((turn, key) not in decided for turn, keys in enumerate(keys_T) for key in keys)
+    made_of: dict[str, Any] = {"unasked": waiting} if waiting else {}
+    return made_of | {
         "checklists": [[[checklist.variant, checklist.revision] for checklist in variants] for variants in variants_T],
         "newest_verdict": max((v.id for v in used if v.id is not None), default=None),
         "judges": sorted({v.judge for v in used}),

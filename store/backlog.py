@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import case, exists, func, or_, select
 
 from store.database import Log
 from store.schema import RewardRow, ScenarioRow, TrajectoryRow
@@ -28,16 +28,19 @@ def least_played(
 def unjudged(log: Log, *, batches: Sequence[str] | None, limit: int, retry_unscored: bool = False) -> list[str]:
     """Trajectories of a scenario that ended well and have no reward, oldest first; of `batches`, or of the whole log.
 
-    With `retry_unscored` also those whose newest reward has items that nobody could judge.
+    Also those whose newest reward was computed while an item waited for a judge: one that a revision brought, one that
+    failed by rule until a person said otherwise (`unasked`, reward.scoring). With `retry_unscored` also those that have
+    items that nobody could judge.
     """
-    reward = select(RewardRow.unscored).where(RewardRow.trajectory_id == TrajectoryRow.id)
-    newest = reward.order_by(RewardRow.id.desc()).limit(1).scalar_subquery()
-    waiting = ~exists().where(RewardRow.trajectory_id == TrajectoryRow.id)
+    waits = RewardRow.made_of["unasked"].as_integer() > 0
+    of_it = RewardRow.trajectory_id == TrajectoryRow.id
+    counts = select(RewardRow.unscored if retry_unscored else case((waits, 1), else_=0)).where(of_it)
+    newest = counts.order_by(RewardRow.id.desc()).limit(1).scalar_subquery()
     query = select(TrajectoryRow.id).where(
         TrajectoryRow.scenario_hash.is_not(None),
         TrajectoryRow.stop_reason.is_not(None),
         TrajectoryRow.stop_reason != StopReason.FAILED.value,
-        or_(waiting, newest > 0) if retry_unscored else waiting,
+        or_(~exists().where(of_it), newest > 0),
     )
     if batches is not None:
         query = query.where(TrajectoryRow.batch.in_(list(batches)))

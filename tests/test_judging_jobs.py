@@ -27,8 +27,9 @@ from tests.scripted_annotator import bare, endpoint, perfect
 from tests.store_examples import a_scenario
 from tests.test_people import play
 from train.errors import JobRefused
+from train.job_judging import judge_settings
 from train.job_kinds import run_job
-from train.job_payloads import check_pipeline, read_jobs
+from train.job_payloads import JudgePayload, check_pipeline, read_jobs
 from train.job_process import JobProgress, StopRequested
 from train.job_work import Work
 from train.progress import Stage
@@ -194,6 +195,33 @@ def test_a_limit_on_spending_refuses_and_keeps_what_was_said(empty: Log, monkeyp
     with pytest.raises(JobRefused, match="judged by the next such job"):
         run_job(one)
     assert sum(bool(verdicts_of(empty, [name]).get(name)) for name in names) == 1
+    assert len(rewards_of(empty, names)) == 1, "what was not asked has no reward, which would say that it was judged"
+
+
+def test_what_a_limit_left_the_next_job_judges(
+    empty: Log, asked: list[tuple[Settings, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = judged_dialogues(empty, 3)
+    rich = reward.judge.make_panel
+
+    def spent(log: Log, settings: Settings, prompt: Path | None = None) -> Panel:
+        return alone(lambda request: "", log=log, price=Price(prompt=1.0, completion=1.0), max_usd=1e-9)
+
+    monkeypatch.setattr(reward.judge, "make_panel", spent)
+    with pytest.raises(JobRefused):
+        run_job(taken(empty, "judge", {}, judge=JUDGE))
+    monkeypatch.setattr(reward.judge, "make_panel", rich)
+    assert done(empty, taken(empty, "judge", {}, judge=JUDGE)) == {"judged": 3, "unscored": 0, "reward": 1.0}
+    assert [rewards_of(empty, names)[name].value for name in names] == [1.0] * 3
+
+
+def test_another_model_is_not_called_by_the_name_of_the_configured_one(empty: Log) -> None:
+    """Its verdicts would be the other's in the log, and the other's cached answers would be its own."""
+    settings = load_settings(judge=JUDGE | {"name": "house judge"})
+    judge = judge_settings(settings, JudgePayload(model="other")).judge
+    assert judge is not None and (judge.model, judge.known_as) == ("other", "other")
+    judge = judge_settings(settings, JudgePayload(draws=2)).judge
+    assert judge is not None and judge.known_as == "house judge"
 
 
 KNOWN = generate_scenarios(Split.TRAIN, 1, 3)[0]

@@ -50,7 +50,8 @@ def judge_settings(settings: Settings, payload: JudgePayload) -> Settings:
         return settings
     judge = settings.judge
     if payload.model:
-        judge = judge.model_copy(update={"model": payload.model})
+        # By its own name: under the settings' name its verdicts, and its cached answers, would be another judge's.
+        judge = judge.model_copy(update={"model": payload.model, "name": ""})
         changes = {"panel": (), "draws": 1, "combination": Combination.MAJORITY} | changes
     return settings.model_copy(update={"judge": judge, "judging": settings.judging.model_copy(update=changes)})
 
