@@ -148,7 +148,7 @@ def read_answer(text: str, turns: Iterable[int], tools: Mapping[str, ToolSpec]) 
     seen = set()
     for entry in entries:
         turn = entry.get("turn") if isinstance(entry, dict) else None
-        if turn not in found:
+        if not isinstance(turn, int) or isinstance(turn, bool) or turn not in found:
             continue
         if turn in seen:
             found[turn].problems.append("it stands in the answer more than once")
@@ -172,8 +172,8 @@ def _read_turn(entry: Mapping[str, Any], tools: Mapping[str, ToolSpec]) -> TurnD
         made.problems += _weights_problems(weights, items)
     for place, raw in enumerate(items):
         name = raw.get("id") if isinstance(raw, dict) else None
-        where = f"item {name!r}" if name else f"item number {place + 1}"
-        if isinstance(raw, dict) and isinstance(weights, dict):
+        where = f"item {name!r}" if name and isinstance(name, str) else f"item number {place + 1}"
+        if isinstance(raw, dict) and isinstance(name, str) and isinstance(weights, dict):
             raw = raw | {"weight": weights.get(name, raw.get("weight"))}
         try:
             answer = _ItemAnswer.model_validate(raw)
@@ -196,9 +196,9 @@ def _read_turn(entry: Mapping[str, Any], tools: Mapping[str, ToolSpec]) -> TurnD
 def _weights_problems(weights: Any, items: Sequence[Any]) -> list[str]:
     if not isinstance(weights, dict):
         return ["`weights` is no object of item ids and numbers"]
-    ids = {raw.get("id") for raw in items if isinstance(raw, dict)}
+    ids = {raw["id"] for raw in items if isinstance(raw, dict) and isinstance(raw.get("id"), str)}
     wrong = [f"`weights` names {key!r}, which is no item" for key in weights if key not in ids]
-    return wrong + [f"`weights` has no weight for item {key!r}" for key in sorted(map(str, ids - weights.keys()))]
+    return wrong + [f"`weights` has no weight for item {key!r}" for key in sorted(ids - weights.keys())]
 
 
 def _with_proposal(item: Item, raw: Any, tools: Mapping[str, ToolSpec]) -> Draft:
@@ -206,8 +206,8 @@ def _with_proposal(item: Item, raw: Any, tools: Mapping[str, ToolSpec]) -> Draft
         return Draft(item)
     try:
         return Draft(item, _CHECK.validate_python(_as_check(raw, tools)))
-    except (ValidationError, ValueError, TypeError, AttributeError) as error:
-        return Draft(item, bad_proposal=str(error).splitlines()[0])
+    except (ValueError, TypeError, AttributeError) as error:
+        return Draft(item, bad_proposal=next(iter(str(error).splitlines()), type(error).__name__))
 
 
 def _as_check(raw: Any, tools: Mapping[str, ToolSpec]) -> Any:
@@ -216,7 +216,10 @@ def _as_check(raw: Any, tools: Mapping[str, ToolSpec]) -> Any:
         return raw
     given = raw.get("arguments", [])
     if isinstance(given, list):
-        given = {entry["name"]: entry["value"] for entry in given if isinstance(entry, dict)}
+        lacking = [entry for entry in given if not isinstance(entry, dict) or not {"name", "value"} <= entry.keys()]
+        if lacking:
+            raise ValueError(f"the argument {str(lacking[0])[:80]} has no name or no value")
+        given = {entry["name"]: entry["value"] for entry in given}
     spec = tools.get(raw.get("tool", ""))
     rules = spec.parameters.get("properties", {}) if spec is not None else {}
     return raw | {"arguments": {name: _typed(value, rules.get(name)) for name, value in given.items()}}
@@ -229,7 +232,7 @@ def _typed(value: Any, rule: Any) -> Any:
         return value
     try:
         return json.loads(value.strip().lower() if kind == "boolean" else value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

@@ -3,11 +3,12 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from reward.checks import decide_check
 from reward.evidence import find_evidence
-from reward.mentions import find_mention
-from store.records import Item, Scenario, TurnRecord
+from reward.mentions import find_mention, tokenize
+from store.records import Item, ReplyAsks, ReplyMentions, ResponseReceived, Scenario, TurnRecord
 from store.vocabulary import FocusOn
 
 _NUMBER = r"(?:\d+|one|two|three|four|five|six|seven|eight|nine|ten)"
@@ -68,10 +69,29 @@ def holds_since(item: Item, reference: TurnRecord) -> int | None:
     if not reference.steps:
         return None
     if item.check is not None:
-        return decide_check(item.check, reference).step_index
+        try:
+            return decide_check(item.check, reference).step_index
+        except ValueError:  # nobody can decide it (`undecidable`)
+            return None
     if item.focus_on is FocusOn.REPLY or item.must_not:
         return reference.steps[-1].index
     return max((e.step for e in item.evidence if e.channel is item.focus_on), default=None)
+
+
+def undecidable(item: Item) -> list[str]:
+    """Why its check cannot be decided by anyone: phrases without a word or number in them."""
+    phrases: tuple[str, ...] = ()
+    if isinstance(item.check, ReplyMentions):
+        phrases = (*chain.from_iterable(item.check.all_of), *item.check.none_of)
+    elif isinstance(item.check, ReplyAsks):
+        phrases = item.check.about
+    elif isinstance(item.check, ResponseReceived):
+        phrases = item.check.values
+    return [
+        f"item {item.id!r}: its check asks for {phrase!r}, which has no word or number to look for"
+        for phrase in phrases
+        if not tokenize(phrase).spans
+    ]
 
 
 def with_scaled_weights(items: Sequence[Item]) -> tuple[Item, ...]:
@@ -90,7 +110,7 @@ def _wording_problems(item: Item, background: str) -> list[str]:
     problems = []
     if not item.question.rstrip().endswith("?"):
         problems.append(f"the question {item.question!r} is no question")
-    text = f"{item.question}\n{item.pass_condition}"
+    text = "\n".join((item.question, item.pass_condition, *item.failure_examples))
     rules = ((STEP_WORDS, "about step numbers or how many steps there are"), (STYLE_WORDS, "about style"))
     for pattern, what in rules:
         for match in pattern.finditer(text):

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from env_sim.recordings import played_reference
-from reward.annotation_rules import problems_of, spoken_text, with_scaled_weights
+from reward.annotation_rules import problems_of, spoken_text, undecidable, with_scaled_weights
 from reward.examination import is_trusted
 from reward.self_test import ItemTest, run_self_test
 from store.checklists import Checklist, revise_checklist
@@ -79,6 +79,8 @@ def try_edit(scenario: Scenario, turn_index: int, items: Sequence[Item]) -> Trie
         check_checklist(scaled)
     except ValueError as error:
         return TriedEdit(scaled, (), (str(error),), ())
+    if unsound := [problem for item in scaled for problem in undecidable(item)]:
+        return TriedEdit(scaled, (), tuple(unsound), ())
     tests = tuple(run_self_test(scaled, reference)) if reference.steps else ()
     refusals = [
         f"the reference fails item {test.key!r}, so it asks for something else than what is right"

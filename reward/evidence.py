@@ -46,9 +46,11 @@ _TO_A_JUDGE = re.compile(
 """Claims about the judging itself and orders to whoever judges. A shop's items that met a threshold, a form's verdict
 and an evaluator who must approve a loan are ordinary evidence."""
 _OPENER = re.compile(
-    r"\W*(?:thought process|thinking|reasoning|solution|answer|final answer|step 1|let'?s (?:solve|think)[\w ,]*)\W*",
+    r"\W*(?:thought process|thinking|reasoning|solution|answer|final answer|step 1|let'?s (?:solve|think)[\w ,]*"
+    r"|respuesta|solucion|resposta|risposta|reponse|antwort|losung|解|解答|解説|解析|答え|答案|かいせつ)\W*",
     re.IGNORECASE,
 )
+"""As the whole of a quote; without accents, which are folded away."""
 _LOOK_ALIKES = str.maketrans(
     "авеһіјкӏмноԛрсѕтухѵԝԁɡɑıАВЕНІЈКӀМОРСЅТУХѴԜαβεηικνορστυχγςΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
     "abehijklmhoqpcstyxvwdgaiABEHIJKIMOPCSTYXVWabenikvopotuxycABEZHIKMNOPTYX",
@@ -56,23 +58,42 @@ _LOOK_ALIKES = str.maketrans(
 """Cyrillic and Greek letters that read as Latin ones."""
 _OVERRIDE = "\u202e"
 """What follows it is displayed from right to left."""
+_QUOTE_MARKS = str.maketrans("“”„‟«»″‘’‚‛‹›′´ʼ", '"' * 7 + "'" * 9)
+_EMPHASIS = re.compile(r"[*`~]+|</?(?:b|i|u|em|strong|code|mark)>", re.IGNORECASE)
+_GAPS = re.compile(r"(?:[\s_]|\\[nrt])+")
+"""White space, also as JSON escapes it, and underscores, which separate words as it does (reward/mentions.py)."""
+_BLANK = frozenset("\u115f\u1160\u2065\u2800\u3164\uffa0")
+"""Fillers: letters and signs without a shape."""
+_UNSEEN = "\0"
 
 
 def speaks_to_a_judge(quote: str) -> bool:
     """Whether a quote is about the judging, or is no more than an opener: then it is no evidence of anything.
 
-    Read as it looks: fullwidth letters, accents, invisible characters and look-alikes of Latin letters do not hide it.
+    Read as it looks: fullwidth letters, accents, invisible characters, look-alikes of Latin letters, emphasis, curly
+    quotation marks and more white space than one space do not hide it.
     """
-    plain = _as_it_looks(quote)
-    forms = [plain, plain[::-1]] if _OVERRIDE in quote else [plain]
+    forms = _as_it_looks(quote)
+    if _OVERRIDE in quote:
+        forms += [form[::-1] for form in forms]
     return any(_TO_A_JUDGE.search(form) or _OPENER.fullmatch(form) for form in forms)
 
 
-def _as_it_looks(text: str) -> str:
-    if text.isascii():
-        return text
-    letters = unicodedata.normalize("NFKD", text)
-    return "".join(c for c in letters if unicodedata.category(c) not in ("Cf", "Mn", "Me")).translate(_LOOK_ALIKES)
+def _as_it_looks(text: str) -> list[str]:
+    """The text as it reads; with invisible characters in it both as if they were not there and as if they were gaps."""
+    if not text.isascii():
+        letters = unicodedata.normalize("NFKD", text.translate(_QUOTE_MARKS))
+        text = "".join(c for c in letters if unicodedata.category(c) not in ("Mn", "Me")).translate(_LOOK_ALIKES)
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(_UNSEEN if _is_unseen(c) else c for c in text)
+    forms = [text.replace(_UNSEEN, ""), text.replace(_UNSEEN, " ")] if _UNSEEN in text else [text]
+    return [_GAPS.sub(" ", _EMPHASIS.sub("", form)) for form in forms]
+
+
+def _is_unseen(sign: str) -> bool:
+    """Whether it has no shape and is no white space; what Unicode tells programs to ignore is among it."""
+    kind = unicodedata.category(sign)
+    return kind in ("Cf", "Cn") or (kind == "Cc" and not sign.isspace()) or sign in _BLANK
 
 
 def find_evidence(turn: TurnRecord, channel: FocusOn, step_index: int, quote: str) -> str | None:
@@ -130,15 +151,23 @@ def decide_forbidding(channel: FocusOn, turn: TurnRecord) -> tuple[Outcome, str]
     """What an item that forbids something on this channel comes to whatever a judge would say; None if one must look.
 
     A turn that never ended does not satisfy it, as with `not_called`. Neither does one in which the policy wrote more
-    than a judge is shown: what must not be there may stand in what is left out.
+    than a judge is shown: what must not be there may stand in what is left out. What a tool wrote is not its doing, so
+    there a judge may still find the forbidden thing; its PASS is UNSCORED (reward/llm_judge.py).
     """
     if not has_reply(turn):
         return Outcome.FAIL, "the turn ended without a reply: what must not happen is decided at its end"
-    texts = [text for step in turn.steps for text in evidence_texts(turn, step, channel, failed=True)]
-    if not texts:
+    if not any(evidence_texts(turn, step, channel, failed=True) for step in turn.steps):
         return Outcome.PASS, "there is nothing in the turn in which it could have happened"
-    if channel is not FocusOn.TOOL_RESPONSE and any(len(shown_parts(strip_tags(text))) > 1 for text in texts):
-        return Outcome.FAIL, f"the {channel.value} is too long to be shown whole: what must not be in it may be there"
+    if channel is not FocusOn.TOOL_RESPONSE and (hidden := hidden_part(channel, turn)) is not None:
+        return Outcome.FAIL, hidden
+    return None
+
+
+def hidden_part(channel: FocusOn, turn: TurnRecord) -> str | None:
+    """Why nobody who was shown the turn can say that something is not in this channel; None if all of it was shown."""
+    texts = (text for step in turn.steps for text in evidence_texts(turn, step, channel, failed=True))
+    if any(len(shown_parts(strip_tags(text))) > 1 for text in texts):
+        return f"the {channel.value} is too long to be shown whole: what must not be in it may be there"
     return None
 
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Said, Subject
-from reward.evidence import find_evidence, find_forbidden, speaks_to_a_judge
+from reward.evidence import find_evidence, find_forbidden, hidden_part, speaks_to_a_judge
 from reward.transcripts import make_boundary, show_turns, strip_tags
 from store.records import Item, TurnRecord
 from store.vocabulary import JudgeMode, Outcome
@@ -227,6 +227,8 @@ def decide_forbidden(
 ) -> LlmVerdict:
     """The verdict on an item that forbids something: absence has nothing to quote, what happened has."""
     if said is Outcome.PASS:
+        if (hidden := hidden_part(item.focus_on, turn)) is not None:
+            return unscored([item], f"{hidden}; the judge said PASS: {reason}")[0]
         return LlmVerdict(item.id, Outcome.PASS, turn.steps[-1].index, reason)
     found = find_forbidden(turn, item.focus_on, step_index, quote)
     if found is None:
@@ -276,7 +278,7 @@ def _decide(item: Item, answers: list[_ItemAnswer], turn: TurnRecord, lacking: s
     answer = answers[0]
     if item.forbids:
         verdict = decide_forbidden(item, turn, Outcome(answer.verdict), answer.step, answer.quote, answer.reason)
-        return verdict, verdict.outcome is Outcome.UNSCORED
+        return verdict, answer.verdict == "FAIL" and verdict.outcome is Outcome.UNSCORED
     if answer.verdict == "FAIL":
         return LlmVerdict(item.id, Outcome.FAIL, None, answer.reason), False
     evidence = find_evidence(turn, item.focus_on, answer.step, answer.quote)

@@ -1,5 +1,9 @@
 """What an annotator may not write, and what only looks like it."""
 
+import json
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from env_sim.recordings import played_reference
@@ -42,6 +46,8 @@ def test_sound_checklists_have_no_problems() -> None:
         ((asking("Is the price told by the third step?"),), "about step numbers"),
         ((asking("Is the number of tool calls small?"),), "about step numbers"),
         ((asking("Is the reply polite?"),), "about style: 'polite'"),
+        ((REPLY.model_copy(update={"failure_examples": ("F84", "An impolite reply")}),), "about style: 'impolite'"),
+        ((REPLY.model_copy(update={"failure_examples": ("It is told in step 2.",)}),), "about step numbers"),
         ((asking("Is the price told concisely?"),), "about style: 'concisely'"),
         ((asking("Is the price in Markdown?"),), "about style: 'Markdown'"),
         ((item("far", FocusOn.REPLY, 3, "F84"),), "evidence points at step 3: the turn has 3 steps"),
@@ -156,6 +162,9 @@ def test_weights_are_scaled_to_add_to_one() -> None:
         (as_text(as_answer(FIRST_TURN, weight="heavy")), "item 'right_call': weight"),
         (as_text(as_answer(FIRST_TURN, weight=float("nan"))), "the weight is nan"),
         (as_text(as_answer(FIRST_TURN * 6)), "it has 18 items: keep the 16"),
+        ('{"turns": [{"turn": [0], "items": []}]}', "no checklist of this turn"),
+        ('{"turns": [{"turn": true, "items": []}]}', "no checklist of this turn"),
+        (as_text(as_answer(FIRST_TURN, id=["right_call"]) | {"weights": {"right_call": 1}}), "item number 1: id"),
     ],
 )
 def test_an_answer_that_cannot_be_read_says_why(text: str, reason: str) -> None:
@@ -194,6 +203,56 @@ def test_arguments_of_a_check_take_the_types_of_the_tool() -> None:
     bad = as_answer(FIRST_TURN, check={"kind": "called_thrice", "tool": "find_flights"})
     draft = read_answer(as_text(bad), [0], TOOL_SPECS)[0].drafts[0]
     assert draft.proposal is None and draft.bad_proposal is not None
+    nameless = as_answer(
+        FIRST_TURN, check={"kind": "called", "tool": "find_flights", "arguments": [{"name": "origin"}]}
+    )
+    draft = read_answer(as_text(nameless), [0], TOOL_SPECS)[0].drafts[0]
+    assert draft.proposal is None and draft.bad_proposal == "the argument {'name': 'origin'} has no name or no value"
+
+
+JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    10**400,
+    float("nan"),
+    "",
+    "x",
+    [],
+    {},
+    [0],
+    {"a": 1},
+    "\ud800",
+    "[" * 9999,
+)
+
+
+def changed(value: Any) -> Iterator[Any]:
+    """The value with each part of it, the whole among them, replaced by each kind of junk, or left out."""
+    yield from JUNK
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield {other: kept for other, kept in value.items() if other != key}
+            yield from ({**value, key: other} for other in changed(entry))
+    elif isinstance(value, list):
+        for place, entry in enumerate(value):
+            yield from ([*value[:place], other, *value[place + 1 :]] for other in changed(entry))
+
+
+def test_no_answer_is_too_odd_to_be_sent_back() -> None:
+    """Whatever JSON it is: the turn has items, or problems that go back to the annotator; nothing is raised."""
+    one = as_answer(FIRST_TURN[:1]) | {"weights": {"right_call": 1}}
+    one["items"][0]["depends_on"] = ["nobody"]
+    reference, background = played_reference(TURNS[0], 0), spoken_text(SCENARIO, 0)
+    count = 0
+    for answer in changed({"turns": [one]}):
+        read = read_answer(json.dumps(answer), [0], TOOL_SPECS)[0]
+        assert read.drafts or read.problems
+        problems_of([draft.item for draft in read.drafts], reference, background, True)
+        count += 1
+    assert count > 400
 
 
 def test_the_guided_json_is_closed_and_asks_for_evidence_before_the_question() -> None:

@@ -38,6 +38,10 @@ def test_the_self_test_comes_before_anything_is_stored() -> None:
     assert any("style" in remark for remark in try_edit(scenario, 0, [CALL, ANYTHING]).remarks)
     assert "cycle" in try_edit(scenario, 0, [CALL.model_copy(update={"depends_on": (CALL.id,)})]).refusals[0]
     assert try_edit(scenario, 0, []).refusals
+    odd = WRONG.model_copy(update={"check": ReplyMentions(all_of=(("F84",), ("**",)))})
+    assert try_edit(scenario, 0, [CALL, odd]).refusals == (
+        "item 'wrong': its check asks for '**', which has no word or number to look for",
+    )
     chat = a_trip(source="chat")  # what a chat's policy did proves nothing
     assert not try_edit(chat, 0, [CALL, WRONG]).refusals
 
@@ -62,6 +66,9 @@ def test_a_revision_counts_and_keeps_the_keys_of_what_stays(log: Log) -> None:
         store_edit(log, scenario.hash, 0, [CALL], person="ben", reason="late", made_of=0)
     with pytest.raises(EditRefused, match="reference fails"):
         store_edit(log, scenario.hash, 0, [WRONG], person="ben", reason="wrong", made_of=1)
+    odd = ALONE.model_copy(update={"id": "odd", "check": ReplyMentions(all_of=(("**",),))})
+    with pytest.raises(EditRefused, match="no word or number to look for"):
+        store_edit(log, scenario.hash, 0, [odd], person="ben", reason="emphasis", made_of=1)
     with pytest.raises(EditRefused, match="author and a reason"):
         store_edit(log, scenario.hash, 0, [CALL], person="ben", reason=" ", made_of=1)
     assert len(checklist_history(log, scenario, 0)) == 2

@@ -193,6 +193,25 @@ def test_a_policy_that_writes_more_than_is_shown_does_not_pass() -> None:
         assert ruled is not None and ruled[0] is Outcome.FAIL and "too long" in ruled[1]
 
 
+def test_nobody_can_say_what_is_not_in_a_response_that_was_not_shown_whole() -> None:
+    """A PASS would need no quote; a FAIL still has one. It is not asked again: the second answer would be no better."""
+    forbidden = item("no_error", FocusOn.TOOL_RESPONSE, 1.0, must_not=True)
+    happened = turn([call("find", {}, "a refund " + "x " * LONGEST_PIECE)], "Done.")
+    requests: list[Any] = []
+
+    def passes(request: dict[str, Any]) -> str:
+        requests.append(request)
+        return verdicts_json(("no_error", "", -1, "PASS"))
+
+    verdict = ask(passes, happened, asked=forbidden)
+    assert verdict.outcome is Outcome.UNSCORED and "too long to be shown whole" in verdict.reason
+    assert len(requests) == 1
+    failed = ask(lambda request: verdicts_json(("no_error", "a refund", 0, "FAIL")), happened, asked=forbidden)
+    assert (failed.outcome, failed.quote) == (Outcome.FAIL, "a refund")
+    short = turn([call("find", {}, "a refund")], "Done.")
+    assert ask(passes, short, asked=forbidden).outcome is Outcome.PASS
+
+
 def test_the_mark_is_part_of_the_question_that_is_cached() -> None:
     judge = endpoint_judge(say)
     plain = NO_REFUND.model_copy(update={"must_not": False})
