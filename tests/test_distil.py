@@ -113,10 +113,30 @@ def test_a_killed_training_goes_on_with_the_same_result(sqlite_log: Log, model_d
     assert not (tmp_path / "cut").exists()
     with pytest.raises(TrainingError, match="other data, settings, seed or start"):
         train_judge(model_dir, tmp_path / "cut", examples[1:], settings, 1, **again)
-    train_judge(model_dir, tmp_path / "cut", examples, settings, 1, lambda s, n, m: steps.append(s), **again)
+    cut = train_judge(model_dir, tmp_path / "cut", examples, settings, 1, lambda s, n, m: steps.append(s), **again)
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-3), "of the last epoch, whichever steps came before the kill"
     assert steps == [1, 2, 3, 4, 5, *range(5, whole.steps + 1)] and not (tmp_path / "run").exists()
     one, other = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "cut"))
     assert all(torch.allclose(one[key], other[key], atol=1e-5) for key in one)
+
+
+def test_the_loss_is_known_of_a_training_killed_after_its_last_step(
+    sqlite_log: Log, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples, settings, seen = some_examples(sqlite_log), DistilSettings(**SMALL), list[float]()
+
+    def killed(path: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("train.distil.new_directory", killed)
+        train_judge(
+            model_dir, tmp_path / "out", examples, settings, 1, lambda s, n, m: seen.append(m["loss"]),
+            run_dir=tmp_path / "run",
+        )  # fmt: skip
+    result = train_judge(model_dir, tmp_path / "out", examples, settings, 1, run_dir=tmp_path / "run")
+    last = seen[-(result.steps // 2) :]
+    assert result.loss == pytest.approx(sum(last) / len(last))
 
 
 @pytest.mark.parametrize(

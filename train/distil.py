@@ -37,8 +37,8 @@ class DistilResult:
     """Examples left out because they are longer than `distil.max_tokens` or the model's context."""
     tokens: int
     """That went through the model, all epochs; what a turn's items share counts once."""
-    loss: float
-    """Mean over the last epoch's steps."""
+    loss: float | None
+    """Mean over the last epoch's steps, also of those before a kill; None if no step's is known."""
     seconds: float
 
 
@@ -85,13 +85,7 @@ def train_judge(
         data_collator=collate,
     )
     quiet(trainer)
-    losses: list[float] = []
-
-    def report(step: int, count: int, metrics: dict[str, float]) -> None:
-        losses.append(metrics["loss"])
-        on_step(step, count, metrics)
-
-    trainer.add_callback(StepReport(report, trainer.step_metrics))
+    trainer.add_callback(StepReport(on_step, trainer.step_metrics))
     trainer.add_callback(MarkComplete())
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     with new_directory(out_dir) as part:
@@ -99,10 +93,12 @@ def train_judge(
         # peft's own card is an empty form.
         (part / "README.md").unlink(missing_ok=True)
     shutil.rmtree(run_dir, ignore_errors=True)
+    # The trainer's own history goes with its checkpoints: what was seen since a kill is not all there was.
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     last = losses[-max(1, len(steps) // settings.epochs) :]
     tokens = settings.epochs * sum(family.tokens for family in families)
     count = sum(len(family.examples) for family in families)
-    loss = sum(last) / len(last) if last else 0.0
+    loss = sum(last) / len(last) if last else None
     return DistilResult(len(steps), count, too_long, tokens, loss, time.monotonic() - began)
 
 

@@ -145,7 +145,8 @@ def _train_once(
 
         result = train_judge(base, adapter, examples, settings, seed, on_step, run_dir=folder / "run")
         long = f", {result.too_long} too long" if result.too_long else ""
-        stage.advance(1.0, f"{result.steps} steps, loss {result.loss:.3f}{long}")
+        loss = "" if result.loss is None else f", loss {result.loss:.3f}"
+        stage.advance(1.0, f"{result.steps} steps{loss}{long}")
     note.write_text(json.dumps(asdict(result)))
     return Trained(adapter, result)
 
