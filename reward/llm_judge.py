@@ -7,6 +7,7 @@ the FAIL that needs a quote. Trouble of any kind is UNSCORED with its reason, ne
 file, addressed by the SHA-256 of its text.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,8 @@ PROMPT_FILE = PROMPTS / "judge_turn.md"
 AGAIN_FILE = PROMPTS / "judge_again.md"
 TOKENS_PER_ITEM, TOKENS_BESIDE = 200, 100
 """Room for one item's answer, and for what stands around all of them."""
+_WRITTEN_AHEAD = 2
+"""Questions that are written for each that the endpoint answers at once, so that it never waits for one."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,16 @@ class LlmJudge:
         said = self.prompt if mode in (JudgeMode.PAPER, JudgeMode.SMALL) else f"{self.prompt}\0{self._again}"
         self.prompt_hash = hashlib.sha256(said.encode()).hexdigest()
         """Of all that it is told; CM2's procedure asks nothing again."""
+        self.written = asyncio.Semaphore(_WRITTEN_AHEAD * endpoint.settings.max_concurrency)
+        """Held by a question from before it is written: what waits for the endpoint must not take a prompt's room."""
 
     async def ask(self, dialogue: Dialogue, items: Sequence[Item], draw: int = 0) -> Answers:
         """One verdict for every item, decided on the dialogue's turn; none for those that a limit kept from being
         asked again. Never raises for trouble of the endpoint: the items are then UNSCORED and say why."""
+        async with self.written:
+            return await self._ask_twice(dialogue, items, draw)
+
+    async def _ask_twice(self, dialogue: Dialogue, items: Sequence[Item], draw: int) -> Answers:
         messages: list[ChatCompletionMessageParam] = [
             {"role": "system", "content": self.prompt},
             {"role": "user", "content": self.question(dialogue, items)},

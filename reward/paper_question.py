@@ -34,9 +34,10 @@ _FORMAT = json_format(
 
 async def ask_as_paper(llm: LlmJudge, dialogue: Dialogue, item: Item, draw: int = 0) -> Answers:
     """The verdict on one item for the turn as it stands in `dialogue`; a PASS holds from its last step."""
-    question = paper_prompt(llm.prompt, dialogue, item)
     try:
-        said = await llm.send([{"role": "user", "content": question}], dialogue, _FORMAT, MAX_TOKENS, 1, draw)
+        async with llm.written:
+            question = paper_prompt(llm.prompt, dialogue, item)
+            said = await llm.send([{"role": "user", "content": question}], dialogue, _FORMAT, MAX_TOKENS, 1, draw)
     except LimitReached as limit:
         return Answers([], str(limit))
     except EndpointError as error:

@@ -76,13 +76,17 @@ class SmallAnswer(BaseModel):
 
 
 async def ask_small(llm: LlmJudge, dialogue: Dialogue, item: Item, draw: int = 0) -> Answers:
-    """The verdict on one item of the dialogue's turn; none if a limit kept it from being asked."""
+    """The verdict on one item of the dialogue's turn; none if a limit kept it from being asked.
+
+    A PASS without its quote is not asked again: a small judge learnt one question, and would answer the same to it.
+    """
     boundary = make_boundary(dialogue.scenario_hash)[:BOUNDARY_LETTERS]
-    question = small_question(dialogue.turn, item, dialogue.earlier, boundary, llm.prompt)
     try:
-        said = await llm.send(
-            [{"role": "user", "content": question}], dialogue, small_answer_format(), ANSWER_TOKENS, 1, draw
-        )
+        async with llm.written:
+            question = small_question(dialogue.turn, item, dialogue.earlier, boundary, llm.prompt)
+            said = await llm.send(
+                [{"role": "user", "content": question}], dialogue, small_answer_format(), ANSWER_TOKENS, 1, draw
+            )
     except LimitReached as limit:
         return Answers([], str(limit))
     except EndpointError as error:

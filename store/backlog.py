@@ -26,7 +26,8 @@ def least_played(
 
 
 def unjudged(log: Log, *, batches: Sequence[str] | None, limit: int, retry_unscored: bool = False) -> list[str]:
-    """Trajectories of a scenario that ended well and have no reward, oldest first; of `batches`, or of the whole log.
+    """Trajectories of a scenario that ended well (a chat need not have) and have no reward, oldest first; of `batches`,
+    or of the whole log.
 
     Also those whose newest reward was computed while an item waited for a judge: one that a revision brought, one that
     failed by rule until a person said otherwise (`unasked`, reward.scoring). With `retry_unscored` also those that have
@@ -38,8 +39,9 @@ def unjudged(log: Log, *, batches: Sequence[str] | None, limit: int, retry_unsco
     newest = counts.order_by(RewardRow.id.desc()).limit(1).scalar_subquery()
     query = select(TrajectoryRow.id).where(
         TrajectoryRow.scenario_hash.is_not(None),
-        TrajectoryRow.stop_reason.is_not(None),
-        TrajectoryRow.stop_reason != StopReason.FAILED.value,
+        # As `judgeable_trajectories`: of an open chat the turns that became its scenario are over.
+        (TrajectoryRow.stop_reason != StopReason.FAILED.value)
+        | (TrajectoryRow.stop_reason.is_(None) & (TrajectoryRow.origin == Origin.CHAT.value)),
         or_(~exists().where(of_it), newest > 0),
     )
     if batches is not None:

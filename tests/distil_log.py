@@ -63,11 +63,13 @@ def city_scenario(city: str, name: str = "") -> Scenario:
     )
 
 
-def record_dialogue(log: Log, scenario: Scenario, turns: Sequence[TurnRecord]) -> str:
-    """Writes the turns as an ended trajectory of the scenario; its id, which is the turns'."""
+def record_dialogue(log: Log, scenario: Scenario, turns: Sequence[TurnRecord], *, chat: bool = False) -> str:
+    """Writes the turns as an ended trajectory of the scenario, or as a chat that is open; its id, which is the
+    turns'."""
     name = turns[0].trajectory_id
     add_scenarios(log, [scenario])
-    create_trajectories(log, [NewTrajectory(id=name, origin=Origin.ROLLOUT, scenario_hash=scenario.hash)])
+    origin = Origin.CHAT if chat else Origin.ROLLOUT
+    create_trajectories(log, [NewTrajectory(id=name, origin=origin, scenario_hash=scenario.hash)])
     parent, tokens = None, 0
     for happened in turns:
         for step in happened.steps:
@@ -80,7 +82,8 @@ def record_dialogue(log: Log, scenario: Scenario, turns: Sequence[TurnRecord]) -
             tokens += 2
             answers = [ToolAnswer(c.call_id, c.response or "", c.is_error, ToolSource.WORLD) for c in step.calls]
             record_tool_answers(log, name, answers)
-    end_trajectory(log, name, StopReason.COMPLETED)
+    if not chat:
+        end_trajectory(log, name, StopReason.COMPLETED)
     return name
 
 

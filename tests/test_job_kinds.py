@@ -294,6 +294,9 @@ def test_the_backlog_is_what_was_played_least_and_judged_never(sqlite_log: Log) 
     add_rewards(sqlite_log, [Reward("a", None, (None,), None, 1), Reward("c", 1.0, (1.0,), True, 0)])
     assert unjudged(sqlite_log, batches=None, limit=9) == []
     assert unjudged(sqlite_log, batches=None, limit=9, retry_unscored=True) == ["a"]
+    start(sqlite_log, "chat", scenario=scenarios[0], origin=Origin.CHAT)
+    start(sqlite_log, "running", scenario=scenarios[0])
+    assert unjudged(sqlite_log, batches=None, limit=9) == ["chat"], "an open chat, as `checkloop judge` does"
 
 
 def test_old_weights_go_but_never_those_that_may_be_needed(sqlite_log: Log, settings: Settings) -> None:

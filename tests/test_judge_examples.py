@@ -22,7 +22,7 @@ from store.objections import retire_item
 from store.records import Item, TurnRecord
 from store.vocabulary import FocusOn, JudgeMode, ModelRole, Outcome, VerdictSource
 from tests.bounded_judge import BoundedJudge
-from tests.distil_log import CITIES, city_log, city_scenario, judged_dialogue, say
+from tests.distil_log import CITIES, city_log, city_scenario, judged_dialogue, record_dialogue, say
 from tests.serving import MODEL, Serving
 from tests.turn_records import call, turn
 from train.errors import TrainingFailed
@@ -30,6 +30,7 @@ from train.judge_batches import question_ids
 from train.judge_examples import (
     NO_EVIDENCE,
     NO_MODEL,
+    NO_TURN,
     RETIRED,
     UNSCORED,
     JudgeData,
@@ -67,6 +68,20 @@ def test_checks_become_questions_with_their_quotes_for_and_against(sqlite_log: L
     assert json.loads(wrong["call"].answer) == against
     assert len(everything(data)) == 4 * len(CITIES), "nobody judged politeness"
     assert base_rate(everything(data)) == 0.5
+
+
+def test_an_open_chat_is_learnt_from_as_far_as_it_is_its_scenario(sqlite_log: Log) -> None:
+    """It goes on after it was promoted. What was said anew is counted among what is left out."""
+    city_log(sqlite_log)
+    for name, user in (("chat", "Weather in Oslo?"), ("anew", "Weather in Oslo, please?")):
+        asked = [call("weather", {"city": "Oslo"}, {"weather": "rain"})]
+        first = turn(asked, "There is rain in Oslo.", trajectory_id=name, user=user)
+        later = turn("You are welcome.", index=1, trajectory_id=name, user="Thanks")
+        record_dialogue(sqlite_log, city_scenario("Oslo"), [first, later], chat=True)
+        say(sqlite_log, name, "Oslo", "reply", Outcome.PASS, HUMAN, "Ada", step=1, quote="There is rain")
+    data = gather(sqlite_log)
+    assert set(of(data, "chat")) == {"reply"} and of(data, "anew") == {}
+    assert data.left_out[NO_TURN] == 1
 
 
 def test_people_count_before_checks_and_checks_before_named_teachers(sqlite_log: Log) -> None:

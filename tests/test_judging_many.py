@@ -3,6 +3,7 @@
 import asyncio
 import tracemalloc
 from dataclasses import replace
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from store.records import Scenario
 from store.scenarios import add_scenarios
 from store.steps import record_steps
 from store.trajectories import NewTrajectory, ToolAnswer, create_trajectories, end_trajectory, record_tool_answers
-from store.vocabulary import Origin, Outcome, StopReason, ToolSource
+from store.vocabulary import JudgeMode, Origin, Outcome, StopReason, ToolSource
 from tests.judged_log import LLM_ITEMS, all_pass, alone, polite_turn, record, scenario
 from tests.store_examples import a_step
 
@@ -99,3 +100,39 @@ def test_500_dialogues_at_once_in_bounded_memory(sqlite_log: Log) -> None:
         tracemalloc.stop()
     assert (most, report.outcomes) == (500, {Outcome.PASS: 1040})
     assert peak < 70e6
+
+
+@pytest.mark.parametrize(
+    ("mode", "written_by"),
+    [
+        (JudgeMode.TURN, "reward.llm_judge.LlmJudge.question"),
+        (JudgeMode.ITEM, "reward.llm_judge.LlmJudge.question"),
+        (JudgeMode.STEP, "reward.llm_judge.LlmJudge.question"),
+        (JudgeMode.PAPER, "reward.paper_question.paper_prompt"),
+        (JudgeMode.SMALL, "reward.small_judge.small_question"),
+    ],
+)
+def test_questions_are_written_no_further_ahead_than_they_are_answered(
+    sqlite_log: Log, monkeypatch: pytest.MonkeyPatch, mode: JudgeMode, written_by: str
+) -> None:
+    """40 dialogues of two steps and two items, two answered at once: their prompts are not all in memory."""
+    names = record_many(sqlite_log, scenario(LLM_ITEMS), 40, words=2)
+    write = resolve_name(written_by)
+    open_questions = most = 0
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal open_questions, most
+        open_questions += 1
+        most = max(most, open_questions)
+        return write(*arguments, **named)
+
+    async def answer(request: dict[str, Any]) -> str:
+        nonlocal open_questions
+        await asyncio.sleep(0)
+        open_questions -= 1
+        return "no JSON"
+
+    monkeypatch.setattr(written_by, counted)
+    report = asyncio.run(Judge(sqlite_log, alone(answer, mode, max_concurrency=2)).judge_log(names))
+    assert report.turns == 40 and open_questions == 0
+    assert most == 4

@@ -15,16 +15,17 @@ from reward.checks import quote_call, succeeded
 from reward.code_judge import RULE_JUDGE
 from reward.evidence import decide_forbidding, find_evidence, find_forbidden, lacking_channel
 from reward.mentions import find_mention, tokenize
+from reward.scoring import promoted_turns
 from reward.small_judge import QUOTE_CHARACTERS, draw_boundary, small_answer, small_question
 from reward.transcripts import strip_tags
 from store.checklists import current_checklists
 from store.database import Log
 from store.records import Item, TurnRecord
 from store.scenarios import get_scenario
-from store.trajectories import list_trajectories
+from store.trajectories import TrajectorySummary, list_trajectories
 from store.turns import turns_of
 from store.verdicts import Verdict, verdicts_of
-from store.vocabulary import FocusOn, Outcome, VerdictSource
+from store.vocabulary import FocusOn, Origin, Outcome, VerdictSource
 from train.errors import TrainingFailed
 
 PEOPLE, CHECKS = "people", "checks"
@@ -33,6 +34,7 @@ NO_EVIDENCE = "a PASS without a quote that is in the turn, or a FAIL that does n
 NO_MODEL = "decided without a model: the turn lacks the channel"
 UNSCORED = "nobody who counts could decide it"
 RETIRED = "the item is in no current checklist"
+NO_TURN = "the dialogue has no such turn any more: a chat was said anew"
 _CHUNK = 40
 """Scenarios that are read at once."""
 
@@ -95,10 +97,12 @@ def gather_examples(
     if not (sources.people or sources.checks or sources.teachers):
         raise TrainingFailed("nobody is named to learn from: --people, --checks or --teacher NAME")
     data = JudgeData([], [], Counter())
-    by_scenario: dict[str, list[str]] = {}
+    by_scenario: dict[str, list[TrajectorySummary]] = {}
     for summary in list_trajectories(log, limit=None):
-        if summary.scenario_hash is not None and summary.stop_reason is not None:
-            by_scenario.setdefault(summary.scenario_hash, []).append(summary.id)
+        # An open chat is learnt from as it is judged: the turns that became its scenario are over.
+        ended = summary.stop_reason is not None or summary.origin is Origin.CHAT
+        if summary.scenario_hash is not None and ended:
+            by_scenario.setdefault(summary.scenario_hash, []).append(summary)
     order = sorted(by_scenario, key=lambda digest: _hash_share(seed, "order", digest))
     for start in range(0, len(order), _CHUNK):
         wanted = []
@@ -213,11 +217,11 @@ def excerpt(text: str, around: str = "") -> str:
 
 
 def _examples_of(
-    log: Log, by_scenario: Mapping[str, Sequence[str]], sources: Sources, seed: int, data: JudgeData
+    log: Log, by_scenario: Mapping[str, Sequence[TrajectorySummary]], sources: Sources, seed: int, data: JudgeData
 ) -> Iterator[JudgeExample]:
     scenarios = {digest: get_scenario(log, digest) for digest in by_scenario}
     current = current_checklists(log, scenarios.values())
-    names = [name for of_scenario in by_scenario.values() for name in of_scenario]
+    names = [summary.id for of_scenario in by_scenario.values() for summary in of_scenario]
     turns, said = turns_of(log, names), verdicts_of(log, names, all_rows=True)
     for digest, of_scenario in by_scenario.items():
         items = {
@@ -226,11 +230,17 @@ def _examples_of(
             for checklist in variants
             for item in checklist.items
         }
-        for name in of_scenario:
+        for summary in of_scenario:
+            name = summary.id
             by_item: dict[tuple[int, str], list[Verdict]] = {}
             for row in said.get(name, []):
                 by_item.setdefault((row.turn_index, row.item_key), []).append(row)
             played = turns.get(name, [])
+            if summary.origin is Origin.CHAT:
+                played = promoted_turns(scenarios[digest], played)
+            reached = {turn.index for turn in played}
+            if gone := sum(index not in reached for index, _ in by_item):
+                data.left_out[NO_TURN] += gone
             for position, turn in enumerate(played):
                 boundary = draw_boundary(Random(f"{seed} {name} {turn.index}"))
                 for (index, key), rows in sorted(by_item.items()):
