@@ -80,7 +80,7 @@ HOSTILE: dict[str, tuple[Check, TurnRecord]] = {
     ),
     "escapes": (
         ResponseReceived(tool="find", values=("ok",)),
-        turn([call("find", {}, '"\\n' + UNREADABLE)], "No.", trajectory_id="hostile", user="Question 0"),
+        turn([call("find", {}, '["\\n", ' + UNREADABLE)], "No.", trajectory_id="hostile", user="Question 0"),
     ),
 }
 
