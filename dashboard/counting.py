@@ -3,7 +3,7 @@
 A page waits a moment for a count; on a log of any usual size it is there by then. Where it is not, the page shows the
 last one with the time it was made, or says that it is being counted, and goes on. At most two counts run at a time, and
 one that takes long is not begun again at once: on a log that is written to all the time a page costs a bounded share of
-a core, however many people look.
+a core, however many people look. A count that fails is told to who looks next, also where nobody had waited for it.
 """
 
 import pickle
@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -52,6 +52,10 @@ class _Entry:
     running: Future[None] | None = None
     size: int = 0
     """Bytes of the value."""
+    error: Exception | None = None
+    """What the last count raised; None where it gave a value."""
+    told: bool = False
+    """Some request was given that error."""
 
 
 @dataclass
@@ -101,7 +105,11 @@ class Counts:
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "counting"))
 
     def get(self, key: Hashable, state: Hashable, count: Callable[[], Any]) -> Any:
-        """What `count` gave for this state of the log, or for an older one. Raises what it raised, or StillCounting."""
+        """What `count` gave for this state of the log, or for an older one. Raises what it raised, or StillCounting.
+
+        What it raised after the request had gone on is raised to who asks while it rests, and to one request at least
+        (though it is being tried again by then): else nobody would ever hear of it.
+        """
         with self._lock:
             entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
@@ -110,6 +118,8 @@ class Counts:
             if entry.made_at is not None and entry.state == state:
                 return entry.value
             rests = time.monotonic() - entry.finished < REST * entry.took_s
+            if entry.running is None and rests:
+                self._raise_error(entry)
             if entry.running is None and not (entry.made_at and rests and entry.took_s > PATIENCE_S):
                 entry.running = self._pool.submit(self._count, entry, state, count)
             running = entry.running
@@ -118,15 +128,14 @@ class Counts:
             left = PATIENCE_S if request is None else request.deadline - time.monotonic()
             if entry.made_at is not None:  # there is a figure to show meanwhile
                 left -= PATIENCE_S / 2
-            left = max(0.0, left)
-            try:
-                running.result(left)
-            except TimeoutError:
-                if not running.done():
-                    if entry.made_at is None:
-                        raise StillCounting(running.done) from None
-                else:
-                    raise
+            ended = bool(wait([running], max(0.0, left)).done)
+            with self._lock:
+                if ended or not entry.told:
+                    self._raise_error(entry)
+            if ended:
+                running.result()
+            elif entry.made_at is None:
+                raise StillCounting(running.done)
         return self._shown(entry, state)
 
     def kept(self, key: Hashable) -> Any:
@@ -134,6 +143,13 @@ class Counts:
         with self._lock:
             entry = self._entries.get(key)
             return entry.value if entry is not None and entry.made_at is not None else None
+
+    def _raise_error(self, entry: _Entry) -> None:
+        """Of the last count, if it failed; with its traceback the first time, so that it grows no longer."""
+        if entry.error is not None:
+            error = entry.error.with_traceback(None) if entry.told else entry.error
+            entry.told = True
+            raise error
 
     def _shown(self, entry: _Entry, state: Hashable) -> Any:
         request = _request.get()
@@ -148,7 +164,11 @@ class Counts:
             size = _size(value)
             with self._lock:
                 entry.state, entry.value, entry.made_at, entry.size = state, value, at, size
+                entry.error = None
                 self._make_room(entry)
+        except Exception as error:  # told by `get`
+            with self._lock:
+                entry.error, entry.told = error, False
         finally:
             with self._lock:
                 entry.finished = time.monotonic()

@@ -61,8 +61,9 @@ def test_a_log_that_changed_shows_the_figure_from_before_with_its_time() -> None
         assert oldest() is None
 
 
-def test_what_goes_wrong_is_said_and_tried_again() -> None:
+def test_what_goes_wrong_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = Counts()
+    monkeypatch.setattr(counting, "REST", 0.0)
 
     def fails() -> int:
         raise ValueError("the database is gone")
@@ -73,6 +74,59 @@ def test_what_goes_wrong_is_said_and_tried_again() -> None:
             with pytest.raises(ValueError, match="the database is gone"):
                 counts.get("key", 1, fails)
         assert counts.get("key", 1, lambda: 3) == 3
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_count_that_fails_after_the_page_went_on_is_told_and_tried_again(
+    before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a figure from before, which must not stay for ever, and without one."""
+    counts, count = Counts(), SlowCount()
+    if before:
+        count.gate.release()
+        assert finished(counts, 1, count) == 1
+    gate = threading.Event()
+
+    def fails() -> int:
+        assert gate.wait(10)
+        raise ValueError("the disk is full")
+
+    def look(state: int) -> object:
+        try:
+            return counts.get("key", state, fails)
+        except (StillCounting, ValueError) as error:
+            return str(error)
+
+    assert look(2) == (1 if before else "being counted")
+    (entry,) = counts._entries.values()
+    running = entry.running
+    assert running is not None
+    gate.set()
+    running.result(10)
+    assert [look(2), look(3)] == ["the disk is full"] * 2, "it rests"
+    monkeypatch.setattr(counting, "REST", 0.0)
+    count.gate.release()
+    assert finished(counts, 3, count) == count.begun
+
+
+def test_an_error_that_nobody_heard_of_is_told_while_it_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, gate = Counts(), threading.Semaphore(0)
+    monkeypatch.setattr(counting, "REST", 0.0)
+
+    def fails() -> int:
+        assert gate.acquire(timeout=10)
+        raise ValueError("the disk is full")
+
+    with pytest.raises(StillCounting) as waiting:
+        counts.get("key", 1, fails)
+    gate.release()
+    while not waiting.value.done():
+        pass
+    with pytest.raises(ValueError, match="the disk is full"):
+        counts.get("key", 2, fails)
+    with pytest.raises(StillCounting):
+        counts.get("key", 2, fails)
+    gate.release()
 
 
 def test_the_state_of_the_log_is_asked_once_in_a_request() -> None:
