@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, insert, select
 
 from store.database import AnyRow, Log, LogError, in_chunks
+from store.objection_rows import called_bad_in, object_to, take_back_objections
 from store.records import Item, Scenario, check_checklist
 from store.scenarios import item_row
 from store.schema import ChecklistRow, ItemRow, ScenarioRow
@@ -91,7 +92,9 @@ def add_checklists(log: Log, checklists: Sequence[Checklist]) -> list[Checklist]
 def revise_checklist(log: Log, checklist: Checklist) -> Checklist:
     """Appends it as the revision after `checklist.revision`, on which whoever wrote it worked; returns it as stored.
 
-    Raises LogError if the variant has no such revision or another one came meanwhile: nobody's work is written over.
+    Who leaves an item out of it, so that no variant has it any more, objects to the item: else the turns that it was
+    judged in would stay open to reviewers for ever. Raises LogError if the variant has no such revision or another one
+    came meanwhile: nobody's work is written over.
     """
     where = f"turn {checklist.turn_index}, variant {checklist.variant}"
     with log.writing() as connection:
@@ -110,7 +113,15 @@ def revise_checklist(log: Log, checklist: Checklist) -> Checklist:
                 f"{where}: {newest.author} wrote revision {newest.revision} meanwhile, this one was made of revision "
                 f"{checklist.revision}: load the checklist again"
             )
-        return append_checklist(connection, checklist)
+        stored = append_checklist(connection, checklist)
+        kept = {item.id for one in (*current, stored) if one is not newest for item in one.items}
+        gone = [item.id for item in newest.items if item.id not in kept] if newest is not None else []
+        if gone:
+            bad = called_bad_in(connection, scenario.hash, stored.turn_index)
+            gone = [key for key in gone if key not in bad]
+            said = {"person": stored.author, "reason": stored.reason}
+            object_to(connection, scenario.hash, stored.turn_index, gone, **said)
+        return stored
 
 
 def without_item(items: Sequence[Item], key: str) -> tuple[Item, ...]:
@@ -129,7 +140,8 @@ def without_item(items: Sequence[Item], key: str) -> tuple[Item, ...]:
 
 
 def append_checklist(connection: Connection, checklist: Checklist) -> Checklist:
-    """`add_checklists` for one, in the caller's transaction."""
+    """`add_checklists` for one, in the caller's transaction. What stood against an item that it has is taken back: it
+    counts again."""
     where = f"turn {checklist.turn_index}, variant {checklist.variant}"
     try:
         check_checklist(checklist.items)
@@ -167,6 +179,14 @@ def append_checklist(connection: Connection, checklist: Checklist) -> Checklist:
         "items": [item.model_dump(mode="json") for item in items],
     }
     connection.execute(insert(ChecklistRow.__table__), [row])
+    take_back_objections(
+        connection,
+        stored.scenario_hash,
+        stored.turn_index,
+        [item.id for item in items],
+        person=stored.author,
+        reason=f"revision {stored.revision} has it: {stored.reason}",
+    )
     return stored
 
 

@@ -1,14 +1,14 @@
 """A person says that an item is bad, or takes that back: objections, and the checklist revisions that follow from them.
 
-Writes item_objection, restoration and checklist rows, append-only. Verdicts on the item stay as they are: which items
-count is decided by the newest revision of each checklist when a reward is computed.
+Writes item_objection, restoration (store/objection_rows.py) and checklist rows, append-only. Verdicts on the item stay
+as they are: which items count is decided by the newest revision of each checklist when a reward is computed.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import Connection, Select, exists, insert, select
+from sqlalchemy import Connection, exists, select
 
 from store.checklists import (
     Checklist,
@@ -18,8 +18,19 @@ from store.checklists import (
     without_item,
 )
 from store.database import Log, LogError
+from store.objection_rows import items_called_bad, object_to, take_back_objections
 from store.records import Item, Scenario
-from store.schema import ItemObjectionRow, ItemRow, RestorationRow, RewardRow, ScenarioRow, TrajectoryRow
+from store.schema import ItemObjectionRow, ItemRow, RewardRow, ScenarioRow, TrajectoryRow
+
+__all__ = [
+    "Objection",
+    "ids_called_bad",
+    "items_called_bad",
+    "objections_of",
+    "restore_item",
+    "retire_item",
+    "rewarded_trajectories",
+]
 
 
 @dataclass(frozen=True)
@@ -60,13 +71,7 @@ def retire_item(
                 f"turn {turn_index} of scenario {scenario.name!r} has no item {item_key!r} in its current checklists, "
                 f"only {', '.join(keys) or 'none'}"
             )
-        item_id = connection.scalar(
-            select(ItemRow.id).where(
-                ItemRow.scenario_hash == scenario_hash, ItemRow.turn_index == turn_index, ItemRow.key == item_key
-            )
-        )
-        objection = {"item_id": item_id, "person": person, "reason": reason, "seen_in": seen_in}
-        connection.execute(insert(ItemObjectionRow.__table__), [objection])
+        object_to(connection, scenario_hash, turn_index, [item_key], person=person, reason=reason, seen_in=seen_in)
         why = f"item {item_key!r} is bad: {reason}"
         return [
             append_checklist(
@@ -77,13 +82,21 @@ def retire_item(
 
 
 def restore_item(
-    log: Log, scenario_hash: str, turn_index: int, item_key: str, *, person: str, reason: str
+    log: Log,
+    scenario_hash: str,
+    turn_index: int,
+    item_key: str,
+    *,
+    person: str,
+    reason: str,
+    if_possible: bool = False,
 ) -> list[Checklist]:
     """Takes an objection back: a revision with the item, its weight and dependencies as before, of each variant that
     had it.
 
-    Items that were called bad meanwhile stay out. Raises LogError where the item was never there, is there, or belongs
-    to a checklist that has been written anew since.
+    Items that were called bad meanwhile stay out. Raises LogError where the item was never there, is there with nobody
+    objecting, or belongs to a checklist that has been written anew since; with `if_possible` such a checklist stays as
+    it is, and the objection is taken back all the same.
     """
     with log.writing() as connection:
         scenario = _locked_scenario(connection, scenario_hash, turn_index)
@@ -100,6 +113,8 @@ def restore_item(
                 continue
             wanted = {item_key, *_keys(now.items)}
             whole = next((old for old in reversed(of_variant) if wanted <= set(_keys(old.items))), None)
+            if whole is None and if_possible:
+                continue
             if whole is None:
                 raise LogError(
                     f"{where}: item {item_key!r} belongs to a checklist that has been written anew since (revision "
@@ -110,26 +125,12 @@ def restore_item(
                 if key not in wanted:
                     items = without_item(items, key)
             why = f"item {item_key!r} is restored: {reason}"
-            revisions.append(append_checklist(connection, _revised(now, items, author=person, reason=why)))
-        if not revisions:
+            revisions.append(_revised(now, items, author=person, reason=why))
+        # Before the revisions, which take back in their own words what still stands against what they hold.
+        taken = take_back_objections(connection, scenario_hash, turn_index, [item_key], person=person, reason=reason)
+        if not revisions and not taken:
             raise LogError(f"{where} has item {item_key!r} in its current checklist: there is nothing to restore")
-        objection = ItemObjectionRow
-        standing = (
-            select(objection.id)
-            .join(ItemRow, ItemRow.id == objection.item_id)
-            .where(
-                ItemRow.scenario_hash == scenario_hash,
-                ItemRow.turn_index == turn_index,
-                ItemRow.key == item_key,
-                ~exists().where(RestorationRow.objection_id == objection.id),
-            )
-        )
-        taken_back = [
-            {"objection_id": number, "person": person, "reason": reason} for number in connection.scalars(standing)
-        ]
-        if taken_back:
-            connection.execute(insert(RestorationRow.__table__), taken_back)
-        return revisions
+        return [append_checklist(connection, revision) for revision in revisions]
 
 
 def objections_of(log: Log, scenario_hashes: Iterable[str]) -> dict[str, list[Objection]]:
@@ -156,10 +157,10 @@ def objections_of(log: Log, scenario_hashes: Iterable[str]) -> dict[str, list[Ob
     return found
 
 
-def items_called_bad() -> Select[int]:
-    """Ids of the items that a person called bad and nobody restored since."""
-    restored = exists().where(RestorationRow.objection_id == ItemObjectionRow.id)
-    return select(ItemObjectionRow.item_id).where(~restored)
+def ids_called_bad(log: Log) -> set[int]:
+    """Of the whole log: `items_called_bad`."""
+    with log.lookup() as connection:
+        return set(connection.scalars(items_called_bad()))
 
 
 def rewarded_trajectories(log: Log, scenario_hash: str) -> list[str]:

@@ -8,11 +8,12 @@ from typer.testing import CliRunner
 
 from checkloop import app
 from reward.checklist_edits import EditRefused, items_of_documents, read_items, store_edit, try_edit
-from store.checklists import checklist_history, current_checklists
+from store.checklists import Checklist, add_checklists, checklist_history, current_checklists
 from store.database import Log, LogError
+from store.objections import ids_called_bad, objections_of, retire_item
 from store.records import ReplyMentions, Scenario
 from store.scenario_browsing import ScenarioFilter, count_scenarios, find_scenario, page_of_scenarios, scenario_facets
-from store.scenarios import add_scenarios, preview_scenarios
+from store.scenarios import add_scenarios, item_ids, preview_scenarios
 from store.vocabulary import Outcome, Split
 from tests.annotation_examples import CALL, REPLY, RESPONSE, TURNS, trip
 
@@ -74,6 +75,26 @@ def test_a_revision_counts_and_keeps_the_keys_of_what_stays(log: Log) -> None:
     assert len(checklist_history(log, scenario, 0)) == 2
     first = store_edit(log, scenario.hash, 1, [ALONE.model_copy(update={"check": None})], person="ann", reason="none")
     assert first.revision == 1  # the turn had no checklist
+
+
+def test_who_leaves_an_item_out_objects_to_it_and_who_brings_it_back_takes_that_back(log: Log) -> None:
+    """So that judged turns do not stay open: what the checklists hold and what stands called bad agree."""
+    scenario = a_trip()
+    add_scenarios(log, [scenario])
+    reply = item_ids(log, scenario.hash)[0, ALONE.id]
+    store_edit(log, scenario.hash, 0, [CALL], person="ann", reason="the call says it")
+    (left_out,) = objections_of(log, [scenario.hash])[scenario.hash]
+    assert (left_out.item_key, left_out.person, left_out.reason) == (ALONE.id, "ann", "the call says it")
+    assert left_out.seen_in is None and ids_called_bad(log) == {reply}
+    store_edit(log, scenario.hash, 0, [CALL, ALONE], person="ben", reason="it does not", made_of=1)
+    assert ids_called_bad(log) == set()
+    add_checklists(log, [Checklist(scenario.hash, 0, (ALONE.model_copy(update={"weight": 1.0}),), variant=1)])
+    store_edit(log, scenario.hash, 0, [CALL], person="ann", reason="the other has it", made_of=2)
+    assert ids_called_bad(log) == set(), "another variant has it"
+    retire_item(log, scenario.hash, 0, ALONE.id, person="cy", reason="style")
+    assert ids_called_bad(log) == {reply}
+    store_edit(log, scenario.hash, 0, [CALL, ALONE], person="ann", reason="no style", made_of=3)
+    assert ids_called_bad(log) == set(), "called bad or left out: it is back"
 
 
 def test_the_commands_show_and_edit(sqlite_log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
