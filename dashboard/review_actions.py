@@ -25,6 +25,10 @@ FOCUS = "focus"
 REASON = "reason"
 ANY = "any"
 THUMBS = "thumbs down"
+DRAWN = "review-drawn"
+"""Of the session: the turn and the item that the page was drawn for, which its keys speak of; none once one of them has
+led elsewhere."""
+TOO_SOON = "a key came before the page had followed: it said nothing"
 
 
 def reviewer() -> str:
@@ -85,10 +89,30 @@ def only_item(item_id: int | None) -> None:
 
 def focus_item(item_key: str | None) -> None:
     """None: the page chooses."""
+    st.session_state.pop(DRAWN, None)
     if item_key is None:
         st.query_params.pop(FOCUS, None)
     else:
         st.query_params[FOCUS] = item_key
+
+
+def draw_keys_for(turn: Turn, item_key: str | None) -> None:
+    """From now on keys speak of these."""
+    st.session_state[DRAWN] = (turn, item_key)
+
+
+def _comes_too_soon(turn: Turn, item_key: str | None = None) -> bool:
+    """A key that was pressed before its reviewer could see where the one before it had led. It would speak of an item
+    that they look at no more (the page's last drawing is of another one), or not yet (their address says another one).
+    """
+    drawn_turn, drawn_item = st.session_state.get(DRAWN) or (None, None)
+    soon = drawn_turn != turn or turn_of_address() not in (None, turn)
+    if item_key is not None:
+        soon = soon or drawn_item != item_key or st.query_params.get(FOCUS) not in (None, item_key)
+    if soon:
+        before = st.session_state.get(NOTE)
+        st.session_state[NOTE] = f"{before}; {TOO_SOON}" if before else TOO_SOON
+    return soon
 
 
 action = boundary.action(AccessRole.REVIEWER, PROBLEM)
@@ -97,7 +121,9 @@ action = boundary.action(AccessRole.REVIEWER, PROBLEM)
 
 @action
 def settle(log: Log, settings: Settings, turn: Turn, item_key: str, outcome: Outcome) -> None:
-    """PASS or FAIL on an item; then its next open item, or the next turn."""
+    """PASS or FAIL on an item; then the next open one that the queue asks for, or the next turn."""
+    if _comes_too_soon(turn, item_key):
+        return
     shown = _held(log, turn)
     said = say_of(log, shown, item_key, outcome, person=reviewer(), reason=_reason())
     st.session_state[NOTE] = f"{item_key}: {said.verdict.outcome}"
@@ -107,6 +133,8 @@ def settle(log: Log, settings: Settings, turn: Turn, item_key: str, outcome: Out
 @action
 def settle_bad(log: Log, settings: Settings, turn: Turn, item_key: str) -> None:
     """The item is bad. It leaves the checklists of its scenario, so a reason is asked for."""
+    if _comes_too_soon(turn, item_key):
+        return
     if not _reason():
         raise LogError(f"say in the field Reason why {item_key!r} is bad: it leaves the checklist for every dialogue")
     _held(log, turn)
@@ -118,21 +146,28 @@ def settle_bad(log: Log, settings: Settings, turn: Turn, item_key: str) -> None:
 
 @action
 def settle_rest(log: Log, settings: Settings, turn: Turn) -> None:
-    """Says what the judge said of every item that is open."""
-    said = agree(log, _held(log, turn), person=reviewer(), reason=_reason())
+    """Says what the judge said of every open item that the queue asks for."""
+    if _comes_too_soon(turn):
+        return
+    said = agree(log, _held(log, turn), person=reviewer(), reason=_reason(), wanted=chosen_queue())
     st.session_state[NOTE] = f"agreed with the judge on {len(said)} item{'s' if len(said) != 1 else ''}"
     _go_on(log, turn)
 
 
 @action
 def undo_last(log: Log, settings: Settings) -> None:
-    """Takes back what this reviewer said last, and shows that turn again."""
+    """Takes back what this reviewer said last, all that one key said, and shows that turn again."""
     undone = undo(log, person=reviewer(), later=later)
     if undone is None:
         raise LogError("there is nothing of yours to undo")
     last = undone.said
-    st.session_state[NOTE] = f"taken back: {last.outcome or 'bad item'}, {last.item_key}"
-    open_turn((last.trajectory_id, last.turn_index), last.item_key)
+    what = f"{last.outcome or 'bad item'}, {last.item_key}"
+    if len(undone.together) > 1:
+        what = f"{len(undone.together)} verdicts"
+    elif undone.revised is not None and not undone.revised.checklists:
+        what += "; its checklist has it again or was written anew, and stays as it is"
+    st.session_state[NOTE] = f"taken back: {what}"
+    open_turn((last.trajectory_id, last.turn_index), undone.together[0].item_key)
 
 
 @action
@@ -165,17 +200,16 @@ def _held(log: Log, turn: Turn) -> TurnToReview:
 
 
 def _go_on(log: Log, turn: Turn, after: str | None = None) -> None:
-    """The next item that is open here, after the one that was settled if there is one; else the next turn. A queue of
-    one item goes on to the next turn at once."""
-    keep_draft(log, reviewer(), chosen_queue().name, "")
+    """The next item that is open here and that the queue asks for, after the one that was settled if there is one; else
+    the next turn. At the end of the queue no turn is left in the address: the page says that it is done."""
+    wanted = chosen_queue()
+    keep_draft(log, reviewer(), wanted.name, "")
     st.session_state.pop(REASON, None)
-    shown = read_turn(log, turn)
-    keys = [one.item.id for one in shown.items] if shown else []
-    open_ones = [one.item.id for one in shown.items if one.is_open] if shown else []
-    if after is not None and open_ones and chosen_queue().item_id is None:
-        later = [key for key in open_ones if after in keys and keys.index(key) > keys.index(after)]
-        focus_item((later or open_ones)[0])
+    shown = read_turn(log, turn) if after is not None else None
+    open_ones = [one.item.id for one in shown.open_items(wanted)] if shown else []
+    if shown is not None and open_ones:
+        keys = [one.item.id for one in shown.items]
+        beyond = keys[keys.index(after) + 1 :] if after in keys else []
+        focus_item(next((key for key in beyond if key in open_ones), open_ones[0]))
         return
-    found = take_turn(log, chosen_queue(), person=reviewer(), at=datetime.now(UTC), after=turn)
-    if found is not None and found != turn:
-        open_turn(found)
+    open_turn(take_turn(log, wanted, person=reviewer(), at=datetime.now(UTC), after=turn))

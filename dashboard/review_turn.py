@@ -15,8 +15,6 @@ from reward.review import ItemToReview, TurnToReview
 from store.browsing import StepFigures
 from store.records import TurnRecord
 from store.review_claims import Pace
-from store.review_queues import QueueFilter
-from store.vocabulary import Outcome
 
 COUNTED = 200
 """Open turns are counted no further: the number would cost more than it tells."""
@@ -105,16 +103,3 @@ def progress_html(pace: Pace, left: int, others: int, note: str | None) -> str:
     text = f"<b>{plural(pace.turns_today, 'turn')} today</b>{soft(f'{speed} · {rest}{company}'.removeprefix(' · '))}"
     done = f'<div class="cl-row">{chip("✓ " + note)}</div>' if note else ""
     return f'<div class="cl-row">{text}</div>{bar}{done}'
-
-
-def asked_for(one: ItemToReview, wanted: QueueFilter) -> bool:
-    """The queue's filter speaks of this item."""
-    judged = one.judged
-    return judged is not None and wanted.item_id in (None, judged.item_id) and wanted.outcome in (None, judged.outcome)
-
-
-def agreeable(shown: TurnToReview) -> bool:
-    """There is an open item that a judge decided."""
-    return any(
-        one.is_open and one.judged is not None and one.judged.outcome is not Outcome.UNSCORED for one in shown.items
-    )

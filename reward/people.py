@@ -4,8 +4,9 @@ Writes verdict, item_objection, checklist and reward rows, append-only. Commands
 person's word counts from the moment it is written, so the rewards that it concerns are computed again at once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from reward.checks import quote_call
 from reward.scoring import score_trajectories
@@ -31,6 +32,17 @@ class Said:
     before: Reward | None
     """None where the trajectory had no reward yet."""
     after: Reward
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a person says of an item of a turn."""
+
+    item_key: str
+    outcome: Outcome | str
+    reason: str
+    step: int | None = None
+    quote: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,36 +80,23 @@ def say(
     trajectory, a turn that was not reached, an item that its current checklists lack, an outcome other than PASS or
     FAIL, a step that does not exist or stands beside a FAIL, a quote that does not occur, no name, no reason.
     """
-    person, reason = _said_by(person, reason)
-    if outcome not in (Outcome.PASS, Outcome.FAIL):
-        raise LogError(f"a person says PASS or FAIL, not {str(outcome)!r}; an item that cannot be decided is bad")
-    scenario, turn = _reached(log, trajectory_id, turn_index)
-    item = _current_item(log, scenario, turn_index, item_key)
-    steps = {record.index: record for record in turn.steps}
-    if step is not None:
-        if outcome == Outcome.FAIL:
-            raise LogError(f"a FAIL holds at no step: leave step {step} out, or say PASS")
-        if step not in steps:
-            raise LogError(
-                f"turn {turn_index} of trajectory {trajectory_id!r} has no step {step}, only {_listed(list(steps))}"
-            )
-    _check_quote(quote, turn.steps if step is None else (steps[step],), turn_index, step)
-    verdict = Verdict(
-        trajectory_id=trajectory_id,
-        turn_index=turn_index,
-        item_id=item_ids(log, scenario.hash)[turn_index, item.id],
-        item_key=item.id,
-        outcome=Outcome(outcome),
-        step_index=step,
-        source=VerdictSource.HUMAN,
-        judge=person,
-        prompt_hash=None,
-        reason=reason,
-        quote=quote.strip(),
+    (said,) = say_together(
+        log, trajectory_id, turn_index, [Word(item_key, outcome, reason, step, quote)], person=person
     )
+    return said
+
+
+def say_together(log: Log, trajectory_id: str, turn_index: int, words: Sequence[Word], *, person: str) -> list[Said]:
+    """`say` of several items of a turn: all of it or, on LogError, nothing. It bears one moment, so that it is taken
+    back together, too (`store.withdrawals.said_last`)."""
+    moment = datetime.now(UTC)
+    verdicts = [_verdict(log, trajectory_id, turn_index, word, person, moment) for word in words]
+    if not verdicts:
+        return []
     before = rewards_of(log, [trajectory_id]).get(trajectory_id)
-    add_verdicts(log, [verdict])
-    return Said(verdict, before, score_trajectories(log, [trajectory_id])[trajectory_id])
+    add_verdicts(log, verdicts)
+    after = score_trajectories(log, [trajectory_id])[trajectory_id]
+    return [Said(verdict, before, after) for verdict in verdicts]
 
 
 def call_bad(
@@ -145,6 +144,24 @@ def restore(
     return _rescored(log, scenario.hash, revisions, trajectory_id, later)
 
 
+def take_objection_back(
+    log: Log,
+    scenario_hash: str,
+    turn_index: int,
+    item_key: str,
+    *,
+    person: str,
+    reason: str,
+    seen_in: str,
+    later: Later | None = None,
+) -> Revised:
+    """As `restore`, though the trajectory may be gone. Where the item is back already or cannot be put back, only the
+    word is taken back: no checklist changes."""
+    person, reason = _said_by(person, reason)
+    revisions = restore_item(log, scenario_hash, turn_index, item_key, person=person, reason=reason, if_possible=True)
+    return _rescored(log, scenario_hash, revisions, seen_in, later) if revisions else Revised([], 0, 0)
+
+
 def _rescored(log: Log, scenario_hash: str, revisions: list[Checklist], first: str, later: Later | None) -> Revised:
     """Computes the scenario's rewards again, `first` first. A kill in between leaves the rest as they were, made of the
     older revision, until `checkloop reward`."""
@@ -159,6 +176,36 @@ def _rescored(log: Log, scenario_hash: str, revisions: list[Checklist], first: s
     if later is not None and rest:
         later(lambda: score_trajectories(log, rest))
     return Revised(revisions, len(at_once), changed, len(rest))
+
+
+def _verdict(log: Log, trajectory_id: str, turn_index: int, word: Word, person: str, moment: datetime) -> Verdict:
+    person, reason = _said_by(person, word.reason)
+    if word.outcome not in (Outcome.PASS, Outcome.FAIL):
+        raise LogError(f"a person says PASS or FAIL, not {str(word.outcome)!r}; an item that cannot be decided is bad")
+    scenario, turn = _reached(log, trajectory_id, turn_index)
+    item = _current_item(log, scenario, turn_index, word.item_key)
+    steps = {record.index: record for record in turn.steps}
+    if word.step is not None:
+        if word.outcome == Outcome.FAIL:
+            raise LogError(f"a FAIL holds at no step: leave step {word.step} out, or say PASS")
+        if word.step not in steps:
+            only = _listed(list(steps))
+            raise LogError(f"turn {turn_index} of trajectory {trajectory_id!r} has no step {word.step}, only {only}")
+    _check_quote(word.quote, turn.steps if word.step is None else (steps[word.step],), turn_index, word.step)
+    return Verdict(
+        trajectory_id=trajectory_id,
+        turn_index=turn_index,
+        item_id=item_ids(log, scenario.hash)[turn_index, item.id],
+        item_key=item.id,
+        outcome=Outcome(word.outcome),
+        step_index=word.step,
+        source=VerdictSource.HUMAN,
+        judge=person,
+        prompt_hash=None,
+        reason=reason,
+        quote=word.quote.strip(),
+        created_at=moment,
+    )
 
 
 def _said_by(person: str, reason: str) -> tuple[str, str]:
@@ -197,9 +244,10 @@ def _current_item(log: Log, scenario: Scenario, turn_index: int, item_key: str) 
         return items[item_key]
     for objection in reversed(objections_of(log, [scenario.hash]).get(scenario.hash, [])):
         if (objection.turn_index, objection.item_key) == (turn_index, item_key):
+            did = "left it out" if objection.seen_in is None else "called it bad"
             raise LogError(
                 f"item {item_key!r} of turn {turn_index} left the checklist on {objection.created_at:%Y-%m-%d}, for "
-                f"{objection.person} called it bad ({objection.reason}): `checkloop judge restore` brings it back"
+                f"{objection.person} {did} ({objection.reason}): `checkloop judge restore` brings it back"
             )
     raise LogError(
         f"turn {turn_index} of scenario {scenario.name!r} has no item {item_key!r}, only {_listed(sorted(items))}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from reward.people import Later, Revised, Said, quote_occurs, restore, say
+from reward.people import Later, Revised, Said, Word, quote_occurs, say_together, take_objection_back
 from reward.scoring import items_of, score_trajectories
 from store.checklists import current_checklists
 from store.database import Log, LogError
@@ -20,8 +20,9 @@ from store.trajectories import TrajectorySummary, get_trajectory
 from store.turns import get_turns
 from store.verdicts import Reward, Verdict, rewards_of, verdicts_of, winning
 from store.vocabulary import Outcome, VerdictSource
-from store.withdrawals import SaidLast, said_last, withdraw_verdict
+from store.withdrawals import SaidLast, said_last, withdraw_verdicts
 
+EVERYTHING = QueueFilter()
 UNDONE = "undone in review"
 _TRIES = 20
 """Turns that others took in the moment between finding and claiming them, before giving up."""
@@ -48,6 +49,13 @@ class ItemToReview:
         """The one that counts."""
         return self.said or self.judged
 
+    def asked_for(self, wanted: QueueFilter) -> bool:
+        """The queue's filter speaks of this item."""
+        judged = self.judged
+        return (
+            judged is not None and wanted.item_id in (None, judged.item_id) and wanted.outcome in (None, judged.outcome)
+        )
+
 
 @dataclass(frozen=True)
 class TurnToReview:
@@ -64,13 +72,28 @@ class TurnToReview:
     def key(self) -> Turn:
         return self.turn.trajectory_id, self.turn.index
 
+    def open_items(self, wanted: QueueFilter = EVERYTHING) -> list[ItemToReview]:
+        """Those that the queue asks for."""
+        return [one for one in self.items if one.is_open and one.asked_for(wanted)]
+
+    def agreeable(self, wanted: QueueFilter = EVERYTHING) -> list[ItemToReview]:
+        """Those of them that a judge decided."""
+        open_ones = self.open_items(wanted)
+        return [one for one in open_ones if one.judged is not None and one.judged.outcome is not Outcome.UNSCORED]
+
 
 @dataclass(frozen=True)
 class Undone:
-    """What was taken back; `revised` where that was "this item is bad"."""
+    """What was taken back: all that was said at one moment, in its order; `revised` where that was "this item is
+    bad"."""
 
-    said: SaidLast
+    together: tuple[SaidLast, ...]
     revised: Revised | None = None
+
+    @property
+    def said(self) -> SaidLast:
+        """The last of it."""
+        return self.together[-1]
 
 
 def take_turn(
@@ -101,12 +124,13 @@ def take_turn(
 
 
 def resume_turn(log: Log, wanted: QueueFilter, *, person: str, at: datetime) -> Turn | None:
-    """Where `person` stood in this queue, if that turn is free and still there; else as `take_turn`."""
+    """Where `person` stood in this queue, if that turn is free and something that the queue asks for is open there;
+    else as `take_turn`."""
     place = place_of(log, person, wanted.name)
     if place is None:
         return take_turn(log, wanted, person=person, at=at)
     turn = read_turn(log, place.turn)
-    has_open = turn is not None and any(one.is_open for one in turn.items)
+    has_open = turn is not None and bool(turn.open_items(wanted))
     if has_open and claim_turn(log, place.turn, person=person, at=at, queue=wanted.name).person == person:
         return place.turn
     return take_turn(log, wanted, person=person, at=at, after=place.turn)
@@ -148,6 +172,22 @@ def read_turn(log: Log, turn: Turn) -> TurnToReview | None:
 def say_of(log: Log, turn: TurnToReview, item_key: str, outcome: Outcome, *, person: str, reason: str) -> Said:
     """A person's verdict on an item of the turn. Where they say what the judge said, its step and quote are theirs,
     too; without a reason the log says that none was given, and whether they agreed. Raises LogError as `say`."""
+    (said,) = say_together(log, *turn.key, [_word(turn, item_key, outcome, reason)], person=person)
+    return said
+
+
+def agree(
+    log: Log, turn: TurnToReview, *, person: str, reason: str = "", wanted: QueueFilter = EVERYTHING
+) -> list[Said]:
+    """Says of every open item that the queue asks for what the judge said of it; those that no judge could decide stay
+    open. Of the others nothing is said: nobody has looked at them, and an agreement that nobody meant would count."""
+    words = [
+        _word(turn, one.item.id, one.judged.outcome, reason) for one in turn.agreeable(wanted) if one.judged is not None
+    ]
+    return say_together(log, *turn.key, words, person=person)
+
+
+def _word(turn: TurnToReview, item_key: str, outcome: Outcome, reason: str) -> Word:
     one = next((one for one in turn.items if one.item.id == item_key), None)
     judged = one.judged if one else None
     step, quote = None, ""
@@ -160,33 +200,30 @@ def say_of(log: Log, turn: TurnToReview, item_key: str, outcome: Outcome, *, per
         quote = judged.quote if quote_occurs(judged.quote, near) else ""
     elif judged is not None:
         given = f"disagrees with {judged.judge}, no reason given"
-    return say(log, *turn.key, item_key, outcome, person=person, reason=reason.strip() or given, step=step, quote=quote)
-
-
-def agree(log: Log, turn: TurnToReview, *, person: str, reason: str = "") -> list[Said]:
-    """Says of every open item what the judge said of it; those that no judge could decide stay open."""
-    return [
-        say_of(log, turn, one.item.id, one.judged.outcome, person=person, reason=reason)
-        for one in turn.items
-        if one.is_open and one.judged is not None and one.judged.outcome is not Outcome.UNSCORED
-    ]
+    return Word(item_key, outcome, reason.strip() or given, step, quote)
 
 
 def undo(log: Log, *, person: str, reason: str = UNDONE, later: Later | None = None) -> Undone | None:
-    """Takes back the newest thing that `person` said and that stands: their verdict counts for nothing any more, an
-    item that they called bad returns. Rewards are computed again, with `later` as by `restore`. None if nothing of
-    theirs stands.
+    """Takes back the newest thing that `person` said and that stands, with all that they said in that turn at the same
+    moment (`agree`): these verdicts count for nothing any more. Or an item that they called bad, which returns to its
+    checklist; where that has been written anew since, or has it again, the checklist stays and the word alone is taken
+    back. Rewards are computed again, with `later` as by `call_bad`. None if nothing of theirs stands.
 
-    What was said stays in the log, with what took it back (invariant 2). Raises LogError as `restore` does.
+    What was said stays in the log, with what took it back (invariant 2).
     """
     person = person.strip()
-    last = said_last(log, person)
-    if last is None:
+    together = tuple(said_last(log, person))
+    if not together:
         return None
+    last = together[-1]
     if last.verdict_id is None:
-        where = (last.trajectory_id, last.turn_index, last.item_key)
-        restored = restore(log, *where, person=person, reason=reason, later=later)
-        return Undone(last, restored)
-    withdraw_verdict(log, last.verdict_id, person=person, reason=reason)
+        assert last.scenario_hash is not None
+        where = (last.scenario_hash, last.turn_index, last.item_key)
+        revised = take_objection_back(
+            log, *where, person=person, reason=reason, seen_in=last.trajectory_id, later=later
+        )
+        return Undone(together, revised)
+    numbers = [one.verdict_id for one in together if one.verdict_id is not None]
+    withdraw_verdicts(log, numbers, person=person, reason=reason)
     score_trajectories(log, [last.trajectory_id])
-    return Undone(last)
+    return Undone(together)

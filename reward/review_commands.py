@@ -112,16 +112,19 @@ def agree(
 
 @app.command()
 def undo(person: PersonOption, config: ConfigOption = None) -> None:
-    """Takes back what the person said last, a verdict or "this item is bad"; rewards are computed again."""
+    """Takes back what the person said last: a verdict, those of one `agree`, or "this item is bad"; rewards are
+    computed again."""
     from reward.review import undo as take_back
 
     undone = take_back(open_configured(config), person=person)
     if undone is None:
         typer.echo(f"nothing that {person} said stands: there is nothing to undo")
         return
-    last = undone.said
-    what = f"{last.item_key} is {last.outcome}" if last.outcome else f"{last.item_key} is bad"
-    typer.echo(f"taken back: {what}, turn {last.turn_index} of {last.trajectory_id}")
+    for one in undone.together:
+        what = f"{one.item_key} is {one.outcome}" if one.outcome else f"{one.item_key} is bad"
+        typer.echo(f"taken back: {what}, turn {one.turn_index} of {one.trajectory_id}")
+    if undone.revised is not None and not undone.revised.checklists:
+        typer.echo("the checklist stays as it is: it has the item again, or was written anew since")
 
 
 def _filter(

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from store.database import Log
-from store.review_queues import Turn
+from store.database import Log, LogError
+from store.review_queues import Turn, is_logged
 from store.schema import ReviewClaimRow, ReviewPlaceRow, VerdictRow
 from store.standing import is_person_s, stands
 
@@ -56,8 +56,11 @@ def claim_turn(log: Log, turn: Turn, *, person: str, at: datetime, queue: str | 
     """Takes a turn for `person` until `at` + CLAIM_S, or renews that, unless somebody else has it. Returns the claim
     that holds, which may be another person's.
 
-    What `person` had before is free again. With `queue` it is also where they stand there from now on.
+    What `person` had before is free again. With `queue` it is also where they stand there from now on. Raises LogError
+    for a turn that the log does not have: the claim of `person` stays where it is.
     """
+    if not is_logged(log, turn):
+        raise LogError(f"turn {turn[1]} of trajectory {turn[0]!r} is not in the log, or not any more: open another one")
     claim = ReviewClaimRow
     values = {"trajectory_id": turn[0], "turn_index": turn[1]}
     changed = {"person": person, "until": at + timedelta(seconds=CLAIM_S)}

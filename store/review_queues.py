@@ -59,6 +59,13 @@ def any_judged(log: Log) -> bool:
         return connection.execute(select(VerdictRow.id).limit(1)).first() is not None
 
 
+def is_logged(log: Log, turn: Turn) -> bool:
+    """The log has this turn (still)."""
+    query = select(TurnRow.index).where(TurnRow.trajectory_id == turn[0], TurnRow.index == turn[1])
+    with log.lookup() as connection:
+        return connection.execute(query).first() is not None
+
+
 def find_turn(
     log: Log,
     wanted: QueueFilter,

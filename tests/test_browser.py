@@ -205,9 +205,9 @@ def test_a_review_session_with_keys(page: Page, dashboard: str, database_url: st
     assert len(said()) == items
     expect(page.get_by_text("1 turn today")).to_be_visible(timeout=40_000)
 
-    page.keyboard.press("u")
+    page.keyboard.press("u")  # all that "a" said
     page.wait_for_url(lambda url: first.replace(":", "%3A") in url)
-    assert len(said()) == items - 1
+    assert len(said()) == 2
     page.reload()
     expect(page.get_by_role("button", name="Agree")).to_be_visible(timeout=30_000)
     assert query(page)["turn"] == [first] and query(page)["verdict"] == ["FAIL"]
@@ -215,7 +215,7 @@ def test_a_review_session_with_keys(page: Page, dashboard: str, database_url: st
     page.wait_for_url(lambda url: first.replace(":", "%3A") not in url)
     page.keyboard.press("ArrowLeft")
     page.wait_for_url(lambda url: first.replace(":", "%3A") in url)
-    for left in range(items - 2, -1, -1):
+    for left in (1, 0):
         page.keyboard.press("u")
         for _ in range(150):
             if len(said()) == left:

@@ -8,13 +8,16 @@ import pytest
 from reward.people import call_bad, say
 from reward.review import agree, hold_turn, read_turn, resume_turn, say_of, take_turn, undo
 from store.agreement import pairs_with_people
+from store.checklists import Checklist, add_checklists, revise_checklist
 from store.database import Log, LogError
 from store.figures import sum_counts, verdict_cube
+from store.objections import ids_called_bad
 from store.ratings import rate_turn
 from store.review_claims import CLAIM_S, claim_turn, claims_of_others, count_pace, keep_draft, pace_of, place_of
 from store.review_queues import QueueFilter, Turn, count_open, find_turn, list_open
 from store.review_samples import ReviewSample, add_review_batch
 from store.scenarios import item_ids
+from store.trajectories import delete_trajectories
 from store.verdicts import rewards_of, verdicts_of
 from store.vocabulary import Outcome, SampleReason, VerdictSource
 from store.withdrawals import withdraw_verdict
@@ -131,8 +134,7 @@ def test_a_place_and_a_draft_outlive_the_browser(played: Log) -> None:
     assert resume_turn(played, wanted, person="Ada", at=tomorrow) == ("t2", 0)
     place = place_of(played, "Ada", wanted.name)
     assert place is not None and place.draft == "it rai"
-    for key in ("umbrella", "asks-weather"):
-        say(played, "t2", 0, key, "FAIL", **ADA)
+    say(played, "t2", 0, "umbrella", "FAIL", **ADA)  # asks-weather is open, but not asked for
     assert resume_turn(played, wanted, person="Ada", at=tomorrow) == ("t1", 0)
     assert resume_turn(played, QueueFilter(), person="Ada", at=tomorrow) == ("t3", 0)
     place = place_of(played, "Ada", wanted.name)
@@ -171,6 +173,61 @@ def test_undo_brings_a_bad_item_back(played: Log) -> None:
     assert again is not None and again.said.item_key == "answers-thanks"
 
 
+def test_what_was_said_at_once_is_taken_back_at_once(played: Log) -> None:
+    say(played, "t1", 0, "umbrella", "PASS", **ADA)
+    for name in ("t1", "t2"):
+        turn = read_turn(played, (name, 0))
+        assert turn is not None
+        agree(played, turn, person="Ada")
+    undone = undo(played, person="Ada")
+    assert undone is not None and undone.said.trajectory_id == "t2"
+    assert [(one.item_key, one.outcome) for one in undone.together] == [("asks-weather", "PASS"), ("umbrella", "FAIL")]
+    again = undo(played, person="Ada")
+    assert again is not None and [one.item_key for one in again.together] == ["asks-weather"]
+    last = undo(played, person="Ada")
+    assert last is not None and [one.item_key for one in last.together] == ["umbrella"]
+    assert undo(played, person="Ada") is None
+
+
+def test_undo_goes_on_where_a_bad_item_cannot_be_put_back(played: Log) -> None:
+    """An operator brought one back, of another the checklist was written anew, of a third the dialogue is deleted."""
+    asks, umbrella = SCENARIO.turns[0].checklist
+    say(played, "t1", 1, "answers-thanks", "PASS", **ADA)
+    call_bad(played, "t1", 0, "asks-weather", **ADA)
+    whole = Checklist(SCENARIO.hash, 0, (asks, umbrella), revision=1, author="ann", reason="it is needed")
+    revise_checklist(played, whole)
+    assert ids_called_bad(played) == set()
+    call_bad(played, "t2", 0, "umbrella", **ADA)
+    fresh = asks.model_copy(update={"id": "fresh", "question": "Is it fresh?", "weight": 1.0})
+    add_checklists(played, [Checklist(SCENARIO.hash, 0, (fresh,), author="annotator")])
+    call_bad(played, "t3", 1, "answers-thanks", **ADA)
+    delete_trajectories(played, ["t3"])
+    undone = undo(played, person="Ada")
+    assert undone is not None and undone.said.trajectory_id == "t3" and undone.revised is not None
+    assert [item.id for item in undone.revised.checklists[0].items] == ["answers-thanks"]
+    undone = undo(played, person="Ada")
+    assert undone is not None and undone.said.item_key == "umbrella" and undone.revised is not None
+    assert undone.revised.checklists == [] and ids_called_bad(played) == set()
+    undone = undo(played, person="Ada")
+    assert undone is not None and (undone.said.item_key, undone.said.outcome) == ("answers-thanks", "PASS")
+    assert undo(played, person="Ada") is None
+
+
+def test_an_item_that_an_edit_left_out_does_not_keep_its_turns_open(played: Log) -> None:
+    say(played, "t3", 0, "asks-weather", "PASS", **ADA)
+    assert ("t3", 0) in walk(played)
+    asks, umbrella = SCENARIO.turns[0].checklist
+    alone = asks.model_copy(update={"weight": 1.0})
+    revise_checklist(played, Checklist(SCENARIO.hash, 0, (alone,), author="ann", reason="a matter of taste"))
+    assert ("t3", 0) not in walk(played) and ("t2", 0) in walk(played)
+    assert walk(played, QueueFilter(outcome=Outcome.FAIL)) == []
+    with pytest.raises(LogError, match=r"for ann left it out \(a matter of taste\)"):
+        say(played, "t3", 0, "umbrella", "PASS", **ADA)
+    back = Checklist(SCENARIO.hash, 0, (asks, umbrella), revision=1, author="ben", reason="it is not")
+    revise_checklist(played, back)
+    assert ("t3", 0) in walk(played)
+
+
 def test_what_cannot_be_withdrawn(played: Log) -> None:
     verdict = verdicts_of(played, ["t1"])["t1"][0]
     assert verdict.id is not None
@@ -198,6 +255,28 @@ def test_agreeing_says_what_the_judge_said_and_leaves_the_unscored_open(played: 
     assert say_of(played, turn, "umbrella", Outcome.FAIL, person="Ada", reason="").verdict.reason.startswith(
         "disagrees"
     )
+
+
+def test_agreeing_speaks_only_of_what_the_queue_asks_for(played: Log) -> None:
+    """Nobody looked at the others: an agreement on them would count for the judge."""
+    turn = read_turn(played, ("t2", 0))
+    assert turn is not None
+    (told,) = agree(played, turn, person="Ada", wanted=QueueFilter(outcome=Outcome.FAIL))
+    assert (told.verdict.item_key, told.verdict.outcome) == ("umbrella", "FAIL")
+    turn = read_turn(played, ("t3", 0))
+    asks = item_ids(played, SCENARIO.hash)[0, "asks-weather"]
+    assert turn is not None and not turn.agreeable(QueueFilter(item_id=asks, outcome=Outcome.FAIL))
+    (told,) = agree(played, turn, person="Ada", wanted=QueueFilter(item_id=asks))
+    assert told.verdict.item_key == "asks-weather"
+    assert len(pairs_with_people(played)) == 2
+
+
+def test_a_turn_that_is_not_there_is_not_claimed(played: Log) -> None:
+    claim_turn(played, ("t3", 0), person="Ada", at=NOW)
+    with pytest.raises(LogError, match="turn 9 of trajectory 't3' is not in the log"):
+        claim_turn(played, ("t3", 9), person="Ada", at=NOW)
+    (claim,) = claims_of_others(played, "Bob", NOW)
+    assert (claim.trajectory_id, claim.turn_index) == ("t3", 0)
 
 
 def test_pace_counts_a_sitting_without_its_pauses() -> None:

@@ -1,5 +1,6 @@
 """The page Review as a reviewer meets it: a queue under a filter, keys, two reviewers, undo, a reload."""
 
+from datetime import UTC, datetime
 from html import unescape
 
 from streamlit.testing.v1 import AppTest
@@ -12,7 +13,7 @@ from dashboard.text import LONGEST
 from store.database import Log
 from store.objections import objections_of
 from store.records import CallRecord, Item, StepRecord
-from store.review_claims import Pace
+from store.review_claims import Pace, claims_of_others
 from store.scenarios import get_scenario
 from store.trajectories import NewTrajectory, create_trajectories, get_trajectory
 from store.turns import get_turns
@@ -60,6 +61,8 @@ def test_a_turn_is_shown_with_all_that_a_reviewer_needs(sample: Log) -> None:
 
 def test_keys_say_move_on_and_undo(sample: Log) -> None:
     app = open_page(REVIEW, verdict="FAIL", reviewer="ada")
+    name, index = turn_at(app)
+    app = open_page(REVIEW, reviewer="ada", turn=f"{name}:{index}")
     first = turn_at(app)
     items = html(app).count('<div class="cl-item')
     app.text_input(key="reason").set_value("it is not so").run()
@@ -71,11 +74,62 @@ def test_keys_say_move_on_and_undo(sample: Log) -> None:
     press(app, "agree")
     assert len(by_people(sample)) == items and turn_at(app) != first
     assert "1 turn today" in html(app)
-    for left in range(items - 1, -1, -1):
+    for left in (1, 0):  # what one key said is taken back by one key
         press(app, "undo")
         assert turn_at(app) == first and len(by_people(sample)) == left
     app.button(key="undo").click().run()
     assert "nothing of yours to undo" in app.code[0].value
+
+
+def test_keys_speak_of_what_the_queue_asks_for_and_lead_to_it(sample: Log) -> None:
+    app = open_page(REVIEW, verdict="FAIL", reviewer="ada")
+    name, index = turn_at(app)
+    of_turn = [v for v in verdicts_of(sample, [name])[name] if v.turn_index == index]
+    failed = {v.item_key for v in of_turn if v.outcome is Outcome.FAIL}
+    assert 0 < len(failed) < len(of_turn) and app.query_params["focus"] in failed
+    press(app, "agree")
+    assert {(one[:2], one[2]) for one in by_people(sample)} == {((name, index), key) for key in failed}
+    assert turn_at(app) != (name, index)
+    for _ in range(3):
+        of_one = {v.item_key: v for v in verdicts_of(sample, [turn_at(app)[0]])[turn_at(app)[0]]}
+        assert of_one[str(app.query_params["focus"])].outcome is Outcome.FAIL
+        press(app, "pass")
+
+
+def test_a_key_that_comes_before_the_page_has_followed_says_nothing(sample: Log) -> None:
+    app = open_page(REVIEW, reviewer="ada")
+    app.button(key="pass").click()
+    press(app, "fail")  # both are of the page as it was drawn for the first item
+    assert len(by_people(sample)) == 1
+    assert "a key came before the page had followed" in html(app)
+    press(app, "pass")
+    assert len(by_people(sample)) == 2
+
+
+def test_the_end_of_a_queue_says_so(sample: Log) -> None:
+    app = open_page(REVIEW, verdict="FAIL", reviewer="ada")
+    name, index = turn_at(app)
+    item = next(
+        v.item_id
+        for v in verdicts_of(sample, [name])[name]
+        if v.turn_index == index and v.outcome is Outcome.FAIL and v.item_key == app.query_params["focus"]
+    )
+    app = open_page(REVIEW, verdict="FAIL", item=str(item), reviewer="ada")
+    for _ in range(20):
+        if "turn" not in app.query_params:
+            break
+        press(app, "agree")
+    assert "This queue is done" in html(app) and "agreed with the judge on 1 item" in html(app)
+    said = len(by_people(sample))
+    press(app, "undo")
+    assert turn_at(app) and len(by_people(sample)) == said - 1
+
+
+def test_a_link_to_no_turn_leaves_the_claim_where_it_is(sample: Log) -> None:
+    app = open_page(REVIEW, reviewer="ada")
+    assert "There is no such turn" in html(open_page(REVIEW, turn="nobody:3", reviewer="ada"))
+    (claim,) = claims_of_others(sample, "bob", datetime.now(UTC))
+    assert (claim.trajectory_id, claim.turn_index) == turn_at(app)
 
 
 def test_a_bad_item_needs_a_reason_and_comes_back_by_undo(sample: Log) -> None:

@@ -66,8 +66,8 @@ def test_the_sums_follow_every_change_of_a_verdict(log: Log) -> None:
     assert kept == slow
     assert sum(count for what, count in kept.items() if what[0] == "item") == 3
     assert verdicts_of(log, ["t1"])["t1"][0].outcome == Outcome.FAIL
-    last = said_last(log, "ada")
-    assert last is not None and last.verdict_id is not None
+    (last,) = said_last(log, "ada")
+    assert last.verdict_id is not None
     withdraw_verdict(log, last.verdict_id, person="ada", reason="mistaken")
     slow, kept = slow_and_kept(log)
     assert kept == slow

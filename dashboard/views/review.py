@@ -21,6 +21,7 @@ from dashboard.review_actions import (
     REASON,
     THUMBS,
     chosen_queue,
+    draw_keys_for,
     focus_item,
     keep_reason,
     move,
@@ -34,7 +35,7 @@ from dashboard.review_actions import (
     turn_of_address,
     undo_last,
 )
-from dashboard.review_turn import agreeable, asked_for, dialogue_html, item_html, progress_html
+from dashboard.review_turn import dialogue_html, item_html, progress_html
 from dashboard.text import escape, show, show_code, show_empty, soft
 from reward.review import TurnToReview, read_turn, resume_turn
 from store.browsing import sampled_arguments, step_figures
@@ -42,7 +43,7 @@ from store.database import Log
 from store.figures import facets
 from store.ratings import ratings_of
 from store.review_claims import Claim, claim_turn, claims_of_others, pace_of, place_of
-from store.review_queues import QueueFilter, any_judged, count_open
+from store.review_queues import QueueFilter, any_judged, count_open, is_logged
 from store.review_samples import review_batches
 from store.settings import Settings, load_settings
 from store.vocabulary import AccessRole, JobKind, Outcome, SampleReason
@@ -127,8 +128,11 @@ def keep_claim() -> None:
 
 
 def _renew_claim() -> None:
-    if (turn := turn_of_address()) is not None and may(AccessRole.REVIEWER):
-        claim_turn(connect(load_settings()), turn, person=reviewer(), at=datetime.now(UTC))
+    if (turn := turn_of_address()) is None or not may(AccessRole.REVIEWER):
+        return
+    log = connect(load_settings())
+    if is_logged(log, turn):  # a link may name any turn; the page says so, and the claim stays where it is
+        claim_turn(log, turn, person=reviewer(), at=datetime.now(UTC))
 
 
 def _show_queue(log: Log) -> None:
@@ -153,6 +157,7 @@ def _show_queue(log: Log) -> None:
     claim = claim_turn(log, turn, person=person, at=now, queue=wanted.name)
     left, right = st.columns([3, 2], gap="medium")
     focused = focused_item(shown, wanted)
+    draw_keys_for(turn, focused)
     with right, st.container(key="judging", gap="xsmall"):
         show_progress(log, wanted, person, now, note)
         show_keys(shown, focused, claim, person, wanted)
@@ -167,7 +172,7 @@ def focused_item(shown: TurnToReview, wanted: QueueFilter) -> str | None:
     chosen = st.query_params.get(FOCUS)
     if chosen in [one.item.id for one in shown.items]:
         return chosen
-    in_order = sorted(shown.items, key=lambda one: (not one.is_open, not asked_for(one, wanted)))
+    in_order = sorted(shown.items, key=lambda one: (not one.is_open, not one.asked_for(wanted)))
     focus_item(in_order[0].item.id if in_order else None)
     return in_order[0].item.id if in_order else None
 
@@ -215,10 +220,10 @@ def show_keys(shown: TurnToReview, focused: str | None, claim: Claim, person: st
             key="agree",
             shortcut="A",
             icon=":material/done_all:",
-            disabled=not mine or not agreeable(shown),
+            disabled=not mine or not shown.agreeable(wanted),
             on_click=settle_rest,
             args=(shown.key,),
-            help="With the judge, on every item that is open; then the next turn.",
+            help="With the judge, on every open item that the queue asks for; then the next turn.",
         )
     if REASON not in st.session_state:
         st.session_state[REASON] = _draft(shown, person)
