@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, exists, func, literal_column, select, text
+from sqlalchemy import ColumnElement, case, func, literal_column, select, text
 
 from store.database import Log
 from store.figures import Slice
-from store.schema import ScenarioRow, TrajectoryRow, VerdictRow
+from store.schema import ScenarioRow, TrajectoryRow
 from store.schema.dialogues import ELIGIBLE
+from store.standing import has_verdict
 
 OF_DIALOGUES = frozenset({Slice.VERSION, Slice.DAY, Slice.DOMAIN, Slice.ORIGIN})
 """What a dialogue has one of."""
@@ -23,7 +24,8 @@ OF_DIALOGUES = frozenset({Slice.VERSION, Slice.DAY, Slice.DOMAIN, Slice.ORIGIN})
 
 @dataclass(frozen=True)
 class Coverage:
-    """Eligible is a dialogue of a scenario that ended, not by a failure of ours; judged, one of them with a verdict."""
+    """Eligible is a dialogue of a scenario that ended, not by a failure of ours; judged, one of them on which a verdict
+    counts."""
 
     eligible: int = 0
     judged: int = 0
@@ -49,12 +51,11 @@ class CoverageCell:
 
 
 def coverage_cells(log: Log) -> list[CoverageCell]:
-    """Of the whole log. Reads every eligible dialogue by its index, and whether there is a verdict on it."""
+    """Of the whole log. Reads every eligible dialogue by its index, and of the verdicts on it the first that counts."""
     row = TrajectoryRow
-    judged = exists().where(VerdictRow.trajectory_id == row.id)
     key = (row.version, row.origin, row.batch, _day_of(log), ScenarioRow.domain)
     query = (
-        select(*key, func.count(), func.sum(case((judged, 1), else_=0)))
+        select(*key, func.count(), func.sum(case((has_verdict(), 1), else_=0)))
         .select_from(row)
         .join(ScenarioRow, ScenarioRow.hash == row.scenario_hash)
         .where(text(ELIGIBLE))

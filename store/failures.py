@@ -4,11 +4,11 @@ reward/failure_patterns.py."""
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import exists, select
+from sqlalchemy import select
 
 from store.database import Log, in_chunks
 from store.schema import ItemRow, ScenarioRow, TrajectoryRow, VerdictRow
-from store.standing import winning_verdicts
+from store.standing import has_verdict, winning_verdicts
 from store.vocabulary import FocusOn, Outcome
 
 
@@ -38,9 +38,9 @@ def newest_judged(
     domain: str | None = None,
     limit: int,
 ) -> list[str]:
-    """Ids of the newest dialogues of a version that have a verdict, newest first."""
+    """Ids of the newest dialogues of a version that have a verdict that counts, newest first."""
     row = TrajectoryRow
-    query = select(row.id).where(row.version == version, exists().where(VerdictRow.trajectory_id == row.id))
+    query = select(row.id).where(row.version == version, has_verdict())
     for column, value in ((row.origin, origin), (row.batch, batch)):
         if value is not None:
             query = query.where(column == value)

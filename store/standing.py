@@ -4,7 +4,7 @@ A verdict counts once for each (trajectory, turn, item): a person's newest verdi
 (invariant 2). What was taken back is left out.
 """
 
-from sqlalchemy import ColumnElement, Subquery, case, func, literal_column, select
+from sqlalchemy import ColumnElement, Subquery, case, exists, func, literal_column, select
 from sqlalchemy.orm import aliased
 
 from store.schema import RewardRow, TrajectoryRow, VerdictRow, WithdrawalRow
@@ -19,6 +19,11 @@ def is_person_s(row: type[VerdictRow] = VerdictRow) -> ColumnElement[bool]:
 def stands(row: type[VerdictRow] = VerdictRow) -> ColumnElement[bool]:
     """Nobody took this verdict back."""
     return row.id.not_in(select(WithdrawalRow.verdict_id))
+
+
+def has_verdict() -> ColumnElement[bool]:
+    """Of TrajectoryRow: a verdict on it counts."""
+    return exists().where(VerdictRow.trajectory_id == TrajectoryRow.id, VerdictRow.counts, stands())
 
 
 def winning_verdicts(*conditions: ColumnElement[bool]) -> Subquery:

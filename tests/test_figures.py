@@ -20,6 +20,7 @@ from store.chats import delete_chat
 from store.checklists import add_checklists, current_checklists
 from store.coverage import Coverage, coverage_by, coverage_cells
 from store.database import Log, open_log
+from store.failures import newest_judged
 from store.figures import (
     Counts,
     Slice,
@@ -47,8 +48,11 @@ from store.trajectories import (
 from store.trajectory_filters import RUNNING, TrajectoryFilter
 from store.verdicts import Reward, Verdict, add_rewards, add_verdicts, rewards_of, verdicts_of
 from store.vocabulary import Origin, Outcome, StopReason, VerdictSource
+from store.withdrawals import said_last, withdraw_verdict
 from tests.databases import PostgresqlDatabases
 from tests.sample_log import CHAT_ID, build_sample_log
+from tests.store_examples import a_scenario, start
+from tests.test_store_agreement import by_person, said
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -310,6 +314,22 @@ def test_coverage_counts_the_dialogues_of_every_slice(sample: Log) -> None:
     assert set(days) == set(rates_by(sample, Slice.DAY)) and sum(days.values(), Coverage()).eligible == len(eligible)
     with pytest.raises(ValueError, match="a dialogue has no tool"):
         coverage_by(cells, Slice.TOOL)
+
+
+def test_a_dialogue_on_which_no_verdict_counts_is_not_judged(log: Log) -> None:
+    """Of three that ended: one vote of a panel alone, a person's word that was taken back, a verdict that counts."""
+    scenario = a_scenario()
+    start(log, "vote", "taken back", "judged", scenario=scenario, version="v0001")
+    for name in ("vote", "taken back", "judged"):
+        end_trajectory(log, name, StopReason.COMPLETED)
+    said(log, scenario, "PASS", trajectory_id="vote", counts=False)
+    by_person(log, scenario, "PASS", trajectory_id="taken back", judge="ada")
+    (last,) = said_last(log, "ada")
+    assert last.verdict_id is not None
+    withdraw_verdict(log, last.verdict_id, person="ada", reason="mistaken")
+    said(log, scenario, "FAIL", trajectory_id="judged")
+    assert coverage_by(coverage_cells(log), Slice.VERSION) == {"v0001": Coverage(3, 1)}
+    assert newest_judged(log, "v0001", limit=10) == ["judged"]
 
 
 def test_an_empty_log_counts_nothing(log: Log) -> None:
