@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from dashboard.boundary import counted
+from dashboard.choice import choose
 from dashboard.estimates import BatchFigures, compare_batches, default_pair, estimate_batches
 from dashboard.forest import reward_rows
 from dashboard.format import interval, percent, plural
@@ -114,8 +115,8 @@ def show_comparison(log: Log, batches: Sequence[BatchFigures], pair: tuple[str, 
         show(soft("Two judged batches over the same scenarios are compared here."))
         return
     with st.container(horizontal=True):
-        before = st.selectbox("Compare", names, names.index(pair[0]), key="before", bind="query-params", width=170)
-        after = st.selectbox("with", names, names.index(pair[1]), key="after", bind="query-params", width=170)
+        before = choose("Compare", names, pair[0], key="before", width=170)
+        after = choose("with", names, pair[1], key="after", width=170)
     comparison = counted(log, compare_batches, before=before, after=after)
     if comparison is None:
         show(soft("These two batches share no judged scenario."))

@@ -166,6 +166,10 @@ def test_the_page_shows_regressions_first_and_leads_to_the_dialogues(sample: Log
 
 
 def test_the_address_says_which_versions(sample: Log) -> None:
+    app = open_page(COMPARE)
+    pair = [app.selectbox(key=key).value for key in ("c_before", "c_after")]
+    assert [app.query_params[key] for key in ("c_before", "c_after")] == pair, "a link shows the same tomorrow"
+    assert open_page(COMPARE, c_before="v0099").selectbox(key="c_before").value == pair[0]
     app = open_page(COMPARE, c_origin="rollout")
     assert app.selectbox(key="c_after").options == ["v0001", "v0002"]
     app = open_page(COMPARE, c_before="v0003", c_after="v0001", c_domain="shop")
@@ -206,3 +210,15 @@ def test_what_a_version_played_is_read_alike_on_both_databases(log: Log) -> None
     assert (pair.before_mean, pair.after_mean, pair.same_worlds) == (0.5, 0.25, True)
     assert [(change.item.key, change.before, change.after) for change in found.lost] == [("asks-weather", 1.0, 0.0)]
     assert compare_versions(log, before="v0001", after="v0002", domain="travel").all is None
+
+
+def test_the_dialogues_that_were_chosen_stand_in_the_address_and_give_way_to_the_next_scenario_s(sample: Log) -> None:
+    found = compare_versions(sample, before="v0001", after="v0002", origin=Origin.ROLLOUT)
+    place = next(n for n, pair in enumerate(found.pairs) if len(pair.before) > 1 and n + 1 < len(found.pairs))
+    first, second = found.pairs[place : place + 2]
+    asked = {"c_origin": "rollout", "c_before": "v0001", "c_after": "v0002"}
+    app = open_page(COMPARE, **asked, scenario=first.scenario_hash)
+    assert any(str(app.query_params["left"]).startswith(one.trajectory_id) for one in first.before)
+    next(button for button in app.button if button.label == "Next").click().run()
+    assert not app.exception and app.query_params["scenario"] == second.scenario_hash
+    assert app.selectbox(key="left").value in {one.trajectory_id for one in second.before}

@@ -320,6 +320,7 @@ def test_training_shows_runs_curves_versions_and_the_gate(sample: Log) -> None:
 def test_training_follows_a_run_that_is_on(sample: Log) -> None:
     app = open_page(TRAINING)
     assert app.multiselect(key="runs").value == ["demo-round-2", "demo-round-1"]
+    assert app.query_params["runs"] == ["demo-round-2", "demo-round-1"], "a link shows the same tomorrow"
     run = start_run(sample, "demo-round-3", RunKind.GRPO, "v0003", 7, {"learning_rate": 2e-5})
     app.run()
     assert app.multiselect(key="runs").value == ["demo-round-3", "demo-round-2", "demo-round-1"]

@@ -67,6 +67,8 @@ def test_nothing_drawn_at_random_says_how_to_draw_and_checks_come_first_instead(
     assert "checkloop judge sample" in html(open_page(JUDGES, against="people, random share"))
     app = open_page(JUDGES)
     assert app.selectbox(key="against").value == "people, all reviewed"
+    names = [str(app.selectbox(key=key).value) for key in ("against", "first", "second")]
+    assert [app.query_params[key] for key in ("against", "first", "second")] == names
 
 
 def test_two_judges_flips_and_costs(judged: Log) -> None:

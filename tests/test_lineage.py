@@ -62,6 +62,9 @@ def test_the_page_shows_the_tree_the_pin_and_the_settings_of_two_runs(sample: Lo
     add_version(sample, "v0004", parent="v0002", path="v0004", files={})
     pin_version(sample, "v0004", "for the talk <b>")
     start_run(sample, "demo-round-9", RunKind.GRPO, "v0003", 7, {"learning_rate": 0.125, "new": {"deep": "<i>"}})
+    app = open_page(TRAINING)
+    now = [app.query_params[key] for key in ("run_a", "run_b")]
+    assert now == [app.selectbox(key=key).value for key in ("run_a", "run_b")] == ["demo-round-2", "demo-round-9"]
     app = open_page(TRAINING, run_a="demo-round-2", run_b="demo-round-9")
     said = html(app)
     assert "├─ </span><b>v0003" in said and "└─ </span><b>v0004" in said

@@ -9,6 +9,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.boundary import counted, run_page
+from dashboard.choice import choose
 from dashboard.comparing import (
     Side,
     default_versions,
@@ -52,8 +53,8 @@ def show_compare(log: Log, settings: Settings) -> None:
         before_newest = predecessors_of(log, versions[-1]) if versions else []
         pair = default_versions(versions, live.name if live else None, before_newest)
         if pair is not None:
-            before = _version("Before", "c_before", versions, pair[0])
-            after = _version("After", "c_after", versions, pair[1])
+            before = choose("Before", versions, pair[0], key="c_before", width=120)
+            after = choose("After", versions, pair[1], key="c_after", width=120)
             split = _pick("Split", "c_split", [split.value for split in Split], 130)
             domain = _pick("Domain", "c_domain", list(counted(log, facets).domains), 160)
     if pair is None:
@@ -79,10 +80,6 @@ def show_compare(log: Log, settings: Settings) -> None:
         show_scenario(log, found, chosen)
     else:
         show_whole(found, asked)
-
-
-def _version(label: str, key: str, versions: Sequence[str], start: str) -> str:
-    return str(st.selectbox(label, versions, versions.index(start), key=key, bind="query-params", width=120))
 
 
 def _pick(label: str, key: str, values: Sequence[str], width: int) -> str | None:
@@ -135,9 +132,10 @@ def _grey() -> dict[str, Any]:
 
 
 def open_scenario(scenario_hash: str | None) -> None:
-    for name in ("scenario", "left", "right"):
-        st.query_params.pop(name, None)
-    if scenario_hash is not None:
+    """The dialogues that were chosen of another scenario give way by themselves."""
+    if scenario_hash is None:
+        st.query_params.pop("scenario", None)
+    else:
         st.query_params["scenario"] = scenario_hash
 
 
@@ -179,14 +177,15 @@ def choose_dialogue(key: str, version: str, dialogues: Sequence[PlayedDialogue])
     by_id = {one.trajectory_id: one for one in sorted(dialogues, key=lambda one: one.value or 0.0)}
     if len(by_id) == 1:
         return next(iter(by_id.values()))
-    chosen = st.selectbox(
+    names = list(by_id)
+    chosen = choose(
         f"Dialogue of {version}",
-        list(by_id),
-        format_func=lambda name: f"{name} · reward {by_id[name].value or 0.0:.2f}",
+        names,
+        names[0],
         key=key,
-        bind="query-params",
+        named=lambda name: f"{name} · reward {by_id[name].value or 0.0:.2f}",
     )
-    return by_id[str(chosen)]
+    return by_id[chosen]
 
 
 def show_turns(log: Log, found: VersionComparison, left: str, right: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.boundary import counted, guard, may, run_page
+from dashboard.choice import choose
 from dashboard.format import plural
 from dashboard.job_offers import offer_job
 from dashboard.judge_tables import agreement_rows, cost_rows, disagreement_rows, drift_rows, flip_rows, judge_name
@@ -82,8 +83,8 @@ def show_judges(log: Log, settings: Settings) -> None:
 def show_agreement(log: Log) -> None:
     st.subheader("Agreement", anchor=False, help="Under each figure: its 95 % bootstrap interval over dialogues.")
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        known = next((n for n, one in enumerate(MEANING) if counted(log, agreement_of, against=one, by=None)), 0)
-        against = st.selectbox("Held against", list(MEANING), known, key="against", bind="query-params", width=220)
+        known = next((one for one in MEANING if counted(log, agreement_of, against=one, by=None)), RANDOM)
+        against = choose("Held against", list(MEANING), known, key="against", width=220)
         by = st.selectbox("By", list(STRATA), key="by", bind="query-params", width=160)
     rows = counted(log, agreement_of, against=against, by=STRATA[by])
     if not rows:
@@ -120,8 +121,8 @@ def show_two(log: Log, judges: Sequence[JudgeId]) -> None:
         return
     names = [judge_name(judge) for judge in judges]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        first = st.selectbox("One judge", names, 0, key="first", bind="query-params", width=330)
-        second = st.selectbox("and another", names, 1, key="second", bind="query-params", width=330)
+        first = choose("One judge", names, names[0], key="first", width=330)
+        second = choose("and another", names, names[1], key="second", width=330)
     if first == second:
         show(soft("Choose two different judges."))
         return

@@ -11,6 +11,7 @@ import streamlit as st
 
 from dashboard.boundary import guard, may, run_page
 from dashboard.charts import CurvePoint, metric_curve, show_chart
+from dashboard.choice import choose
 from dashboard.format import figures, moment, percent, plural, seconds
 from dashboard.job_actions import say_outcome
 from dashboard.lineage import difference_table, differences, shared, version_tree
@@ -123,13 +124,16 @@ def show_runs(log: Log, runs: Sequence[RunRecord]) -> None:
 
 def pick_runs(names: list[str], newest: list[str]) -> list[str]:
     """The runs whose curves are drawn: the newest, also of those that start later, until someone chooses others."""
-    offered = st.session_state.get("runs-offered")
-    follows = offered is not None and offered != newest and st.session_state.get("runs") == offered
+    offered, key = st.session_state.get("runs-offered"), "runs"
+    follows = offered is not None and offered != newest and st.session_state.get(key) == offered
+    asked = set(st.query_params.get_all(key)) & set(names)
+    if key not in st.session_state and not asked:
+        st.query_params[key] = newest  # as dashboard.choice does: a link shows tomorrow what it shows today
+        follows = True
     if follows:
-        st.session_state["runs"] = newest
+        st.session_state[key] = newest
     st.session_state["runs-offered"] = newest
-    default = None if follows else newest
-    return st.multiselect("Curves of", names, default, key="runs", bind="query-params", width=620)
+    return st.multiselect("Curves of", names, key=key, bind="query-params", width=620)
 
 
 def _used(run: RunRecord, used: dict[int, tuple[int, float]]) -> str:
@@ -190,10 +194,10 @@ def show_settings_of_two(runs: Sequence[RunRecord]) -> None:
     alike = [run.name for run in reversed(runs) if run.kind == runs[-1].kind]
     start = alike[1] if len(alike) > 1 else names[1]
     with st.container(horizontal=True):
-        left = st.selectbox("Settings of", names, names.index(start), key="run_a", bind="query-params", width=260)
-        right = st.selectbox("and of", names, 0, key="run_b", bind="query-params", width=260)
+        left = choose("Settings of", names, start, key="run_a", width=260)
+        right = choose("and of", names, names[0], key="run_b", width=260)
     by_name = {run.name: run for run in runs}
-    before, after = by_name[str(left)], by_name[str(right)]
+    before, after = by_name[left], by_name[right]
     found = differences(before, after)
     same = plural(shared(before, after), "setting")
     if found:

@@ -1,0 +1,25 @@
+"""A select box whose value always stands in the address, also where the page chose it.
+
+Streamlit leaves a bound value that equals the widget's default out of the address. Where the default depends on the log
+(the newest two versions, say), a copied link would show something else tomorrow; so these boxes have no default.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import streamlit as st
+
+
+def choose(
+    label: str, options: Sequence[str], start: str, *, key: str, named: Callable[[str], str] = str, **look: Any
+) -> str:
+    """The option that the address or the reader chose, else `start`; also where what was chosen is no option (any
+    more). `named`: how an option is shown, and stands in the address."""
+    if key in st.session_state:
+        if st.session_state[key] not in options:
+            st.session_state[key] = start
+    elif st.query_params.get(key) not in [named(option) for option in options]:
+        st.session_state[key] = start
+        st.query_params[key] = named(start)  # Streamlit writes only what is set after the first drawing
+    chosen = st.selectbox(label, options, None, key=key, bind="query-params", format_func=named, **look)
+    return start if chosen is None else chosen
