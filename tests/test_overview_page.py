@@ -16,9 +16,11 @@ from reward.rate_alerts import LOOK_BACK
 from store.coverage import coverage_by, coverage_cells
 from store.database import Log
 from store.failures import FailedItem
-from store.figures import Slice, rates_by
+from store.figures import Slice, item_figures, rates_by
 from store.job_log import add_lines
 from store.leases import end_job
+from store.objections import retire_item
+from store.scenarios import item_ids, load_scenarios
 from store.schedules import fire_schedule, get_schedule
 from store.schema import now
 from store.trouble import jobs_since
@@ -92,6 +94,17 @@ def test_every_rate_stands_beside_its_unscored_share_and_the_judged_dialogues(sa
     assert f"judged: {whole.judged} of {whole.eligible} dialogues" in one
     (row,) = chart_rows(open_page(OVERVIEW, o_origin="evaluation", o_domain="shop", o_version="v0003"))
     assert row["dialogues"].startswith(f"{whole.judged} of {whole.eligible} dialogues") and "unscored" in row
+
+
+def test_an_item_that_people_threw_out_is_none_of_the_worst(sample: Log) -> None:
+    worst = item_figures(sample, limit=1)[0]
+    way = f"item={worst.item_id}&amp;verdict=FAIL"
+    assert way in html(open_page(OVERVIEW))
+    where = (worst.turn_index, worst.key)
+    digest = next(s.hash for s in load_scenarios(sample) if item_ids(sample, s.hash).get(where) == worst.item_id)
+    retire_item(sample, digest, *where, person="ann", reason="it asks for two things")
+    page = html(open_page(OVERVIEW))
+    assert way not in page and page.count("&amp;verdict=FAIL") == 8, "the next one is there instead"
 
 
 def test_patterns_follow_every_filter_and_their_links_keep_them(sample: Log) -> None:

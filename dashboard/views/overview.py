@@ -24,6 +24,7 @@ from reward.rate_alerts import LOOK_BACK, Alert, find_alerts
 from store.database import Log
 from store.figures import (
     Counts,
+    ItemFigures,
     Slice,
     VersionFigures,
     facets,
@@ -33,11 +34,13 @@ from store.figures import (
     version_figures,
 )
 from store.job_log import newest_lines
+from store.objections import ids_called_bad
 from store.schedules import list_schedules
 from store.settings import Settings
 from store.trouble import jobs_since
 from store.vocabulary import VersionState
 
+WORST_ITEMS = 8
 CHECKED_EVERY = timedelta(minutes=5)
 """Alerts that come with time alone are looked for so often."""
 
@@ -123,8 +126,15 @@ def show_night(log: Log) -> None:
     st.page_link(JOBS.target, label="All jobs", icon=":material/arrow_forward:")
 
 
+def worst_items(log: Log) -> list[ItemFigures]:
+    """Without those that people threw out: there is nothing left to do about them."""
+    bad = ids_called_bad(log)
+    items = item_figures(log, limit=WORST_ITEMS + len(bad))
+    return [item for item in items if item.item_id not in bad][:WORST_ITEMS]
+
+
 def show_worst_items(log: Log) -> None:
-    items = counted(log, item_figures, limit=8)
+    items = counted(log, worst_items)
     st.subheader("Items that fail most", anchor=False)
     rows = [
         (
