@@ -11,7 +11,7 @@ verdict is written, so that half of them find a log that has changed.
 import os
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,7 @@ from tests.databases import PostgresqlDatabases, postgresql_server
 
 VISITS = 20
 LIMIT_S = 0.5
+Query = Mapping[str, str | list[str]]
 APP = Path(dashboard.__file__).parent / "app.py"
 
 
@@ -64,7 +65,7 @@ def measure(home: Path) -> list[Line]:
     return lines
 
 
-def looks(dialogues: int) -> Iterator[tuple[PageSpec, str, dict[str, str]]]:
+def looks(dialogues: int) -> Iterator[tuple[PageSpec, str, Query]]:
     """Every page as it opens, then with what people do there: (page, what, query)."""
     for page in (*PAGES, PEOPLE):
         yield page, "", {}
@@ -78,6 +79,9 @@ def looks(dialogues: int) -> Iterator[tuple[PageSpec, str, dict[str, str]]]:
     yield TRAJECTORIES, "filtered", {"origin": "evaluation", "domain": "shop", "version": version}
     yield TRAJECTORIES, "searched", {"text": "number 42"}
     yield TRAJECTORIES, "by reward", {"order": "lowest reward"}
+    yield TRAJECTORIES, "a range of rewards", {"reward": ["0.25", "0.75"]}
+    yield TRAJECTORIES, "failed a kind of item", {"kind": "called", "outcome": "FAIL"}
+    yield TRAJECTORIES, "that called a tool", {"tool": "find_shop"}
     yield TRAJECTORIES, "far down", {"page": deep}
     yield COMPARE, "one domain", {"c_domain": "shop"}
     yield SCENARIOS_PAGE, "searched", {"named": "shop", "s_page": "2"}
@@ -118,7 +122,7 @@ def postgresql_log(home: Path, dialogues: int) -> Iterator[Log]:
 
 
 def line_of(
-    database: str, page: PageSpec, what: str, query: dict[str, str], log: Log, dialogues: int, visits: int = VISITS
+    database: str, page: PageSpec, what: str, query: Query, log: Log, dialogues: int, visits: int = VISITS
 ) -> Line:
     os.environ["CHECKLOOP_DATABASE_URL"] = log.url
     # As dashboard/.streamlit/config.toml has it, which AppTest does not read.

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from dashboard.checklist_graph import dependency_graph
+from dashboard.counting import Counts
 from dashboard.links import SCENARIOS, TRAJECTORIES
 from dashboard.token_heat import SHOWN, heat_html
 from reward.payments import payslip
@@ -215,6 +217,30 @@ def test_a_chat_is_promoted_from_its_page(sample: Log) -> None:
     digest = get_trajectory(sample, CHAT_ID).scenario_hash
     assert digest is not None and get_scenario(sample, digest).tools[0].name == "search_trains"
     assert f"scenarios?opened={digest}" in html(app)
+
+
+@pytest.mark.parametrize(
+    ("query", "beside"),
+    [
+        ({"reward": ["0.25", "0.75"]}, True),
+        ({"kind": "called", "outcome": "FAIL"}, True),
+        ({"tool": "find_order"}, False),
+    ],
+)
+def test_what_reads_every_reward_or_verdict_of_a_large_log_is_counted_beside_the_request(
+    query: dict[str, Any], beside: bool, sample: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+
+    class Listening(Counts):
+        def get(self, key: Any, state: Any, count: Any) -> Any:
+            counted.append(key[0])
+            return super().get(key, state, count)
+
+    monkeypatch.setattr("dashboard.boundary.COUNTS", Listening())
+    app = open_page(TRAJECTORIES, **query)
+    looked_up = {"store.browsing.count_trajectories", "store.browsing.page_of_trajectories"}
+    assert (looked_up <= set(counted)) is beside and not app.dataframe[0].value.empty
 
 
 def test_the_list_is_searched_and_ordered_from_the_address(sample: Log) -> None:

@@ -46,7 +46,7 @@ from store.ratings import ratings_of
 from store.scenarios import get_scenario
 from store.settings import Settings
 from store.trajectories import TrajectorySummary, get_trajectory
-from store.trajectory_filters import TrajectoryFilter
+from store.trajectory_filters import TrajectoryFilter, TrajectoryOrder
 from store.turns import get_turns
 from store.verdicts import Reward, Verdict, rewards_of, verdicts_of, winning
 from store.vocabulary import Outcome
@@ -76,7 +76,7 @@ def show_trajectories(log: Log, settings: Settings) -> None:
 def show_list(log: Log, wanted: TrajectoryFilter) -> None:
     order = chosen_order()
     if wanted.text and wanted.searched is not None:
-        among = count_trajectories(log, replace(wanted, text=None))
+        among = looked_up(log, replace(wanted, text=None), count_trajectories, order=TrajectoryOrder.NEWEST)
         if among > wanted.searched:
             with st.container(horizontal=True, vertical_alignment="center", key="deeper"):
                 show(soft(f"Looked at the newest {wanted.searched:,} of {plural(among, 'dialogue')}."))
@@ -111,9 +111,10 @@ def show_list(log: Log, wanted: TrajectoryFilter) -> None:
 
 
 def looked_up(log: Log, wanted: TrajectoryFilter, function: Callable[..., T], **arguments: Any) -> T:
-    """`function(log, wanted=wanted, ...)`; beside the request where that reads the whole log or every dialogue's reward
-    (StillCounting)."""
-    if wanted.reads_whole_log or arguments["order"].by_reward:
+    """`function(log, wanted=wanted, ...)`; beside the request where that reads the whole log, every dialogue's
+    reward or every verdict on a kind of item (StillCounting)."""
+    by_reward = arguments["order"].by_reward or wanted.low is not None or wanted.high is not None
+    if wanted.reads_whole_log or by_reward or wanted.kind is not None:
         return counted(log, function, wanted=wanted, **arguments)
     return function(log, wanted=wanted, **arguments)
 
