@@ -7,7 +7,7 @@ thumbs', an item's, else the newest trajectories) and stops at its LIMIT, whatev
 * The outcome of the filter is what *judges* say (their newest verdict that counts), so that a turn stays where it is
   when a person says otherwise.
 * A turn is open while one of its judged items (that the filter asks for) has no person's verdict that stands, and
-  nobody called the item bad.
+  nobody called the item bad or left it out of the checklist.
 * Turns that were put up come in the order of their batches, all others newest trajectory first.
 """
 
