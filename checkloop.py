@@ -30,6 +30,7 @@ from train.data_commands import data
 from train.distil_commands import distil
 from train.distil_commands import serve as serve_judge
 from train.job_commands import app as job_commands
+from train.names import MOST_SEED, check_name
 from train.schedule_commands import app as schedule_commands
 from train.train_commands import advantages, grpo, online, sft
 from train.worker_commands import worker
@@ -62,16 +63,18 @@ app.command()(worker)
 @app.command()
 def demo(
     config: ConfigOption = None,
-    seed: Annotated[int, typer.Option(help="Of everything random in the loop.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of everything random in the loop.")] = 1,
     name: Annotated[str, typer.Option(help="Of the loop; the same name goes on with it. Default demo-SEED.")] = "",
 ) -> None:
     """The whole loop on the bundled worlds: cold start, rollouts, judge, GRPO, gate, swap, before and after."""
+    loop = check_name("a loop", name or f"demo-{seed}")
+
     from train.demo import run_demo
 
     _use_huge_pages()
     _stop_in_order()
     settings, log = settings_and_log(config)
-    run_demo(log, settings, name=name or f"demo-{seed}", seed=seed)
+    run_demo(log, settings, name=loop, seed=seed)
 
 
 @app.command()

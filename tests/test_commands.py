@@ -119,3 +119,34 @@ def test_a_chat_that_cannot_be_had(
     assert status == 1 and "[simulator]" in said
     status, said = run(monkeypatch, capsys, "chat", "--session", "chat-x")
     assert status == 1 and "no trajectory 'chat-x'" in said
+
+
+@pytest.mark.parametrize("command", [("demo",), ("train", "online"), ("train", "grpo"), ("train", "sft")])
+@pytest.mark.parametrize("name", ["..", "{outside}", "a/b", "-rf", "x" * 49, "demo-1\n", "über"])
+def test_a_name_that_leads_out_of_its_folder_is_refused_before_anything_is_opened(
+    command: tuple[str, ...],
+    name: str,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A run's folder is removed at its end: `--name /home/me` was that one."""
+    name = name.format(outside=tmp_path)
+    status, said = run(monkeypatch, capsys, *command, f"--name={name}")
+    assert status == 1 and f"{name!r} is no name for " in said and "1 to 48 letters" in said
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+@pytest.mark.parametrize("command", [("demo",), ("train", "online"), ("train", "grpo"), ("train", "sft")])
+def test_a_seed_that_no_generator_takes_is_refused_before_anything_is_opened(
+    command: tuple[str, ...],
+    seed: str,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, said = run(monkeypatch, capsys, *command, f"--seed={seed}")
+    assert status == 2 and seed in said and "4294967295" in said
+    assert not home.exists()

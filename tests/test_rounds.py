@@ -231,3 +231,17 @@ def test_what_did_not_go_live_leaves_no_weights(sqlite_log: Log, tmp_path: Path)
     assert loop._prune(Stage(StageProgress({}, Console(quiet=True)), "prune", ""))["versions"] == ["v0002"]
     assert [name for name, place in places.items() if place.is_dir()] == ["v0001", "v0003", "v0004"]
     assert get_version(sqlite_log, "v0002").state is VersionState.REFUSED and not moments.exists()
+
+
+@pytest.mark.parametrize("name", ["..", "/", ".", "a/../../b", "", "a\n"])
+def test_nobody_makes_a_loop_s_folder_of_another_one(sqlite_log: Log, tmp_path: Path, name: str) -> None:
+    """What a loop's folder holds is removed with it, and before each of its runs."""
+    settings, progress = load_settings(home=tmp_path), StageProgress({}, Console(quiet=True))
+    sets = ScenarioSets([], [], [], [])
+    for make in (
+        lambda: Rounds(sqlite_log, settings, name=name, seed=1),
+        lambda: TrainingLoop(sqlite_log, settings, sets, name=name, seed=1, progress=progress),
+        lambda: OnlineRun(sqlite_log, settings, name=name, seed=1, progress=progress),
+    ):
+        with pytest.raises(TrainingFailed, match=r"is no name for .*1 to 48 letters"):
+            make()

@@ -25,6 +25,7 @@ from train.candidates import Held, hold_against_live
 from train.errors import TrainingFailed
 from train.evaluation import Outcome, mean_reward, one_each, play_batch, read_batch
 from train.gate_items import look_at_batch
+from train.names import check_name
 from train.processes import refuse_several
 from train.progress import Stage, StageProgress
 from train.references import sft_examples
@@ -62,7 +63,7 @@ class LoopOutcome:
 
 
 class TrainingLoop:
-    """One named loop over the log. `run` does what is not done yet."""
+    """One named loop over the log. `run` does what is not done yet. Raises TrainingFailed for a name that is none."""
 
     def __init__(
         self, log: Log, settings: Settings, sets: ScenarioSets, *, name: str, seed: int, progress: StageProgress
@@ -70,7 +71,7 @@ class TrainingLoop:
         self._log = log
         self._settings = settings
         self._sets = sets
-        self._name = name
+        self._name = check_name("a loop", name)
         self._seed = seed
         self._progress = progress
         self._gateway: GatewayProcess | None = None

@@ -22,6 +22,7 @@ from store.versions import live_version
 from store.vocabulary import Origin, Split
 from train.errors import TrainingFailed
 from train.held_out import Look, best_look, why_stop
+from train.names import check_name
 from train.processes import refuse_several
 from train.progress import Stage, StageProgress
 from train.rounds import Rounds, refuse_selection, refuse_untrainable
@@ -46,12 +47,12 @@ class OnlineOutcome:
 
 
 class OnlineRun:
-    """One named online run over the log. `run` does what is not done yet."""
+    """One named online run over the log. `run` does what is not done yet. Raises TrainingFailed for a name that is none."""
 
     def __init__(self, log: Log, settings: Settings, *, name: str, seed: int, progress: StageProgress) -> None:
         self._log = log
         self._settings = settings
-        self._name = name
+        self._name = check_name("an online run", name)
         self._seed = seed
         self._progress = progress
         self._stages = Stages(log, name, progress)

@@ -17,6 +17,7 @@ from train.candidates import RunFiles, train_candidate
 from train.errors import TrainingFailed
 from train.evaluation import mean_reward, one_each, play_batch
 from train.groups import load_groups
+from train.names import check_name
 from train.progress import Stage
 from train.pruning import remove_weights
 from train.registry import version_of_run
@@ -48,12 +49,15 @@ def refuse_selection(settings: Settings, what: str) -> None:
 
 
 class Rounds:
-    """Of the loop or online run `name`. Batch and run of round n are called `name`/round-n."""
+    """Of the loop or online run `name`. Batch and run of round n are called `name`/round-n.
+
+    Raises TrainingFailed for a name that is none of a folder.
+    """
 
     def __init__(self, log: Log, settings: Settings, *, name: str, seed: int) -> None:
         self._log = log
         self._settings = settings
-        self._name = name
+        self._name = check_name("a loop", name)
         self._seed = seed
         self._folder = settings.home / "loops" / name
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from store.configured import ConfigOption, settings_and_log
+from train.names import MOST_SEED, check_name
 
 
 def grpo(
@@ -22,7 +23,7 @@ def grpo(
     max_groups: Annotated[int, typer.Option(min=1, help="At most so many, the newest.")] = 96,
     base: Annotated[str, typer.Option(help="The version to start from. Default: the live one.")] = "",
     name: Annotated[str, typer.Option(help="Of the run. Default: the unfinished one, or the next.")] = "",
-    seed: Annotated[int, typer.Option(help="Of the order of the groups.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the order of the groups.")] = 1,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between two places to go on from.")] = 4,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what it would take, and why the rest not.")
@@ -40,6 +41,8 @@ def grpo(
     if not is_first():
         follow()
         return
+    if name:
+        check_name("a run", name)
     settings, log = settings_and_log(config)
     given = {"domains": domain, "sources": source, "tools": tool}
     changes = {key: tuple(value) for key, value in given.items() if value}
@@ -73,7 +76,7 @@ def sft(
     data: Annotated[str, typer.Option(help="The SFT set. Default: the newest (`checkloop data --list`).")] = "",
     base: Annotated[str, typer.Option(help="The version to start from. Default: the model of the settings.")] = "",
     name: Annotated[str, typer.Option(help="Of the run. Default: the unfinished one, or the next.")] = "",
-    seed: Annotated[int, typer.Option(help="Of the order of the dialogues.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the order of the dialogues.")] = 1,
     rollouts: Annotated[
         int, typer.Option(min=0, help="At each evaluation play so many validation scenarios, on a server of its own.")
     ] = 0,
@@ -83,6 +86,8 @@ def sft(
     from train.sft_rollouts import rollouts_of
     from train.sft_run import run_sft
 
+    if name:
+        check_name("a run", name)
     settings, log = settings_and_log(config)
     progress = StageProgress({"train": 75.0})
     play = rollouts_of(log, settings, count=rollouts, seed=seed) if rollouts else None
@@ -107,7 +112,7 @@ def online(
         int | None, typer.Option(min=1, help="Of a round, instead of online.scenarios_per_round.")
     ] = None,
     name: Annotated[str, typer.Option(help="Of the run. Default: the unfinished one, or the next.")] = "",
-    seed: Annotated[int, typer.Option(help="Of rollouts and of the order of the groups.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of rollouts and of the order of the groups.")] = 1,
 ) -> None:
     """Rounds of rollouts and training on a server apart, from the live version; makes a candidate for the gate.
 
@@ -116,6 +121,8 @@ def online(
     from train.online import OnlineRun, online_run_name
     from train.progress import StageProgress
 
+    if name:
+        check_name("an online run", name)
     settings, log = settings_and_log(config)
     given = {"rounds": rounds, "scenarios_per_round": scenarios}
     changed = settings.online.model_copy(update={key: value for key, value in given.items() if value is not None})
