@@ -27,6 +27,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *ar
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CHECKLOOP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # without it what trains starts its process again
     gateway, server = free_ports()
     monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(gateway))
     monkeypatch.setenv("CHECKLOOP_SERVER__PORT", str(server))

@@ -33,6 +33,8 @@ def grpo(
 
     On several GPUs: `accelerate launch --config_file FILE -m checkloop train grpo` (docs/training.md).
     """
+    if name:
+        check_name("a run", name)
     from train.grpo_run import plan_grpo, run_grpo
     from train.processes import follow, is_first, leading
     from train.progress import StageProgress
@@ -41,8 +43,6 @@ def grpo(
     if not is_first():
         follow()
         return
-    if name:
-        check_name("a run", name)
     settings, log = settings_and_log(config)
     given = {"domains": domain, "sources": source, "tools": tool}
     changes = {key: tuple(value) for key, value in given.items() if value}
@@ -82,12 +82,12 @@ def sft(
     ] = 0,
 ) -> None:
     """A cold start: supervised fine-tuning on an SFT set; makes a candidate, or the first live version."""
+    if name:
+        check_name("a run", name)
     from train.progress import StageProgress
     from train.sft_rollouts import rollouts_of
     from train.sft_run import run_sft
 
-    if name:
-        check_name("a run", name)
     settings, log = settings_and_log(config)
     progress = StageProgress({"train": 75.0})
     play = rollouts_of(log, settings, count=rollouts, seed=seed) if rollouts else None
@@ -118,11 +118,11 @@ def online(
 
     People go on being answered by the live version: `checkloop up` may run meanwhile.
     """
+    if name:
+        check_name("an online run", name)
     from train.online import OnlineRun, online_run_name
     from train.progress import StageProgress
 
-    if name:
-        check_name("an online run", name)
     settings, log = settings_and_log(config)
     given = {"rounds": rounds, "scenarios_per_round": scenarios}
     changed = settings.online.model_copy(update={key: value for key, value in given.items() if value is not None})
