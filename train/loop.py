@@ -30,7 +30,7 @@ from train.processes import refuse_several
 from train.progress import Stage, StageProgress
 from train.references import sft_examples
 from train.registry import model_directory, register_version, version_of_run
-from train.rounds import Rounds, refuse_selection, refuse_untrainable
+from train.rounds import Rounds, refuse_selection, refuse_untrainable, served_and_judged_by
 from train.sft import train_sft
 from train.stages import Stages
 from train.tracking import check_trackers, tracking_arguments
@@ -77,6 +77,8 @@ class TrainingLoop:
         self._gateway: GatewayProcess | None = None
         self._held: str | None = None
         """The version whose weights are in the server that a gate borrows."""
+        self._refused: set[str] = set()
+        """What gates of this loop refused so far; learning may go on from it."""
         self._stages = Stages(log, name, progress)
         self._rounds = Rounds(log, settings, name=name, seed=seed)
 
@@ -90,7 +92,7 @@ class TrainingLoop:
         refuse_selection(self._settings, "a loop")
         check_trackers(self._settings.tracking)
         fixed = self._settings.model_dump(mode="json", include=set(_FIXED), exclude={"rollout": {"concurrency"}})
-        open_loop(self._log, self._name, self._seed, fixed)
+        open_loop(self._log, self._name, self._seed, fixed | served_and_judged_by(self._settings))
         try:
             model = Path(self._stages.run("model", "prepare the model", self._prepare_model)["path"])
             check_trained_layers(model, self._settings.grpo.trained_layers)
@@ -124,15 +126,17 @@ class TrainingLoop:
         candidate = trained["version"] or tip
         if candidate == current:
             return current, current
-        if n % self._settings.loop.gate_every and n < self._settings.loop.rounds:
+        gate_comes = n % self._settings.loop.gate_every == 0 or n == self._settings.loop.rounds
+        if gate_comes and candidate in self._refused:
+            return current, candidate  # nothing was learnt since: a gate would hold the same version once more
+        if not gate_comes:
             loaded = self._stages.run(f"{key}/load", f"round {n}: load", lambda s: self._load(s, candidate))
             return current, candidate if loaded["accepted"] else tip
         decision = self._stages.run(f"{key}/gate", f"round {n}: gate", lambda s: self._gate(s, n, current, candidate))
         if not decision["passed"]:
+            self._refused.add(candidate)
             return current, candidate if decision.get("high", -1.0) >= 0 else current
-        swap = self._stages.run(
-            f"{key}/swap", f"round {n}: swap", lambda s: self._swap(s, candidate, decision["reason"])
-        )
+        swap = self._stages.run(f"{key}/swap", f"round {n}: swap", lambda s: self._swap(s, candidate, decision))
         return (candidate, candidate) if swap["accepted"] else (current, current)
 
     def _prepare_model(self, stage: Stage) -> dict[str, Any]:
@@ -215,8 +219,14 @@ class TrainingLoop:
         return {"accepted": figures["accepted"]}
 
     def _gate(self, stage: Stage, n: int, current: str, candidate: str) -> dict[str, Any]:
-        """Both versions on validation scenarios that no gate saw before, same seeds."""
+        """Both versions on validation scenarios that no gate saw before, same seeds.
+
+        The candidate is held against whatever is live now: while this loop was stopped, another one or a person may
+        have made another version live than the `current` one of this loop, and that one it would take over from.
+        """
         loop = self._settings.loop
+        live = live_version_name(self._log) or current
+        against = "" if live == current else f" (against {live}, which went live meanwhile)"
         validation = _of_round(self._sets.validation, -(-n // loop.gate_every), loop.validation_scenarios)
 
         def batch_of(version: str) -> str:
@@ -232,7 +242,7 @@ class TrainingLoop:
             rewards_of,
             lambda version: look_at_batch(self._log, batch_of(version), self._settings.gate.safety_items),
             candidate=candidate,
-            live=current,
+            live=live,
             held=Held(
                 batch=f"{self._name}/round-{n}/validation",
                 scenarios=[scenario.hash for scenario in validation],
@@ -242,11 +252,22 @@ class TrainingLoop:
                 seed=self._seed,
             ),
         )
-        stage.advance(1.0, f"{candidate} {'passes' if decision.passed else 'is refused'}: {decision.reason}")
-        return {"passed": decision.passed, "reason": decision.reason, **decision.figures}
+        said = "passes" if decision.passed else "is refused"
+        stage.advance(1.0, f"{candidate} {said}{against}: {decision.reason}")
+        return {"passed": decision.passed, "reason": decision.reason, **decision.figures, "against": live}
 
-    def _swap(self, stage: Stage, candidate: str, reason: str) -> dict[str, Any]:
-        figures = self._open_gateway().promote(candidate, f"gate: {reason}")
+    def _swap(self, stage: Stage, candidate: str, decision: Mapping[str, Any]) -> dict[str, Any]:
+        """Makes the candidate live, unless the gate's decision is out of date: then all stays as it is."""
+        live = live_version_name(self._log)
+        reason = ""
+        if get_version(self._log, candidate).state is VersionState.REFUSED:
+            reason = "it was refused since its gate"
+        elif live not in (candidate, decision.get("against", live)):
+            reason = f"{live} went live since its gate: `checkloop job submit gate version={candidate}` holds it anew"
+        if reason:
+            stage.advance(1.0, f"{candidate} does not go live: {reason}")
+            return {"accepted": False, "reason": reason}
+        figures = self._open_gateway().promote(candidate, f"gate: {decision['reason']}")
         self._held = candidate if figures["accepted"] else live_version_name(self._log)
         if figures["accepted"]:
             stage.advance(1.0, f"{candidate} is live after {figures['drain_s'] + figures['reload_s']:.1f} s")

@@ -25,7 +25,7 @@ from train.held_out import Look, best_look, why_stop
 from train.names import check_name
 from train.processes import refuse_several
 from train.progress import Stage, StageProgress
-from train.rounds import Rounds, refuse_selection, refuse_untrainable
+from train.rounds import Rounds, refuse_selection, refuse_untrainable, served_and_judged_by
 from train.stages import Stages
 from train.tracking import check_trackers
 from train.training_server import TrainingServer
@@ -47,7 +47,7 @@ class OnlineOutcome:
 
 
 class OnlineRun:
-    """One named online run over the log. `run` does what is not done yet. Raises TrainingFailed for a name that is none."""
+    """One named online run over the log: `run` does what is not done yet. Raises TrainingFailed for what is no name."""
 
     def __init__(self, log: Log, settings: Settings, *, name: str, seed: int, progress: StageProgress) -> None:
         self._log = log
@@ -74,7 +74,7 @@ class OnlineRun:
             include=set(_FIXED),
             exclude={"rollout": {"concurrency"}, "online": {"gateway_port", "server_port"}},
         )
-        open_loop(self._log, self._name, self._seed, fixed)
+        open_loop(self._log, self._name, self._seed, fixed | served_and_judged_by(self._settings))
         plan = self._stages.run("plan", "choose scenarios", self._plan)
         try:
             made, stopped = self._rounds(plan["base"], plan["rounds"], plan["held_out"])

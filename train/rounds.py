@@ -8,10 +8,10 @@ from typing import Any
 from env_sim.rollouts import derive_seed
 from store.database import Log
 from store.records import Scenario
-from store.runs import ended_run
+from store.runs import ended_run, list_runs
 from store.settings import Settings
 from store.traffic import pinned_versions
-from store.versions import get_version, set_version_state
+from store.versions import get_version, live_version, set_version_state
 from store.vocabulary import Origin, VersionState
 from train.candidates import RunFiles, train_candidate
 from train.errors import TrainingFailed
@@ -46,6 +46,26 @@ def refuse_selection(settings: Settings, what: str) -> None:
                 f"selection.{name} = {value!r} chooses among groups of the log, but {what} trains on those that it "
                 f"plays itself, each once: leave it out, or train from the log (`checkloop train grpo`)"
             )
+
+
+def served_and_judged_by(settings: Settings) -> dict[str, Any]:
+    """What decides what dialogues come to, and which are trained on, beside the sections that a loop keeps whole: it
+    cannot go on with others. Defaults are left out; where an endpoint is and how fast it is asked does not matter."""
+    found = settings.model_dump(
+        mode="json",
+        include={
+            "selection": True,
+            "judge": _OF_ENDPOINTS,
+            "judging": {"mode": True, "draws": True, "combination": True, "panel": {"__all__": _OF_ENDPOINTS}},
+            "simulator": _OF_ENDPOINTS,
+            "server": {"max_model_len", "dtype"},
+        },
+        exclude_defaults=True,
+    )
+    return {section: values for section, values in found.items() if values}
+
+
+_OF_ENDPOINTS = {"model", "name", "temperature"}
 
 
 class Rounds:
@@ -115,15 +135,15 @@ class Rounds:
     def train(self, stage: Stage, n: int, base: str) -> str | None:
         """The candidate that round n's groups make of `base`; None if they have nothing to learn from.
 
-        Adam's moments go from round to round. Raises what `train_candidate` raises.
+        Adam's moments go from a version to the one that is made of it. Raises what `train_candidate` raises.
         """
         name = self._name_of(n)
         if (ended := ended_run(self._log, name)) is not None:
             return version_of_run(self._log, ended)
-        earlier, later = (self._folder / f"optimizer-{number}.pt" for number in (n - 1, n))
+        earlier, later = self._moments_of(base), self._folder / f"optimizer-{n}.pt"
         files = RunFiles(
             self.fresh_folder(f"round-{n}"),
-            optimizer_in=earlier if earlier.is_file() else None,
+            optimizer_in=earlier,
             # An adapter begins anew in every round, so its moments would fit nothing.
             optimizer_out=later if self._settings.grpo.method == "full" else None,
         )
@@ -140,8 +160,19 @@ class Rounds:
         )
         give_back_trainer()
         if version is not None:
-            earlier.unlink(missing_ok=True)
+            live = live_version(self._log)  # a gate may take learning back to it
+            kept = {later, self._moments_of(live.name) if live is not None else None}
+            for moments in self._folder.glob("optimizer-*.pt"):
+                if moments not in kept:
+                    moments.unlink(missing_ok=True)
         return version
+
+    def _moments_of(self, version: str) -> Path | None:
+        """Adam's moments where a round of these made the version and they are still there."""
+        made_by = get_version(self._log, version).run_id
+        run = next((run.name for run in list_runs(self._log) if run.id == made_by), "")
+        found = self._folder / f"optimizer-{run.removeprefix(f'{self._name}/round-')}.pt"
+        return found if run.startswith(f"{self._name}/round-") and found.is_file() else None
 
     def refuse(self, version: str, reason: str) -> None:
         """A candidate that the server's proof speaks against; one that is refused already stays so."""
