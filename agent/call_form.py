@@ -35,13 +35,22 @@ class CallForm:
 
     def grammar(self, functions: Sequence[dict[str, Any]], most: int = MOST_CALLS) -> dict[str, Any]:
         """A structural tag (xgrammar's, as vLLM takes it): one to `most` calls to any of `functions`, by its schema."""
+        return {"type": "structural_tag", "format": self._calls(functions, most)}
+
+    def calls_or_json(
+        self, functions: Sequence[dict[str, Any]], schema: dict[str, Any], most: int = MOST_CALLS
+    ) -> dict[str, Any]:
+        """Calls as above, or an answer that is JSON by `schema`. Arguments whose schema cannot be enforced are any
+        object: nobody was promised more of calls that the policy chooses."""
+        able = [f | {"parameters": None} if unenforceable(f.get("parameters")) else f for f in functions]
+        answer = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": 2}
+        return {"type": "structural_tag", "format": {"type": "or", "elements": [self._calls(able, most), answer]}}
+
+    def _calls(self, functions: Sequence[dict[str, Any]], most: int) -> dict[str, Any]:
         calls = [self._call(function) for function in functions]
         call = calls[0] if len(calls) == 1 else {"type": "or", "elements": calls}
         more = {"type": "repeat", "min": 0, "max": most - 1, "content": _sequence([*_fixed(self.between), call])}
-        return {
-            "type": "structural_tag",
-            "format": _sequence([*_fixed(self.lead), call, *([more] if most > 1 else [])]),
-        }
+        return _sequence([*_fixed(self.lead), call, *([more] if most > 1 else [])])
 
     def _call(self, function: dict[str, Any]) -> dict[str, Any]:
         schema = function.get("parameters") or {"type": "object"}

@@ -64,14 +64,29 @@ class Prompt:
     invented: bool = False
     """Whether it holds assistant messages that were not sampled here."""
     first: bool = True
-    """Whether the conversation had no step yet that came to its end."""
+    """Whether the conversation had no step yet that came to its end, when this was rendered."""
+    conversation: "Conversation | None" = field(default=None, repr=False, compare=False)
+    mark: object = field(default_factory=object, repr=False, compare=False)
 
     @property
     def forked(self) -> bool:
         """Whether the client rewrote history; asked just before the step is written."""
-        if self.first:
+        began = self.conversation.began_with if self.conversation is not None else None
+        if self.first and began in (None, self.mark):
             return False
         return self.parent is None or self.parent.continued or self.invented
+
+    def begin(self) -> bool:
+        """The conversation begins with this, unless another request was quicker; whether it does so only now."""
+        if not self.first or self.conversation is None or self.conversation.began_with is not None:
+            return False
+        self.conversation.began_with = self.mark
+        return True
+
+    def take_back(self) -> None:
+        """It could not be written: another request may begin the conversation."""
+        if self.conversation is not None:
+            self.conversation.began_with = None
 
 
 @dataclass
@@ -79,11 +94,15 @@ class Conversation:
     """The contexts of one dialogue, by fingerprint of the messages that lead to them."""
 
     contexts: dict[str, Context] = field(default_factory=dict)
+    size: int = 0
+    """Ids kept."""
+    began_with: object = None
+    """The mark of whose step is the first one, from the moment in which that is written: its choices are roots."""
 
-    @property
-    def size(self) -> int:
-        """Ids kept."""
-        return sum(len(context.ids) for context in self.contexts.values())
+    def keep(self, key: str, context: Context) -> None:
+        replaced = self.contexts.get(key)
+        self.size += len(context.ids) - (len(replaced.ids) if replaced is not None else 0)
+        self.contexts[key] = context
 
     def prompt(self, renderer: Renderer, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> Prompt:
         """Renders `messages`: the longest recorded context is extended, otherwise a prompt is opened (also where the
@@ -119,6 +138,7 @@ class Conversation:
             tools_hash=offered,
             invented=any(m["role"] == "assistant" for m in new),
             first=all(context.cut_off for context in self.contexts.values()),
+            conversation=self,
         )
 
     def add(
@@ -127,7 +147,7 @@ class Conversation:
         """Keeps a recorded step's context; gives its fingerprint."""
         key = _chain(prompt.fingerprint, answer)
         ids = array("I", [*prompt.ids, *sampled_ids])
-        self.contexts[key] = Context(step_id, ids, len(sampled_ids), cut_off=cut_off, parent=prompt.parent)
+        self.keep(key, Context(step_id, ids, len(sampled_ids), cut_off=cut_off, parent=prompt.parent))
         return key
 
     def _known_part(
@@ -148,16 +168,19 @@ class Conversations:
         self._capacity = capacity
         self._max_ids = max_ids
         self._ids = 0
+        """Of all that is kept, as far as it was counted."""
         self._kept: OrderedDict[str, Conversation] = OrderedDict()
-        self._ends: OrderedDict[str, tuple[str, Context]] = OrderedDict()
+        self._counted: dict[str, int] = {}
+        self._ends: OrderedDict[str, str] = OrderedDict()
+        """Trajectories, by the fingerprint of where they end or could be continued from."""
 
     async def get(self, trajectory: str) -> Conversation:
         """The dialogue; read from the log where it is not in memory."""
         if trajectory not in self._kept:
             read = await asyncio.to_thread(self._read, trajectory)
             # Another request of the dialogue may have read it meanwhile: there is one, and both add to it.
-            if self._kept.setdefault(trajectory, read) is read:
-                self._ids += read.size
+            self._kept.setdefault(trajectory, read)
+            self._count(trajectory)
         conversation = self._kept[trajectory]
         self._kept.move_to_end(trajectory)
         self._evict()
@@ -167,10 +190,15 @@ class Conversations:
         """A dialogue whose name was just made up: there is nothing to read."""
         return self._kept.setdefault(trajectory, Conversation())
 
-    def ended(self, trajectory: str, key: str, context: Context) -> None:
+    def ended(self, trajectory: str, key: str, conversation: Conversation) -> None:
         """Remembers where a dialogue ends now, for clients that name no session."""
-        self._ids += len(context.ids)
-        self._ends[key] = (trajectory, context)
+        if self._kept.get(trajectory) is conversation:
+            self._count(trajectory)
+        elif trajectory in self._kept:
+            # Evicted while it was answered, and read again without this step: the next time it is read whole.
+            self._drop(trajectory)
+        self._ends[key] = trajectory
+        self._ends.move_to_end(key)
         while len(self._ends) > self._capacity:
             self._ends.popitem(last=False)
         self._evict()
@@ -180,13 +208,28 @@ class Conversations:
         last = next((i for i in range(len(messages) - 1, -1, -1) if messages[i]["role"] == "assistant"), None)
         if last is None:
             return None
-        trajectory, context = self._ends.get(fingerprints(messages[: last + 1], tools_hash(tools))[-1], (None, None))
+        key = fingerprints(messages[: last + 1], tools_hash(tools))[-1]
+        trajectory = self._ends.get(key)
+        if trajectory is None or trajectory not in self._kept:
+            return trajectory  # of what was evicted only ends are remembered that nobody had continued
+        context = self._kept[trajectory].contexts.get(key)
         return trajectory if context is not None and not context.continued else None
+
+    def _count(self, trajectory: str) -> None:
+        size = self._kept[trajectory].size
+        self._ids += size - self._counted.get(trajectory, 0)
+        self._counted[trajectory] = size
+
+    def _drop(self, trajectory: str) -> None:
+        dropped = self._kept.pop(trajectory)
+        self._ids -= self._counted.pop(trajectory, 0)
+        for key, context in dropped.contexts.items():
+            if context.continued and self._ends.get(key) == trajectory:
+                del self._ends[key]
 
     def _evict(self) -> None:
         while len(self._kept) > 1 and (len(self._kept) > self._capacity or self._ids > self._max_ids):
-            _, dropped = self._kept.popitem(last=False)
-            self._ids -= dropped.size
+            self._drop(next(iter(self._kept)))
 
     def _read(self, trajectory: str) -> Conversation:
         conversation = Conversation()
@@ -201,7 +244,7 @@ class Conversations:
             if parent is not None and not step.cut_off:
                 parent.go_on()
             chains[step.id] = (key, context)
-            conversation.contexts[key] = context
+            conversation.keep(key, context)
         return conversation
 
 

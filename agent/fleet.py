@@ -107,7 +107,7 @@ class Fleet:
                     await slot.bring_in()
                 elif slot.weights.base is not None:
                     await slot.load_beside(slot.weights)
-                await slot.server.complete({"model": SERVED_NAME, "prompt": [1], "max_tokens": 1})
+                await slot.server.warm_up()
                 await self._prove_start(slot)
         except BaseException:
             self.stop()
@@ -155,9 +155,9 @@ class Fleet:
             logger.warning("an incident could not be recorded (%s): %s", error, detail)
 
     def version_for(self, session: str, model: str) -> str:
-        """The version that `model` means for `session`. Raises ApiError 404 for another name than `policy`."""
-        alias, _, wanted = model.partition("@")
-        if alias != SERVED_NAME:
+        """The version that `model` means for `session`. Raises ApiError 404 for what names none."""
+        alias, at, wanted = model.partition("@")
+        if alias != SERVED_NAME or (at and not wanted):
             raise ApiError(
                 404, f"model {model!r} does not exist here; use 'policy' or 'policy@v0001'", "model_not_found"
             )

@@ -152,8 +152,11 @@ class Gateway:
         request, form = asked.request, self.renderer.call_form
         stop_ids = [*self.renderer.stop_ids]
         grammar = None
+        most = 1 if request.one_call else MOST_CALLS
         if form is not None and request.forced_tools:
-            grammar = form.grammar(request.forced_tools, 1 if request.one_call else MOST_CALLS)
+            grammar = form.grammar(request.forced_tools, most)
+        elif form is not None and request.offered_tools and request.answer_schema is not None:
+            grammar = form.calls_or_json([t["function"] for t in request.offered_tools], request.answer_schema, most)
         elif request.one_call and self.renderer.call_end_id is not None:
             # Not under a grammar: vLLM takes stop tokens out of what that may write.
             stop_ids.append(self.renderer.call_end_id)
@@ -189,6 +192,16 @@ def refuse_unless_possible(renderer: Renderer, request: ChatRequest) -> None:
     if request.forced_tools and form is None:
         message = f"there is no grammar for tool calls of the format {name!r}: tool_choice can be auto or none"
         raise ApiError(400, message, "unsupported_tool_choice", param="tool_choice")
+    if request.offered_tools and request.grammar is not None:
+        if form is None:
+            message = (
+                f"there is no grammar for tool calls of the format {name!r}, so under response_format json no tool "
+                "could be called: set tool_choice to none, or leave response_format out"
+            )
+            raise ApiError(400, message, "unsupported_response_format", param="response_format")
+        if keyword := unenforceable(request.answer_schema):
+            message = f"the schema of response_format uses {keyword}, which a grammar cannot enforce: leave it out"
+            raise ApiError(400, message, "unsupported_schema", param="response_format")
     if request.offered_tools and request.one_call and renderer.call_end_id is None:
         message = f"calls of the format {name!r} cannot be ended after the first: parallel_tool_calls must be true"
         raise ApiError(400, message, "unsupported_parallel_tool_calls", param="parallel_tool_calls")

@@ -6,14 +6,15 @@ A generation runs in a task of its own: a slow reader holds up nobody, and a cli
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from agent.addresses import check_name, name_from_header, name_in_header, refuse_strangers
 from agent.gateway import Gateway
@@ -28,6 +29,7 @@ SESSION_HEADER, AGENT_HEADER = "x-checkloop-session", "x-checkloop-agent"
 CLIENT_CLOSED_REQUEST = 499
 
 Chunk = dict[str, Any] | str
+T = TypeVar("T")
 
 
 def make_app(gateway: Gateway) -> FastAPI:
@@ -73,10 +75,24 @@ def make_app(gateway: Gateway) -> FastAPI:
         return _refusal(ApiError(400, said, "invalid_parameter", param=str(wrong[0]["loc"][-1])))
 
     async def failed(_: Request, error: Exception) -> JSONResponse:
-        return _refusal(as_api_error(error))
+        refused = as_api_error(error)
+        # What is left of a body that came too late is not waited for.
+        return _refusal(refused, {"Connection": "close"} if refused.status == 408 else None)
 
     for kind in (ApiError, ServerError, LogError, Exception):
         app.add_exception_handler(kind, failed)
+
+    async def _read_in_time(request: Request) -> bytes:
+        """A body that only trickles in would hold its connection for ever: it has no place and no deadline yet."""
+        patience = gateway.settings.request_timeout_s
+        try:
+            async with asyncio.timeout(patience):
+                return await read_body(request, limit)
+        except TimeoutError as error:
+            said = f"the body did not come within {patience:g} s (gateway.request_timeout_s)"
+            raise ApiError(408, said, "request_timeout") from error
+        except ClientDisconnect as error:
+            raise ApiError(CLIENT_CLOSED_REQUEST, "the client went away in the middle of its body", "gone") from error
 
     async def complete(request: Request, session: str | None, agent: str | None) -> Response:
         admit(request)
@@ -92,9 +108,9 @@ def make_app(gateway: Gateway) -> FastAPI:
                 raise ApiError(
                     400, f"agent {agent!r} needs a session: name it in the URL or {SESSION_HEADER}", "no_session"
                 )
-        chat = parse_request(await read_body(request, limit))
+        chat = parse_request(await _read_in_time(request))
         if chat.stream:
-            return await _streamed(gateway, session, agent, chat)
+            return await _streamed(request, gateway, session, agent, chat)
         answering = asyncio.ensure_future(gateway.answer(session, agent, chat))
         outcome = await _unless_gone(request, answering)
         if outcome is None:
@@ -233,6 +249,22 @@ async def _gone(request: Request) -> None:
         pass
 
 
+class _ClientGone(Exception):
+    """Nobody is there any more to be answered."""
+
+
+async def _unless(gone: "asyncio.Future[Any]", awaited: Coroutine[Any, Any, T]) -> T:
+    """What is awaited. Raises _ClientGone if the client goes away before it is there."""
+    waiting = asyncio.ensure_future(awaited)
+    try:
+        await asyncio.wait([waiting, gone], return_when=asyncio.FIRST_COMPLETED)
+        if not waiting.done():
+            raise _ClientGone
+        return waiting.result()
+    finally:
+        waiting.cancel()
+
+
 async def _end(task: "asyncio.Future[Any]") -> None:
     """Cancels a task and waits until it has put away what it had."""
     if not task.done():
@@ -241,20 +273,28 @@ async def _end(task: "asyncio.Future[Any]") -> None:
             await task
 
 
-async def _streamed(gateway: Gateway, session: str | None, agent: str | None, chat: ChatRequest) -> Response:
+async def _streamed(
+    request: Request, gateway: Gateway, session: str | None, agent: str | None, chat: ChatRequest
+) -> Response:
     queue: asyncio.Queue[Chunk | BaseException | None] = asyncio.Queue()
     generating = asyncio.ensure_future(_generate(gateway.stream(session, agent, chat), queue))
+    gone: asyncio.Future[Any] = asyncio.ensure_future(_gone(request))
     try:
         # The first chunk is drawn before the status line leaves, so that a refusal keeps its status.
-        name, first = await queue.get(), None
+        name, first = await _unless(gone, queue.get()), None
         if isinstance(name, str):
-            first = await queue.get()
+            first = await _unless(gone, queue.get())
         for drawn in (name, first):
             if isinstance(drawn, BaseException):
                 raise drawn
+    except _ClientGone:
+        await _end(generating)
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
     except BaseException:
         await _end(generating)
         raise
+    finally:
+        gone.cancel()
     headers = {SESSION_HEADER: name_in_header(str(name)), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingResponse(_events(first, queue, generating), media_type="text/event-stream", headers=headers)
 

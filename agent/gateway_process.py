@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import httpx
 
 from agent.vllm_client import ServerError
-from agent.vllm_server import check_port_free
+from agent.vllm_server import KILLING_S, PATIENCE_S, check_port_free
 from store.settings import Settings
 
 
@@ -92,11 +92,17 @@ class GatewayProcess:
         if self._process.stdin:
             self._process.stdin.close()
         try:
-            self._process.wait(30)
+            self._process.wait(self._longest_stop_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    @property
+    def _longest_stop_s(self) -> float:
+        """Connections have `gateway.shutdown_s` to end, then requests; then its servers are stopped in turn."""
+        servers = (0 if self._settings.server.urls else 1) + self._settings.server.staging
+        return 2 * self._settings.gateway.shutdown_s + servers * (PATIENCE_S + KILLING_S) + 10
 
     def wait_for_end_of(self, other: "Child") -> None:
         """Returns when the gateway or `other` ends; raises ServerError that says which and why."""
@@ -121,7 +127,9 @@ class GatewayProcess:
 
     def _admin(self, path: str, params: dict[str, str]) -> dict[str, Any]:
         try:
-            answer = httpx.post(f"{self.url}{path}", params=params, headers=self._headers, timeout=300.0)
+            # Twice what one call to a server may take: a swap may also have to bring the old weights back.
+            patience = 2 * self._settings.server.start_timeout_s + 60
+            answer = httpx.post(f"{self.url}{path}", params=params, headers=self._headers, timeout=patience)
         except httpx.TransportError as error:
             raise ServerError(f"the gateway does not answer ({type(error).__name__}): {self._last_words()}") from error
         if answer.status_code != 200:

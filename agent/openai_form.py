@@ -98,9 +98,14 @@ class ChatMessage(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _says_nothing_else(cls, message: Any) -> Any:
+        if not isinstance(message, dict):
+            return message
         for field, instead in MEANT.items():
-            if isinstance(message, dict) and message.get(field):
+            if message.get(field):
                 raise ValueError(f"{field} is not supported: {instead}")
+        thought = message.get("reasoning")  # vLLM's and OpenRouter's name for it
+        if message.get("reasoning_content") is None and isinstance(thought, str):
+            return {**message, "reasoning_content": thought}
         return message
 
     @model_validator(mode="after")
@@ -250,6 +255,9 @@ class ChatRequest(BaseModel):
             wanted = self.tool_choice.function.name
             if wanted not in [tool["function"]["name"] for tool in self.tools or ()]:
                 raise ValueError(f"tool_choice names {wanted!r}, which is not among the tools")
+        given = self.max_tokens, self.max_completion_tokens
+        if None not in given and len(set(given)) == 2:
+            raise ValueError(f"max_tokens is {given[0]} and max_completion_tokens {given[1]}: give one of them")
         if self.forced_tools and self.grammar:
             raise ValueError("tool_choice required or named and response_format json exclude each other")
         return self
@@ -284,6 +292,14 @@ class ChatRequest(BaseModel):
         return self.response_format.model_dump(
             by_alias=True, exclude_none=True, exclude={"json_schema": {"description"}}
         )
+
+    @property
+    def answer_schema(self) -> dict[str, Any] | None:
+        """What `grammar` asks of the whole answer, as a JSON Schema."""
+        if self.grammar is None or self.response_format is None:
+            return None
+        wanted = self.response_format.json_schema
+        return {"type": "object"} if wanted is None else wanted.schema_
 
     @property
     def offered_tools(self) -> list[dict[str, Any]] | None:

@@ -64,7 +64,10 @@ class Recorder:
     async def record(
         self, asked: Asked, sampled: Sampled, message: dict[str, Any], reason: Untrainable | None = None
     ) -> None:
-        """Waits until the step is committed; LogError if it is not, and then the answer is not given."""
+        """Waits until the step is committed; LogError if it is not, and then the answer is not given.
+
+        Whoever is cancelled meanwhile goes on: what was sampled to its end is recorded, with all other choices.
+        """
         request, prompt = asked.request, asked.prompt
         reason = reason or self._untrainable(request, sampled)
         spans = sampled.spans
@@ -95,14 +98,21 @@ class Recorder:
         cut_off = reason is Untrainable.CANCELLED
         goes_on = request.n == 1 and not cut_off and prompt.parent is not None
         continued = prompt.parent.go_on() if goes_on and prompt.parent is not None else []
+        begun = not cut_off and prompt.begin()
+        writing = asyncio.wrap_future(self._writer.submit(step))
+        while not writing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([writing])
         try:
-            step_id = await asyncio.shield(asyncio.wrap_future(self._writer.submit(step)))
+            step_id = writing.result()
         except LogError:
             for context in continued:
                 context.continued = False
+            if begun:
+                prompt.take_back()
             raise
         key = asked.conversation.add(step_id, prompt, as_openai_message(message), sampled.ids, cut_off=cut_off)
-        self._conversations.ended(asked.trajectory, key, asked.conversation.contexts[key])
+        self._conversations.ended(asked.trajectory, key, asked.conversation)
 
     def _untrainable(self, request: ChatRequest, sampled: Sampled) -> Untrainable | None:
         """Decided here, at log time, never in the trainer."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.proof import Proof, read_probe, weigh_proof
-from agent.vllm_client import SERVED_NAME, ServerError
+from agent.vllm_client import SERVED_NAME, ServerError, Stuck
 from agent.vllm_server import RunningServer, VllmServer
 
 ADAPTER_FILE = "adapter_config.json"
@@ -193,6 +193,9 @@ class Slot:
             reloaded = time.perf_counter()
             proof = await self._prove(new, back)
             proved = time.perf_counter()
+        except Stuck as error:
+            self.owe(back, f"loading {new.version} failed: {error}")
+            raise
         except ServerError as error:
             await self.put_back(back, f"loading {new.version} failed: {error}", instead_of=new)
             raise
@@ -212,15 +215,19 @@ class Slot:
         Nobody can ask for it before its proof.
         """
         began = time.perf_counter()
-        await self._load_missing(new)
-        loaded = time.perf_counter()
-        proof = await self._prove(new, self.weights, beside=True)
-        proved = time.perf_counter()
-        if proof is None or proof.accepted:
-            self.adapters[new.version] = new
-        else:
-            self.adapters.pop(new.version, None)
-            await self.server.unload_adapter(new.adapter_name)
+        try:
+            await self._load_missing(new)
+            loaded = time.perf_counter()
+            proof = await self._prove(new, self.weights, beside=True)
+            proved = time.perf_counter()
+            if proof is None or proof.accepted:
+                self.adapters[new.version] = new
+            else:
+                self.adapters.pop(new.version, None)
+                await self.server.unload_adapter(new.adapter_name)
+        except Stuck as error:
+            self.doubt(str(error))
+            raise
         return Loaded(self.server.name, self.version, 0.0, loaded - began, proved - loaded, proof)
 
     async def prove(self, new: Weights, against: Weights) -> Loaded:
@@ -318,6 +325,8 @@ class Slot:
         for beside in [adapter for adapter in self.adapters.values() if adapter.version != weights.version]:
             try:
                 await self.load_beside(beside)
+            except Stuck:
+                raise
             except ServerError as error:
                 self.adapters.pop(beside.version, None)
                 logger.warning("adapter %s is not loaded again: %s", beside.version, error)
@@ -331,8 +340,16 @@ class Slot:
             await self.server.load_adapter(adapter.adapter_name, adapter.path)
 
     async def _remove_adapter(self, version: str) -> None:
-        await self.server.unload_adapter(self.adapters[version].adapter_name)
-        self.adapters.pop(version, None)
+        # First of all here: a step that came while the server unloads would be sent to what is gone.
+        removed = self.adapters.pop(version)
+        try:
+            await self.server.unload_adapter(removed.adapter_name)
+        except Stuck as error:
+            self.doubt(str(error))
+            raise
+        except ServerError:
+            self.adapters.setdefault(version, removed)  # the next one to tidy up tries again
+            raise
 
     async def _drop_adapters(self) -> None:
         """All of them, also those that others loaded: on other weights a judge beside would judge otherwise, unnoticed;

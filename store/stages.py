@@ -29,6 +29,7 @@ class StageRecord:
     result: dict[str, Any] | None
     error: str | None
     seconds: float | None
+    """Of all tries that ended; while it runs, of those before."""
     started_at: datetime
     ended_at: datetime | None
 
@@ -62,12 +63,17 @@ def stage_result(log: Log, loop: str, key: str) -> dict[str, Any] | None:
     return None if row is None else row.result or {}
 
 
-def start_stage(log: Log, loop: str, key: str) -> None:
-    """Marks the stage as running; one that was killed or failed starts again in the same row. LogError if done."""
+def start_stage(log: Log, loop: str, key: str) -> float | None:
+    """Marks the stage as running; one that was killed or failed starts again in the same row. LogError if done.
+
+    Seconds of its earlier tries, None if this is the first; a try that was killed left none.
+    """
     table = StageRow.__table__
     running = {"status": JobStatus.RUNNING.value, "started_at": now()}
-    fresh = {"error": None, "seconds": None, "ended_at": None}
+    fresh = {"error": None, "ended_at": None}
+    tried = select(table.c.seconds).where(table.c.loop == loop, table.c.key == key)
     with log.writing() as connection:
+        earlier = connection.execute(tried).first()
         connection.execute(insert_new(log, table), running | {"loop": loop, "key": key})
         restarted = connection.execute(
             update(table)
@@ -76,10 +82,11 @@ def start_stage(log: Log, loop: str, key: str) -> None:
         )
     if not restarted.rowcount:
         raise LogError(f"stage {key!r} of loop {loop!r} is done: nothing is done twice")
+    return None if earlier is None else float(earlier.seconds or 0.0)
 
 
 def finish_stage(log: Log, loop: str, key: str, result: dict[str, Any], seconds: float) -> None:
-    """Raises LogError if the stage is not running."""
+    """`seconds`: of all tries together, as in `fail_stage`. Raises LogError if the stage is not running."""
     _end(log, loop, key, {"status": JobStatus.DONE.value, "result": result, "seconds": seconds})
 
 

@@ -41,6 +41,8 @@ class FaultyVllm:
     """From sampled ids to their text; None: `WORDS`."""
     weights: str = ""
     """What was loaded last."""
+    stuck: str = ""
+    """What it never comes to the end of: "reload", "probe" or "adapter"."""
     reloads_left: int | None = None
     """So many reloads succeed, None: all."""
     adapters: list[str] = field(default_factory=list)
@@ -66,7 +68,12 @@ class FaultyVllm:
         adapters = [{"id": name, "parent": "policy"} for name in self.adapters]
         return {"data": [{"id": "policy", "parent": None}, *adapters]}
 
+    async def _hang(self, what: str) -> None:
+        while self.stuck == what:
+            await asyncio.sleep(0.02)
+
     async def load_adapter(self, request: Request) -> Response:
+        await self._hang("adapter")
         name = (await request.json())["lora_name"]
         self.loads.append(name)
         if name in self.adapters:
@@ -83,6 +90,7 @@ class FaultyVllm:
         return PlainTextResponse("Success")
 
     async def reload(self, request: Request) -> Response:
+        await self._hang("reload")
         if self.fault == "reload fails" or self.reloads_left == 0:
             return JSONResponse({"error": {"message": "no such file"}}, 500)
         if self.reloads_left is not None:
@@ -94,6 +102,7 @@ class FaultyVllm:
         body = await request.json()
         self.requests.append(body)
         if body.get("prompt_logprobs") is not None:
+            await self._hang("probe")
             return (
                 JSONResponse({"error": {"message": "probed"}}, 500) if self.fault == "unproved" else self._scored(body)
             )
@@ -127,7 +136,7 @@ class FaultyVllm:
                     return Response(status_code=499)
         finally:
             self.running -= 1
-        return JSONResponse({"choices": [self._choice(body, ids)]})
+        return JSONResponse({"choices": [self._choice(body, ids, n) for n in range(body.get("n", 1))]})
 
     async def _events(self, body: dict[str, Any], ids: list[int]) -> AsyncIterator[str]:
         self.running += 1
@@ -143,21 +152,22 @@ class FaultyVllm:
                 if self.fault == "error in the middle" and n == 2:
                     yield f"data: {json.dumps({'error': {'message': 'engine died'}})}\n\n"
                     return
-                choice = self._choice(body, [token])
-                choice["finish_reason"] = ("stop" if token == END else "length") if n == len(ids) - 1 else None
-                if n:
-                    choice.pop("prompt_token_ids")
-                yield f"data: {json.dumps({'choices': [choice]})}\n\n"
+                choices = [self._choice(body, [token], number) for number in range(body.get("n", 1))]
+                for choice in choices:
+                    choice["finish_reason"] = ("stop" if token == END else "length") if n == len(ids) - 1 else None
+                    if n:
+                        choice.pop("prompt_token_ids")
+                yield f"data: {json.dumps({'choices': choices})}\n\n"
                 done = n + 1
             yield "data: [DONE]\n\n"
         finally:
             self.running -= 1
             self.aborted += done < len(ids) and not self.fault
 
-    def _choice(self, body: dict[str, Any], ids: list[int]) -> dict[str, Any]:
+    def _choice(self, body: dict[str, Any], ids: list[int], index: int = 0) -> dict[str, Any]:
         texts = ["<|im_end|>" if i == END else WORDS[i % len(WORDS)] for i in ids]
         return {
-            "index": 0,
+            "index": index,
             "text": self.spell(ids) if self.spell is not None else "".join(texts),
             "token_ids": ids,
             "prompt_token_ids": None if self.fault == "no prompt" else body["prompt"],

@@ -1,5 +1,7 @@
 """What a request continues, and what counts as rewriting history."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -90,3 +92,62 @@ def test_a_name_is_part_of_what_was_said_except_on_what_the_policy_said() -> Non
     assert len({ada, bob, nobody}) == 3
     named = fingerprints([ASK[0], SAID | {"name": "supervisor"}], None)[-1]
     assert named == nobody, "agents put their own name on an answer before they send it back"
+
+
+def test_of_two_first_requests_at_once_the_later_one_is_a_fork(renderer: Renderer) -> None:
+    """Both are rendered before either is written; all choices of one request (n > 1) are roots alike."""
+    talk = Conversation()
+    one, other = talk.prompt(renderer, ASK, None), talk.prompt(renderer, ASK, None)
+    assert not one.forked and one.begin()
+    assert other.forked and not other.begin()
+    assert not one.forked and not one.begin(), "its second choice"
+    one.take_back()
+    assert not other.forked, "the first one could not be written"
+
+
+async def _say(talks: Conversations, name: str, renderer: Renderer, messages: list[dict[str, Any]], step: int) -> None:
+    """A step as the recorder keeps it, of a dialogue of which the log has nothing to be read."""
+    talk = await talks.get(name)
+    prompt = talk.prompt(renderer, messages, None)
+    key = talk.add(step, prompt, SAID, renderer.encode("Yes.<|im_end|>"))
+    if prompt.parent is not None:
+        prompt.parent.go_on()
+    talks.ended(name, key, talk)
+
+
+def _counted(talks: Conversations) -> int:
+    return sum(len(context.ids) for talk in talks._kept.values() for context in talk.contexts.values())
+
+
+async def test_what_is_kept_is_counted_and_what_is_evicted_is_let_go(sqlite_log: Log, renderer: Renderer) -> None:
+    talks = Conversations(sqlite_log, capacity=3)
+    for step in range(12):
+        await _say(talks, f"t{step % 4}", renderer, [{"role": "user", "content": f"Is it {step}?"}], step)
+        assert talks._ids == _counted(talks)
+    slow = await talks.get("t3")
+    prompt = slow.prompt(renderer, ASK, None)
+    held = weakref.ref(next(iter(slow.contexts.values())))
+    for step in range(3):
+        await _say(talks, f"u{step}", renderer, ASK, 20 + step)
+    assert "t3" not in talks._kept, "evicted while it is answered"
+    talks.ended("t3", slow.add(30, prompt, SAID, [7] * 1000), slow)
+    assert talks._ids == _counted(talks) < 1000
+    await _say(talks, "u2", renderer, ASK, 31)
+    assert talks._ids == _counted(talks), "the same context again, by another step"
+    del slow, prompt
+    gc.collect()
+    assert held() is None
+
+
+async def test_an_end_is_remembered_of_what_was_evicted_unless_it_was_continued(
+    sqlite_log: Log, renderer: Renderer
+) -> None:
+    talks = Conversations(sqlite_log, max_ids=1)
+    await _say(talks, "t1", renderer, ASK, 1)
+    assert talks.continued_by(MORE, None) == "t1"
+    await _say(talks, "t1", renderer, MORE, 2)
+    assert talks.continued_by(MORE, None) is None, "somebody went on from there"
+    await _say(talks, "u1", renderer, [{"role": "user", "content": "Another one?"}], 3)
+    assert list(talks._kept) == ["u1"]
+    assert talks.continued_by(MORE, None) is None
+    assert talks.continued_by([*MORE, SAID, {"role": "user", "content": "Really?"}], None) == "t1"

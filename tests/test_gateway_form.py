@@ -195,3 +195,39 @@ def test_a_body_of_five_megabytes_is_too_large_by_default(served: Served) -> Non
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
     assert "4 MiB (gateway.max_body_mib)" in answer.json()["error"]["message"]
     assert ask(address).status_code == 200
+
+
+ANSWER = {
+    "type": "json_schema",
+    "json_schema": {"schema": {"type": "object", "properties": {"n": {"type": "integer"}}}},
+}
+
+
+def test_tools_beside_a_json_answer_can_be_called(served: Served, renderer: Renderer) -> None:
+    """OpenAI's agents send both: the policy calls a tool, or answers in the schema. Under the schema alone none could
+    be called."""
+    address, _, log, vllm = served
+    written = '<tool_call>{"name": "look", "arguments": {}}</tool_call><|im_end|>'
+    vllm.script, vllm.spell = [renderer.encode(written)], renderer.decode
+    answer = ask(address, tools=[CALL], response_format=ANSWER).json()["choices"][0]
+    assert answer["finish_reason"] == "tool_calls" and answer["message"]["tool_calls"][0]["function"]["name"] == "look"
+    sent = vllm.requests[-1]
+    assert "response_format" not in sent
+    calls, json_answer = json.loads(sent["structured_outputs"]["structural_tag"])["format"]["elements"]
+    assert "look" in json.dumps(calls) and json_answer["json_schema"] == ANSWER["json_schema"]["schema"]
+    assert steps(log, "untrainable_reason") == [("sampled under a grammar",)]
+    vllm.spell = None
+    assert ask(address, tools=[CALL], tool_choice="none", response_format=ANSWER).status_code == 200
+    assert vllm.requests[-1]["response_format"]["type"] == "json_schema"
+
+
+def test_thinking_under_its_other_name_is_read(served: Served, renderer: Renderer) -> None:
+    """A history that the gateway does not know is rendered: `reasoning` is what vLLM and OpenRouter call it."""
+    address, _, _, vllm = served
+    prompts = []
+    for n, thought in enumerate(({"reasoning_content": "A look."}, {"reasoning": "A look."}, {"reasoning": None}, {})):
+        said = [*ASK, {"role": "assistant", "content": "Yes."} | thought, *ASK]
+        assert ask(address, f"/sessions/t{n}", messages=said).status_code == 200
+        prompts.append(vllm.requests[-1]["prompt"])
+    assert prompts[0] == prompts[1] != prompts[2] == prompts[3]
+    assert "A look." in renderer.decode(prompts[1])

@@ -292,6 +292,10 @@ def request(**asked_for: Any) -> ChatRequest:
     return ChatRequest.model_validate({"model": "policy", "messages": [asked("?")], "tools": [TOOL], **asked_for})
 
 
+def schema_of(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"schema": schema}}
+
+
 def test_what_a_format_cannot_do_is_refused_by_name() -> None:
     hermes, xml, bare = of_format("qwen3"), of_format("qwen3.5"), of_format("llama-3")
     strange = TOOL | {"function": TOOL["function"] | {"parameters": {"properties": {"n": {"multipleOf": 3}}}}}
@@ -301,6 +305,9 @@ def test_what_a_format_cannot_do_is_refused_by_name() -> None:
         (xml, {"parallel_tool_calls": False}),
         (bare, {}),
         (bare, {"tool_choice": "none", "parallel_tool_calls": False}),
+        (xml, {"tool_choice": "none", "response_format": {"type": "json_object"}}),
+        (hermes, {"response_format": {"type": "json_object"}}),
+        (hermes, {"tools": [strange], "response_format": schema_of({"type": "object"})}),
     ):
         refuse_unless_possible(renderer, request(**asked_for))
     for renderer, asked_for, said in (
@@ -308,6 +315,8 @@ def test_what_a_format_cannot_do_is_refused_by_name() -> None:
         (bare, {"tool_choice": {"type": "function", "function": {"name": "find_flights"}}}, "no grammar"),
         (bare, {"parallel_tool_calls": False}, "cannot be ended after the first"),
         (hermes, {"tool_choice": "required", "tools": [strange]}, "multipleOf"),
+        (xml, {"response_format": {"type": "json_object"}}, "no tool could be called"),
+        (hermes, {"response_format": schema_of(strange["function"]["parameters"])}, "response_format uses multipleOf"),
     ):
         with pytest.raises(ApiError, match=said) as refused:
             refuse_unless_possible(renderer, request(**asked_for))
@@ -333,6 +342,30 @@ def test_the_grammar_of_forced_calls_takes_what_the_format_writes_and_no_more_ca
     assert not taken([call] * 2, 1) and not taken([call] * 9, 8)
     assert not taken([("find_trains", {"origin": "Oslo"})], 8)
     assert not taken([("find_flights", {"seats": 2})], 8), "the schema is kept"
+
+
+def test_the_grammar_of_tools_beside_a_json_answer_takes_either() -> None:
+    renderer = of_format("qwen3")
+    form = renderer.call_form
+    assert form is not None
+    info = xgrammar.TokenizerInfo.from_huggingface(renderer._tokenizer, stop_token_ids=list(renderer.stop_ids))
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    strange = {"name": "odd", "parameters": {"properties": {"n": {"multipleOf": 3}}}}
+    tag = json.dumps(form.calls_or_json([TOOL["function"], strange], schema, 2))
+    compiled = xgrammar.GrammarCompiler(info).compile_structural_tag(tag)
+
+    def taken(message: dict[str, Any]) -> bool:
+        ids, mask = renderer.dialogue([asked("?"), message], [TOOL])
+        ((_, sampled),) = spans(ids, mask)
+        matcher = xgrammar.GrammarMatcher(compiled)
+        return all(matcher.accept_token(token) for token in sampled) and matcher.is_terminated()
+
+    call = ("find_flights", {"origin": "Oslo", "seats": 2})
+    assert taken(called(call)) and taken(called(call, call)) and not taken(called(call, call, call))
+    assert taken(called(("odd", {"n": 4}))), "what cannot be enforced is any object"
+    assert taken({"role": "assistant", "content": '{"n": 3}'})
+    assert not taken({"role": "assistant", "content": '{"n": "three"}'})
+    assert not taken({"role": "assistant", "content": "Three."})
 
 
 def test_tools_are_refused_where_calls_could_not_be_read_back(renderer: TemplateRenderer) -> None:

@@ -17,7 +17,7 @@ import pytest
 from agent import fleet as fleets
 from agent.gateway import Gateway
 from agent.slot import Slot, Weights
-from agent.vllm_client import ServerError
+from agent.vllm_client import ServerError, Stuck, VllmClient
 from agent.vllm_server import VllmServer
 from store.database import Log, open_log
 from store.incidents import incident_counts
@@ -216,6 +216,24 @@ def test_a_candidate_that_fails_its_proof_takes_no_sessions_and_is_refused(start
     assert vllm.adapters == [] and ask(address, model="policy@v0003").status_code == 404
 
 
+@pytest.mark.parametrize("what", ["reload", "probe", "adapter"])
+def test_an_engine_that_is_stuck_keeps_the_door_closed_no_longer_than_its_deadline(
+    start: Start, tmp_path: Path, what: str
+) -> None:
+    address, gateway, log, (vllm,) = start()
+    a_version(log, tmp_path, "v0002", adapter=what == "adapter")
+    gateway.fleet.live.server.admin_timeout_s = 0.3
+    vllm.stuck = what
+    try:
+        answer = httpx.post(f"{address}/admin/promote/v0002", timeout=10)
+        assert answer.status_code == 503 and "within 0.3 s (server.start_timeout_s)" in answer.text
+        assert httpx.get(f"{address}/health", timeout=5).status_code == 503, "what it holds by now nobody knows"
+    finally:
+        vllm.stuck = ""
+    until(lambda: gateway.fleet.live.able, "it is brought back once it moves again")
+    assert vllm.weights.endswith("v0001") and ask(address).json()["model"] == "policy@v0001"
+
+
 class OwnServer(VllmServer):
     """A server of ours without a process: what it holds is `held`."""
 
@@ -263,6 +281,53 @@ async def test_a_server_of_ours_that_does_not_take_weights_back_is_started_again
     assert not loaded.accepted and not slot.able and "did not come back" in str(slot.lost)
     await fleets._look_after(slot)
     assert slot.able and slot.version == "old" and server.held == tmp_path / "old"
+
+
+async def test_a_server_of_ours_that_is_stuck_is_ended_and_started_again(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+
+    class Stopped(OwnServer):
+        """Its address is a stand-in's, which moves again once it was started anew."""
+
+        async def reload(self, weights: Path) -> None:
+            await VllmClient.reload(self, weights)
+
+        def launch(self) -> None:
+            super().launch()
+            vllm.stuck, vllm.weights = "", str(self.model_dir)
+
+    with faulty_servers() as (vllm,):
+        vllm.stuck = "reload"
+        server = Stopped(tmp_path / "old")
+        server.url, server.admin_timeout_s, server.after_reload = vllm.url, 0.2, ()
+        slot = Slot(server, Weights("old", tmp_path / "old"))
+        with pytest.raises(Stuck, match="did not end /collective_rpc"):
+            async with slot.closed(interrupt=True):
+                await slot.load(Weights("new", tmp_path / "new"))
+        assert not server.running and not slot.able and slot.is_open
+        await fleets._look_after(slot)
+        assert slot.able and slot.version == "old" and vllm.weights.endswith("old")
+        await server.close()
+
+
+async def test_a_step_that_comes_while_an_adapter_is_unloaded_is_not_sent_to_it(tmp_path: Path) -> None:
+    server = OwnServer(tmp_path)
+    adapter = Weights("v2", tmp_path, Weights("v1", tmp_path))
+    slot = Slot(server, Weights("v1", tmp_path), adapters={"v2": adapter})
+    seen: list[bool] = []
+
+    async def unload(name: str) -> None:
+        seen.append(slot.holds("v2"))
+        if len(seen) == 1:
+            raise ServerError("not now")
+
+    server.unload_adapter = unload  # type: ignore[method-assign]
+    with pytest.raises(ServerError):
+        await slot.unload_unused({"v1"})
+    assert slot.holds("v2"), "it is there still, and tidied up the next time"
+    await slot.unload_unused({"v1"})
+    assert seen == [False, False] and not slot.holds("v2")
 
 
 async def test_a_load_that_is_broken_off_leaves_the_slot_lost(tmp_path: Path) -> None:

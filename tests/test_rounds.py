@@ -257,6 +257,7 @@ def test_adam_goes_on_from_the_version_that_training_goes_on_from(
         return None if n in barren else f"made-{n}"
 
     monkeypatch.setattr("train.rounds.train_candidate", train)
+    monkeypatch.setattr("train.rounds.give_back_trainer", lambda: None)
     add_version(sqlite_log, "first", parent=None, path=str(tmp_path), files={})
     set_version_state(sqlite_log, "first", VersionState.LIVE, "cold start")
     rounds = Rounds(sqlite_log, load_settings(home=tmp_path), name="bare", seed=1)

@@ -66,16 +66,16 @@ def test_an_empty_result_is_a_result(log: Log) -> None:
 
 def test_a_killed_or_failed_stage_starts_again_in_its_row(log: Log) -> None:
     open_loop(log, "demo", 1, {})
-    start_stage(log, "demo", "before")
+    assert start_stage(log, "demo", "before") is None
     (killed,) = list_stages(log, "demo")
-    start_stage(log, "demo", "before")
+    assert start_stage(log, "demo", "before") == 0.0, "how long a killed try took nobody knows"
     start_stage(log, "demo", "train")
     fail_stage(log, "demo", "before", "vLLM died", 3.0)
     failed, _ = list_stages(log, "demo")
     assert (failed.id, failed.status, failed.error, failed.seconds) == (killed.id, JobStatus.FAILED, "vLLM died", 3.0)
-    start_stage(log, "demo", "before")
+    assert start_stage(log, "demo", "before") == 3.0
     again, _ = list_stages(log, "demo")
-    assert (again.id, again.status, again.error, again.seconds) == (killed.id, JobStatus.RUNNING, None, None)
+    assert (again.id, again.status, again.error, again.seconds) == (killed.id, JobStatus.RUNNING, None, 3.0)
     assert again.ended_at is None
     assert again.started_at > killed.started_at
 

@@ -14,6 +14,7 @@ from store.training_settings import LoopSettings
 from store.vocabulary import Split
 from train.evaluation import Outcome
 from train.loop import LoopOutcome, ScenarioSets, TrainingLoop
+from train.memory import PeakMemory
 from train.progress import StageProgress
 
 BUNDLE_SEED = 20260
@@ -48,11 +49,11 @@ def run_demo(log: Log, settings: Settings, *, name: str, seed: int) -> LoopOutco
     """Runs or resumes the loop `name` and prints its table on standard output."""
     sets = bundled_sets(settings)
     progress = StageProgress(expected_seconds(settings.loop))
-    with progress.shown():
+    with progress.shown(), PeakMemory() as memory:
         outcome = TrainingLoop(log, settings, sets, name=name, seed=seed, progress=progress).run()
     console = Console(highlight=False)
     console.print(outcome_table(outcome, sets.test, seed))
-    console.print(stage_table(outcome.seconds))
+    console.print(stage_table(outcome.seconds, memory.peak))
     console.print(
         "Look at it all: [bold]checkloop up[/] (dashboard and chat in the browser), [bold]checkloop chat[/] "
         "(the terminal). Another seed: [bold]make demo SEED=2[/]."
@@ -103,8 +104,9 @@ def _of(outcomes: Mapping[str, Sequence[Outcome]], scenario_hash: str) -> Outcom
     return next((o for o in outcomes.get(scenario_hash, ()) if o.reward is not None), None)
 
 
-def stage_table(seconds: Mapping[str, float]) -> Table:
-    table = Table(title=f"Wall time: {sum(seconds.values()):.0f} s")
+def stage_table(seconds: Mapping[str, float], peak_bytes: int) -> Table:
+    """`peak_bytes`: of all processes together, since the command was given. Tries that were killed left no seconds."""
+    table = Table(title=f"Wall time: {sum(seconds.values()):.0f} s, at most {peak_bytes / 2**30:.1f} GiB resident")
     table.add_column("stage")
     table.add_column("seconds", justify="right")
     for stage, spent in seconds.items():

@@ -124,10 +124,12 @@ class TrainingLoop:
         self._stages.run(f"{key}/play", f"round {n}: play groups", lambda s: self._play_groups(s, n, scenarios, tip))
         trained = self._stages.run(f"{key}/train", f"round {n}: train (GRPO)", lambda s: self._train(s, n, tip))
         candidate = trained["version"] or tip
-        if candidate == current:
-            return current, current
         gate_comes = n % self._settings.loop.gate_every == 0 or n == self._settings.loop.rounds
+        if candidate == current:
+            self._stages.leave_out(f"{key}/load", f"{key}/gate", f"{key}/swap")
+            return current, current
         if gate_comes and candidate in self._refused:
+            self._stages.leave_out(f"{key}/gate", f"{key}/swap")
             return current, candidate  # nothing was learnt since: a gate would hold the same version once more
         if not gate_comes:
             loaded = self._stages.run(f"{key}/load", f"round {n}: load", lambda s: self._load(s, candidate))
@@ -135,13 +137,18 @@ class TrainingLoop:
         decision = self._stages.run(f"{key}/gate", f"round {n}: gate", lambda s: self._gate(s, n, current, candidate))
         if not decision["passed"]:
             self._refused.add(candidate)
+            self._stages.leave_out(f"{key}/swap")
             return current, candidate if decision.get("high", -1.0) >= 0 else current
         swap = self._stages.run(f"{key}/swap", f"round {n}: swap", lambda s: self._swap(s, candidate, decision))
         return (candidate, candidate) if swap["accepted"] else (current, current)
 
     def _prepare_model(self, stage: Stage) -> dict[str, Any]:
         stage.advance(0.1, self._settings.model.source)
-        return {"path": str(model_directory(self._settings))}
+        there = {path.resolve() for path in self._settings.home.glob("model*")}
+        made = model_directory(self._settings)
+        if made in there or self._settings.model.source != "bundled":
+            stage.nothing_to_do()
+        return {"path": str(made)}
 
     def _load_scenarios(self, stage: Stage) -> dict[str, Any]:
         added = add_scenarios(self._log, self._sets.all())

@@ -17,11 +17,15 @@ class Stages:
         self._name = name
         self._progress = progress
         self.seconds: dict[str, float] = {}
-        """Of the stages that are done, by key."""
+        """Of the stages that are done, by key, with what earlier tries took that were not killed."""
 
     def result(self, key: str) -> dict[str, Any] | None:
         """What a stage came to; None if it is not done."""
         return stage_result(self._log, self._name, key)
+
+    def leave_out(self, *keys: str) -> None:
+        """These stages do not come this time."""
+        self._progress.leave_out(*keys)
 
     def run(self, key: str, title: str, work: Callable[[Stage], dict[str, Any]]) -> dict[str, Any]:
         """The result of the stage: from the log if it was done before, else of `work`, which is stored.
@@ -33,10 +37,10 @@ class Stages:
             self.seconds[key] = float(done.get("seconds", 0.0))
             self._progress.skip(key, title)
             return done
-        start_stage(self._log, self._name, key)
-        began = time.monotonic()
+        earlier = start_stage(self._log, self._name, key)
+        began = time.monotonic() - (earlier or 0.0)
         try:
-            with self._progress.stage(key, title) as stage:
+            with self._progress.stage(key, title, begun_before=earlier is not None) as stage:
                 result = work(stage)
         except BaseException as error:
             fail_stage(self._log, self._name, key, f"{type(error).__name__}: {error}", time.monotonic() - began)
