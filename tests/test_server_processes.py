@@ -89,3 +89,20 @@ def test_a_gateway_that_listens_already_is_not_taken_for_the_one_that_was_starte
     with pytest.raises(ServerError, match=told), gateway:
         raise AssertionError("it was adopted")
     assert not (tmp_path / "servers" / "gateway.log").exists(), "nothing was started"
+
+
+def test_a_gateway_is_waited_for_as_long_as_its_shutdown_may_take(tmp_path: Path) -> None:
+    """20 s for connections, 20 s for requests, 10 + 5 s for each of its two servers: 70 s, not 30."""
+    settings = load_settings(home=tmp_path, gateway={"shutdown_s": 20}, server={"staging": True})
+    waited: list[float] = []
+
+    class Slow:
+        stdin = None
+
+        def wait(self, timeout: float) -> None:
+            waited.append(timeout)
+
+    gateway = GatewayProcess(settings)
+    gateway._process = Slow()  # type: ignore[assignment]
+    gateway.stop()
+    assert len(waited) == 1 and 70 < waited[0] < 90
