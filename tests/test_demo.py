@@ -14,7 +14,7 @@ from store.settings import load_settings
 from store.training_settings import LoopSettings
 from store.vocabulary import Split
 from tests.store_examples import a_scenario
-from train.demo import expected_seconds, outcome_table, run_demo, stage_table
+from train.demo import cost_line, expected_seconds, outcome_table, run_demo, stage_table
 from train.evaluation import Outcome
 from train.loop import LoopOutcome
 from train.memory import PeakMemory, tree_rss
@@ -73,11 +73,11 @@ def test_the_table_of_before_and_after_by_hand() -> None:
     ]
 
 
-def test_the_table_of_stages() -> None:
+def test_the_table_of_stages_and_what_they_cost() -> None:
     """0.04 + 85.26 + 817.7 = 903 s."""
-    table = stage_table({"model": 0.04, "cold-start": 85.26, "round-1/play": 817.7}, int(5.1 * 2**30))
-    assert table.title == "Wall time: 903 s, at most 5.1 GiB resident"
-    assert rows(table) == [["model", "0.0"], ["cold-start", "85.3"], ["round-1/play", "817.7"]]
+    seconds = {"model": 0.04, "cold-start": 85.26, "round-1/play": 817.7}
+    assert cost_line(seconds, int(5.1 * 2**30)) == "Wall time: 903 s, at most 5.1 GiB resident"
+    assert rows(stage_table(seconds)) == [["model", "0.0"], ["cold-start", "85.3"], ["round-1/play", "817.7"]]
 
 
 def test_the_demo_says_its_figures_and_how_to_go_on(

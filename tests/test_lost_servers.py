@@ -227,7 +227,8 @@ def test_an_engine_that_is_stuck_keeps_the_door_closed_no_longer_than_its_deadli
     try:
         answer = httpx.post(f"{address}/admin/promote/v0002", timeout=10)
         assert answer.status_code == 503 and "within 0.3 s (server.start_timeout_s)" in answer.text
-        assert httpx.get(f"{address}/health", timeout=5).status_code == 503, "what it holds by now nobody knows"
+        if what != "adapter":  # the weights below it can be brought in at once
+            assert httpx.get(f"{address}/health", timeout=5).status_code == 503, "what it holds by now nobody knows"
     finally:
         vllm.stuck = ""
     until(lambda: gateway.fleet.live.able, "it is brought back once it moves again")

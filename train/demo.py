@@ -53,7 +53,8 @@ def run_demo(log: Log, settings: Settings, *, name: str, seed: int) -> LoopOutco
         outcome = TrainingLoop(log, settings, sets, name=name, seed=seed, progress=progress).run()
     console = Console(highlight=False)
     console.print(outcome_table(outcome, sets.test, seed))
-    console.print(stage_table(outcome.seconds, memory.peak))
+    console.print(stage_table(outcome.seconds))
+    console.print(cost_line(outcome.seconds, memory.peak))
     console.print(
         "Look at it all: [bold]checkloop up[/] (dashboard and chat in the browser), [bold]checkloop chat[/] "
         "(the terminal). Another seed: [bold]make demo SEED=2[/]."
@@ -104,9 +105,13 @@ def _of(outcomes: Mapping[str, Sequence[Outcome]], scenario_hash: str) -> Outcom
     return next((o for o in outcomes.get(scenario_hash, ()) if o.reward is not None), None)
 
 
-def stage_table(seconds: Mapping[str, float], peak_bytes: int) -> Table:
+def cost_line(seconds: Mapping[str, float], peak_bytes: int) -> str:
     """`peak_bytes`: of all processes together, since the command was given. Tries that were killed left no seconds."""
-    table = Table(title=f"Wall time: {sum(seconds.values()):.0f} s, at most {peak_bytes / 2**30:.1f} GiB resident")
+    return f"Wall time: {sum(seconds.values()):.0f} s, at most {peak_bytes / 2**30:.1f} GiB resident"
+
+
+def stage_table(seconds: Mapping[str, float]) -> Table:
+    table = Table()
     table.add_column("stage")
     table.add_column("seconds", justify="right")
     for stage, spent in seconds.items():
