@@ -35,6 +35,9 @@ from train.schedule_commands import app as schedule_commands
 from train.train_commands import advantages, grpo, online, sft
 from train.worker_commands import worker
 
+STOPPED = 128 + signal.SIGINT
+"""Exit status after Ctrl-C."""
+
 UsageProblem: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 """A wrong command line; Typer carries its own copy of the class and exports only some of its children."""
 
@@ -310,11 +313,12 @@ def main() -> None:
         print(f"checkloop: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("checkloop: stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        status = STOPPED
     except UsageProblem as error:
         error.show()
         sys.exit(error.exit_code)
+    if status == STOPPED:  # so Typer ends a command that was interrupted
+        print("checkloop: stopped; the same command goes on from here", file=sys.stderr)
     if status:
         sys.exit(status)
 

@@ -3,7 +3,10 @@
 import pytest
 from rich.console import Console
 
-from train.progress import StageProgress
+from store.database import Log
+from store.stages import list_stages, open_loop
+from train.progress import Stage, StageProgress
+from train.stages import Stages
 
 
 class Clock:
@@ -66,8 +69,9 @@ def test_a_stage_that_failed_inside_of_another_one_leaves_nothing_behind(clock: 
 def test_what_is_there_already_or_was_begun_before_says_nothing_of_the_machine(clock: Clock) -> None:
     shown = progress(clock)
     with shown.stage("model", "") as stage:
-        stage.nothing_to_do()
-    with shown.stage("before", "", begun_before=True):
+        stage.not_whole()
+    with shown.stage("before", "") as stage:
+        stage.not_whole()
         clock.now += 4
     with shown.stage("cold-start", ""):
         clock.now += 170
@@ -79,3 +83,28 @@ def test_stages_that_were_done_or_do_not_come_are_not_waited_for(clock: Clock) -
     shown.skip("model", "")
     shown.leave_out("round-1/gate", "round-1/swap", "round-1/load")
     assert shown.left_s() == 230 - 25
+
+
+def test_a_stage_that_goes_on_says_so_and_counts_what_earlier_tries_took(sqlite_log: Log, clock: Clock) -> None:
+    open_loop(sqlite_log, "demo", 1, {})
+    whole: list[bool] = []
+
+    def work(stage: Stage) -> dict[str, int]:
+        whole.append(stage.is_whole)
+        if len(whole) == 1:
+            raise KeyboardInterrupt
+        return {"played": 3}
+
+    stages = Stages(sqlite_log, "demo", progress(clock))
+    with pytest.raises(KeyboardInterrupt):
+        stages.run("before", "", work)
+    fail = list_stages(sqlite_log, "demo")[0]
+    assert fail.seconds is not None and fail.seconds < 5
+    with sqlite_log.writing() as connection:
+        connection.exec_driver_sql("UPDATE stage SET seconds = 40")
+    assert stages.run("before", "", work) == {"played": 3}
+    assert whole == [True, False]
+    assert 40 <= stages.seconds["before"] < 45
+    again = Stages(sqlite_log, "demo", progress(clock))
+    again.run("before", "", work)
+    assert again.seconds == stages.seconds and len(whole) == 2

@@ -147,7 +147,7 @@ class TrainingLoop:
         there = {path.resolve() for path in self._settings.home.glob("model*")}
         made = model_directory(self._settings)
         if made in there or self._settings.model.source != "bundled":
-            stage.nothing_to_do()
+            stage.not_whole()
         return {"path": str(made)}
 
     def _load_scenarios(self, stage: Stage) -> dict[str, Any]:

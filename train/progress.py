@@ -52,10 +52,8 @@ class StageProgress:
             yield self
 
     @contextmanager
-    def stage(self, key: str, title: str, *, begun_before: bool = False) -> Iterator["Stage"]:
-        """`begun_before`: in an earlier try, so that part of it may be done."""
+    def stage(self, key: str, title: str) -> Iterator["Stage"]:
         stage = Stage(self, key, title)
-        stage.is_whole = not begun_before
         outer: list[Stage] = self._running.__dict__.setdefault("stages", [])  # of this thread
         if self._bar is None:
             self._console.print(f"{self._clock()} {title} (about {self._left_text()} left in all)", soft_wrap=True)
@@ -126,8 +124,8 @@ class Stage:
         self.inside_s = 0.0
         """Of stages that ran inside of this one."""
 
-    def nothing_to_do(self) -> None:
-        """What it was to make is there already."""
+    def not_whole(self) -> None:
+        """What it was to make is there already, or part of it."""
         self.is_whole = False
 
     def advance(self, share: float, detail: str = "") -> None:

@@ -40,7 +40,9 @@ class Stages:
         earlier = start_stage(self._log, self._name, key)
         began = time.monotonic() - (earlier or 0.0)
         try:
-            with self._progress.stage(key, title, begun_before=earlier is not None) as stage:
+            with self._progress.stage(key, title) as stage:
+                if earlier is not None:
+                    stage.not_whole()
                 result = work(stage)
         except BaseException as error:
             fail_stage(self._log, self._name, key, f"{type(error).__name__}: {error}", time.monotonic() - began)
