@@ -10,9 +10,9 @@ from openai.types.shared_params import ResponseFormatJSONSchema
 from agent.role_endpoint import Said
 from reward.llm_judge import Dialogue, LlmJudge
 
-LONGEST = 40
+LONGEST = 60
 """Characters of a reason or a quote."""
-TOKENS = 70
+TOKENS = 100
 """Room for an item's verdict."""
 
 

@@ -431,7 +431,7 @@ def test_a_real_model_writes_or_is_handed_over_with_reasons(serving: Serving, sq
     named = Endpoint(
         base_url=f"http://127.0.0.1:{serving.settings.server.port}/v1", model="policy", timeout_s=600, max_concurrency=1
     )
-    small = AnnotationSettings(context_tokens=1000, turn_tokens=96, attempts=0, prompt=file)
+    small = AnnotationSettings(context_tokens=1000, turn_tokens=64, attempts=1, prompt=file)
     asked = RoleEndpoint(ModelRole.ANNOTATOR, named, log=sqlite_log)
     (ended,) = run(sqlite_log, asked, [short], settings=small).ended
     made = totals(sqlite_log)
