@@ -132,11 +132,13 @@ def fire_schedule(
     next_due: datetime | None = None,
     missed: str = "",
     by_hand: bool = False,
+    waits: bool = False,
 ) -> Firing | None:
     """Queues the schedule's pipeline for `due`, or records why it is left out (`missed`, or the overlap policy).
 
     None if another worker fired this due time before, or if the schedule was paused or removed meanwhile. A person's
-    firing is queued whatever the policies and the pause say.
+    firing is queued whatever the policies and the pause say. With `waits` the overlap policy leaves nothing out: None,
+    and it can be fired for the same `due` later.
     """
     table = ScheduleRow.__table__
     with log.writing() as connection:
@@ -147,6 +149,8 @@ def fire_schedule(
         if missed:
             outcome, reason = FiringOutcome.MISSED, missed
         elif not by_hand and (in_the_way := _overlap(connection, row)):
+            if waits:
+                return None
             outcome, reason = FiringOutcome.OVERLAP, in_the_way
         values = {"schedule_id": row.id, "due": due, "outcome": outcome.value, "reason": reason, "created_at": at}
         firing_id = connection.scalar(insert_new(log, FiringRow.__table__).values(**values).returning(FiringRow.id))
@@ -176,16 +180,17 @@ def list_firings(log: Log, name: str, limit: int = 10) -> list[Firing]:
         ]
 
 
-def is_busy(log: Log, schedule: ScheduleRecord) -> bool:
-    """Whether one of its pipelines is unfinished."""
+def has_room(log: Log, schedule: ScheduleRecord) -> bool:
+    """Whether its overlap policy lets another pipeline be queued now."""
     with log.lookup() as connection:
-        return _waiting(connection, schedule.id) > 0
+        return not _overlap(connection, schedule)
 
 
 def judged_turns_since(log: Log, schedule: ScheduleRecord, enough: int) -> int:
-    """Turns with a verdict other than UNSCORED since it last fired, at most `enough`.
+    """Turns with a verdict that counts, a judge's or a person's, other than UNSCORED since it last fired, at most
+    `enough`.
 
-    Evaluations do not count, nor does what the schedule's own jobs played or judged: it would keep itself going.
+    Single votes of a panel and judges that speak beside the one that counts change no reward. Evaluations do not count, nor does what the schedule's own jobs played or judged: it would keep itself going.
     """
     own = TrajectoryRow.batch.like(f"{schedule.name}-________T______Z-%")
     judged_by_itself = exists().where(
@@ -200,6 +205,7 @@ def judged_turns_since(log: Log, schedule: ScheduleRecord, enough: int) -> int:
         .join(TrajectoryRow, TrajectoryRow.id == VerdictRow.trajectory_id)
         .where(
             VerdictRow.id > schedule.mark,
+            VerdictRow.counts,
             VerdictRow.outcome != Outcome.UNSCORED.value,
             TrajectoryRow.origin != Origin.EVALUATION.value,
             or_(TrajectoryRow.batch.is_(None), ~own),
@@ -225,7 +231,7 @@ def done_since(log: Log, schedule: ScheduleRecord, kind: JobKind) -> list[int]:
         return list(connection.scalars(query.order_by(JobRow.ended_at, JobRow.id)))
 
 
-def _overlap(connection: Connection, row: AnyRow) -> str:
+def _overlap(connection: Connection, row: AnyRow | ScheduleRecord) -> str:
     waiting = _waiting(connection, row.id)
     if waiting and row.overlap == Overlap.SKIP:
         return "its last pipeline is unfinished"

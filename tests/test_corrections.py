@@ -36,9 +36,13 @@ def stale_groups(tmp_path_factory: pytest.TempPathFactory, model_dir: Path) -> l
 
 
 def gradient_by_hand(
-    model: LlamaForCausalLM, groups: list[TrainingGroup], settings: GrpoSettings, weigh: Weigh
+    model: LlamaForCausalLM,
+    groups: list[TrainingGroup],
+    settings: GrpoSettings,
+    weigh: Weigh,
+    reference: LlamaForCausalLM | None = None,
 ) -> dict[str, Tensor]:
-    """-Σ w A ∇ log π / tokens, w as `weigh` says, one plain forward pass a member."""
+    """-Σ w A ∇ log π / tokens, w as `weigh` says, one plain forward pass a member; with a reference + kl Σ ∇ (w k3)."""
     model.zero_grad()
     total, tokens = torch.zeros(()), 0
     for group in groups:
@@ -52,6 +56,11 @@ def gradient_by_hand(
             weights = weigh((own.detach() - behaviour).exp())
             total = total - (weights * torch.tensor([advantages[i] for i in places]) * own).sum()
             tokens += len(places)
+            if reference is not None:
+                theirs = reference(torch.tensor([sequence])).logits[0].log_softmax(-1).detach()
+                apart = torch.stack([theirs[start + i - 1, sequence[start + i]] for i in places]) - own
+                growing = weights * (own - own.detach()).exp()
+                total = total + settings.kl * (growing * (apart.exp() - apart - 1)).sum()
     (total / tokens).backward()
     return {name: w.grad.clone() for name, w in model.named_parameters() if w.grad is not None}
 
@@ -109,6 +118,29 @@ def test_an_older_versions_group_gets_the_gradient_that_the_setting_says(
     at_one = gradient_by_hand(load_tiny_model(model_dir), stale_groups, settings, torch.ones_like)
     head = "model.embed_tokens.weight"
     assert (at_one[head] - gradients[head]).norm() > 0.02 * gradients[head].norm()
+
+
+@pytest.mark.parametrize("name", ["token_truncate", "token_mask"])
+def test_the_kl_penalty_is_bounded_as_the_loss_is(
+    name: str, model_dir: Path, stale_groups: list[TrainingGroup], tmp_path: Path
+) -> None:
+    """One trajectory is vetoed, in another one a token is said a hundred times as often as when it was sampled."""
+    chosen, weigh = CASES[name]
+    first, second, *rest = stale_groups[0].members
+    vetoed = replace(first, logprobs=(first.logprobs[0] + 14.0, *first.logprobs[1:]))
+    far_off = replace(second, logprobs=(second.logprobs[0] - 4.6, *second.logprobs[1:]))
+    group = replace(stale_groups[0], members=(vetoed, far_off, *rest))
+    wanted = OPEN | chosen | {"importance_veto": 1e-4, "kl": 0.5}
+    settings = SETTINGS.model_validate(SETTINGS.model_dump() | wanted)
+    reference = write_moved_model(model_dir, tmp_path / "reference", seed=9)
+    _, gradients, metrics = one_step(model_dir, tmp_path, [group], settings, reference=reference)
+    assert metrics["vetoed"] == 1 and metrics["ratio_max"] > 30
+
+    def kept(ratios: Tensor) -> Tensor:
+        return weigh(ratios) * float(bool((ratios >= 1e-4).all()))
+
+    models = load_tiny_model(model_dir), load_tiny_model(reference)
+    assert_same(gradients, gradient_by_hand(models[0], [group], settings, kept, models[1]))
 
 
 def test_a_sequence_is_clipped_as_a_whole(model_dir: Path, stale_groups: list[TrainingGroup], tmp_path: Path) -> None:

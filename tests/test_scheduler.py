@@ -10,7 +10,15 @@ from store.database import Log, LogError
 from store.jobs import JobRecord, list_jobs
 from store.leases import end_job
 from store.scenarios import item_ids
-from store.schedules import Firing, ScheduleRecord, get_schedule, list_firings, list_schedules, remove_schedule
+from store.schedules import (
+    Firing,
+    ScheduleRecord,
+    fire_schedule,
+    get_schedule,
+    list_firings,
+    list_schedules,
+    remove_schedule,
+)
 from store.schema import now
 from store.verdicts import Verdict, add_verdicts
 from store.vocabulary import ExitReason, FiringOutcome, JobStatus, MissedRuns, Origin, Outcome, Overlap, VerdictSource
@@ -122,7 +130,9 @@ def test_or_queues_it_behind_that_up_to_a_limit(log: Log) -> None:
     assert take(log, FAR.total_seconds()).id > first.id
 
 
-def judge_turns(log: Log, *names: str, outcome: Outcome = Outcome.FAIL, **fields: object) -> None:
+def judge_turns(
+    log: Log, *names: str, outcome: Outcome = Outcome.FAIL, counts: bool = True, **fields: object
+) -> None:
     """One verdict on turn 0 and one on turn 1 of each."""
     scenario = a_scenario()
     start(log, *names, scenario=scenario, **fields)
@@ -130,7 +140,9 @@ def judge_turns(log: Log, *names: str, outcome: Outcome = Outcome.FAIL, **fields
     add_verdicts(
         log,
         [
-            Verdict(name, turn, ids[turn, key], key, outcome, None, VerdictSource.CODE, "checks", None, "", "")
+            Verdict(
+                name, turn, ids[turn, key], key, outcome, None, VerdictSource.CODE, "checks", None, "", "", counts=counts
+            )
             for name in names
             for turn, key in ((0, "asks-weather"), (0, "umbrella"), (1, "answers-thanks"))
         ],
@@ -143,6 +155,7 @@ def test_judged_turns_are_counted_since_the_schedule_last_fired(log: Log) -> Non
     judge_turns(log, "a")
     judge_turns(log, "unscored", outcome=Outcome.UNSCORED)
     judge_turns(log, "held-out", origin=Origin.EVALUATION)
+    judge_turns(log, "spoken-beside", "one-vote", counts=False)
     assert fire(log, 1) == [], "two turns of four"
     judge_turns(log, "b")
     (fired,) = fire(log, 2)
@@ -153,6 +166,24 @@ def test_judged_turns_are_counted_since_the_schedule_last_fired(log: Log) -> Non
     assert len(fire(log, 4)) == 1
     finish(log)
     assert fire(log, 5) == []
+
+
+def test_judged_turns_wait_where_too_many_pipelines_do(log: Log) -> None:
+    """As many as may wait do; the turns count on, and once there is room they fire it."""
+    schedule(log, JudgedTurns(every=2), jobs="judge", overlap=Overlap.QUEUE)
+    for n in range(16):
+        judge_turns(log, f"t{n}")
+        assert len(fire(log, n)) == 1
+    judge_turns(log, "one-more")
+    assert fire(log, 20) == fire(log, 21) == []
+    late = fire_schedule(log, get_schedule(log, "nightly"), "judged since verdict 1", at=START, waits=True)
+    assert late is None, "a worker that looked a moment earlier"
+    end_job(log, take(log, FAR.total_seconds()), ExitReason.DONE)
+    (fired,) = fire(log, 22)
+    assert fired.outcome is FiringOutcome.QUEUED
+    finish(log)
+    judge_turns(log, "after-all-that")
+    assert len(fire(log, 23)) == 1
 
 
 def test_a_schedule_follows_each_job_of_a_kind_that_is_done_but_not_its_own(log: Log) -> None:

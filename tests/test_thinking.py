@@ -3,6 +3,8 @@
 import asyncio
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,20 @@ TOOLS = ("get_weather", "book")
 )
 def test_a_shorter_passage_keeps_tools_and_numbers(shorter: str, why: str | None) -> None:
     assert why_untrue(LONG, shorter, TOOLS) == why
+
+
+@pytest.mark.parametrize(
+    ("original", "shorter", "why"),
+    [
+        ("It may be as cold as -5 degrees there.", "As cold as 5 degrees.", "a number is lost: -5"),
+        ("It may be as cold as 5 degrees there.", "As cold as -5 degrees.", "a number is lost: 5"),
+        ("The balance was −$1,200.50 by the end of it.", "The balance: -1200.5.", None),
+        ("From 3-5 on 2026-01-31, so it may be long.", "Of 2026-01-31: 3 to 5.", None),
+        ("It goes from 10 to -5 and that is all.", "From 10 to (-5).", None),
+    ],
+)
+def test_a_number_keeps_its_sign(original: str, shorter: str, why: str | None) -> None:
+    assert why_untrue(original, shorter, TOOLS) == why
 
 
 def test_tools_keep_their_order() -> None:
@@ -124,6 +140,24 @@ def test_no_answer_is_asked_for_the_next_time_and_a_limit_stops_cleanly(sqlite_l
     assert limited.stopped is not None and limited.left == 1
     done = run(sqlite_log, lambda body: says(p00=SHORT, p01=SHORT), [scenario])
     assert len(done.done) == 1
+
+
+def test_sets_made_at_the_same_time_keep_a_file_each(log: Log, tmp_path: Path) -> None:
+    scenarios = [dialogue(f"s{n}", (f"{LONG} Number {n}.", LONG)) for n in range(4)]
+    add_scenarios(log, scenarios)
+    filtered = filter_scenarios(log, DataSettings(self_test=False, duplicate_dialogues=False))
+
+    def make(n: int) -> str:
+        ours = replace(filtered, kept=tuple(one for one in filtered.kept if one.name == f"s{n}"))
+        return make_set(log, tmp_path, ours, {}, DataSettings(), lambda _: 1).set.name
+
+    with ThreadPoolExecutor(4) as several:
+        names = list(several.map(make, range(4)))
+    assert sorted(names) == ["data-0001", "data-0002", "data-0003", "data-0004"]
+    for n, name in enumerate(names):
+        (only,) = read_dialogues(get_sft_set(log, name))
+        assert only.name == f"s{n}"
+    assert not list((tmp_path / "data").glob(".*")), "nothing half-made is left"
 
 
 def test_a_set_holds_what_was_kept_and_is_made_once(log: Log, tmp_path: Path) -> None:

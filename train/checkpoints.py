@@ -4,6 +4,7 @@ A version directory is what vLLM and the trainers load: safetensors, configurati
 written beside its place, hashed, flushed to the disk and renamed; a full disk or a kill leaves nothing under its name.
 """
 
+import errno
 import json
 import os
 import pickle
@@ -72,6 +73,28 @@ def move_into_place(made: Path, target: Path) -> None:
         made.rename(target)
     except OSError as error:
         raise CheckpointError(f"could not move {made} to {target}: {_reason(error, target)}") from error
+
+
+def take_place(made: Path, target: Path) -> bool:
+    """Give a finished directory, flushed to the disk, its final name; False, with nothing changed, if it is taken.
+
+    One step of the file system, which refuses a directory that holds anything: of two processes that want a name, one
+    gets it. Raises CheckpointError if it cannot be done.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for file in made.iterdir():
+            _flush(file)
+        try:
+            made.rename(target)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                return False
+            raise
+        _flush_names(target.parent)
+    except OSError as error:
+        raise CheckpointError(f"could not move {made} to {target}: {_reason(error, target)}") from error
+    return True
 
 
 def write_probe(version_dir: Path, probe_ids: Sequence[Sequence[int]], model: PreTrainedModel | None = None) -> None:
@@ -192,6 +215,14 @@ def _flush(file: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _flush_names(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _reason(error: BaseException, place: Path) -> str:

@@ -10,7 +10,8 @@ below `importance_veto` has no gradient). The loss is summed over the tokens in 
 the whole optimizer step (loss_type "dapo"), however the step is cut into micro-batches.
 
 What is TRL's: the loss, the optimizer, the schedule, the loop, checkpoints. What is ours: the batches come from the
-log instead of a generation, and the forward pass is the packed one (train/packed.py).
+log instead of a generation, the forward pass is the packed one (train/packed.py), and the KL penalty is bounded as the
+loss is.
 """
 
 import hashlib
@@ -189,8 +190,6 @@ def grpo_arguments(work_dir: Path, settings: GrpoSettings, seed: int, temperatur
         "epsilon": settings.clip_low,
         "epsilon_high": settings.clip_high,
         "beta": settings.kl,
-        # Times the ratio, whose gradient makes the penalty's the unbiased one of the reverse KL divergence.
-        "use_bias_correction_kl": True,
         "temperature": temperature,
         "scale_rewards": "none",
         "num_iterations": 1,
@@ -326,16 +325,33 @@ class LoggedGroupsTrainer(GRPOTrainer):  # type: ignore[misc]
             inputs["old_per_token_logps"] = logprobs.detach() - correction.log_ratio
         # A factor on the advantage is a factor on the token's loss: both sides of TRL's minimum are linear in it.
         inputs["advantages"] = advantages * correction.factor
-        if self.beta:
-            inputs["ref_per_token_logps"] = self._reference(micro)
-            apart = (inputs["ref_per_token_logps"] - logprobs.detach())[mask]
-            self._sums["kl"] = self._sums.get("kl", 0.0) + float((apart.exp() - apart - 1).sum())
+        penalty = self._penalty(micro, logprobs, behaviour, mask, correction) if self._settings.kl else None
         self._ready = (logprobs, entropies)
         together, self.accelerator = self.accelerator, Alone(self.accelerator)
+        beta, self.beta = self.beta, 0.0
         try:
-            return super()._compute_loss(model, inputs)
+            loss = super()._compute_loss(model, inputs)
         finally:
-            self.accelerator = together
+            self.accelerator, self.beta = together, beta
+        if penalty is None:
+            return loss
+        # Divided as TRL divides the policy's loss of type "dapo".
+        return loss + penalty * (together.num_processes / inputs["num_items_in_batch"].clamp(min=1.0))
+
+    def _penalty(
+        self, micro: MicroBatch, logprobs: Tensor, behaviour: Tensor, mask: Tensor, correction: Correction
+    ) -> Tensor:
+        """Summed over the tokens in the loss: the divergence from the reference (k3) times the ratio, whose gradient
+        makes it the unbiased one of the reverse KL divergence, bounded as the token's policy loss is.
+
+        TRL's own takes the ratio as it is: a vetoed or masked trajectory would still have a gradient, and a token that
+        the policy has come to say a hundred times as often would count a hundred times.
+        """
+        apart = self._reference(micro) - logprobs
+        divergence = apart.exp() - apart - 1
+        self._sums["kl"] = self._sums.get("kl", 0.0) + float(divergence.detach()[mask].sum())
+        weighed = divergence * (logprobs - behaviour).exp() * correction.factor
+        return self._settings.kl * weighed[mask].sum()
 
     def _get_per_token_logps_and_entropies(self, *_: Any, **__: Any) -> tuple[Tensor, Tensor, None]:
         """TRL asks here for a padded forward pass; the packed one has been made."""

@@ -14,7 +14,7 @@ from store.database import Log, LogError
 from store.settings import Settings
 from store.versions import add_version, list_versions, live_version, next_version_name, set_version_state
 from store.vocabulary import VersionState
-from train.checkpoints import CheckpointError, move_into_place
+from train.checkpoints import CheckpointError, take_place
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 """Endings of files that run code when they are loaded."""
@@ -32,17 +32,41 @@ def register_version(
     """Moves the trained model directory `made` to its place and adds it as a candidate; the new version's name.
 
     What it was made from is in the log: settings, seed and base are its run's, the data are the run's trajectories;
-    `figures`: what else is to be known of it; None: the code's version. Raises CheckpointError for a file that holds
-    pickled objects: what is served is safetensors.
+    `figures`: what else is to be known of it; None: the code's version. Trainers that end in the same moment get a name
+    each: a directory that is there is never replaced, and whose name is taken meanwhile takes the next one. Raises
+    CheckpointError for a file that holds pickled objects: what is served is safetensors.
     """
     if pickled := sorted(f.name for f in made.iterdir() if f.suffix in PICKLED):
         raise CheckpointError(f"{made} holds {', '.join(pickled)}: a version is safetensors only, convert it first")
-    name = next_version_name(log)
-    target = (settings.home / "versions" / name).resolve()
-    move_into_place(made, target)
+    files = file_hashes(made)
     known = dict(code_version() if figures is None else figures)
-    add_version(log, name, parent=parent, path=str(target), files=file_hashes(target), run_id=run_id, figures=known)
-    return name
+    while True:
+        target = _free_place(log, settings)
+        if not take_place(made, target):
+            continue
+        try:
+            add_version(
+                log, target.name, parent=parent, path=str(target), files=files, run_id=run_id, figures=known
+            )
+        except LogError:
+            # Where this cannot be read either, the row may be there: then the directory has to stay.
+            there = {version.name: version for version in list_versions(log)}.get(target.name)
+            if there is None or (there.files, there.run_id) != (files, run_id):
+                target.rename(made)
+                if there is not None:
+                    continue
+                raise
+        return target.name
+
+
+def _free_place(log: Log, settings: Settings) -> Path:
+    """The directory of the next name that no version has and that nothing is in: another trainer's, just moved there,
+    or what a killed one left."""
+    folder = (settings.home / "versions").resolve()
+    number = int(next_version_name(log)[1:])
+    while (folder / f"v{number:04d}").exists():
+        number += 1
+    return folder / f"v{number:04d}"
 
 
 def probe_prompts(version_dir: Path) -> Sequence[Sequence[int]]:

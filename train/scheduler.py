@@ -16,7 +16,7 @@ from store.schedules import (
     done_since,
     fire_schedule,
     get_schedule,
-    is_busy,
+    has_room,
     judged_turns_since,
     list_schedules,
 )
@@ -141,10 +141,9 @@ def _fire(log: Log, schedule: ScheduleRecord, at: datetime, missed_after_s: floa
         )
         firings.append(firing)
     elif isinstance(trigger, JudgedTurns):
-        # Turns that are judged while its pipeline runs count on; the firing waits for the pipeline.
-        waits = schedule.overlap is Overlap.SKIP and is_busy(log, schedule)
-        if not waits and judged_turns_since(log, schedule, trigger.every) >= trigger.every:
-            firings.append(fire_schedule(log, schedule, f"after verdict {schedule.mark}", at=at))
+        # Turns that are judged while there is no room for a pipeline count on; the firing waits for it.
+        if has_room(log, schedule) and judged_turns_since(log, schedule, trigger.every) >= trigger.every:
+            firings.append(fire_schedule(log, schedule, f"judged since verdict {schedule.mark}", at=at, waits=True))
     elif isinstance(trigger, AfterJob):
         for job_id in done_since(log, schedule, trigger.job):
             firings.append(fire_schedule(log, schedule, f"{JOB_DUE}{job_id}", at=at))

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,18 +162,35 @@ def _store(
     sets = list_sft_sets(log)
     if sets and sets[-1].sha256 == digest and Path(sets[-1].path).is_file():
         return MadeSet(sets[-1], False)
-    name = next_set_name([one.name for one in sets])
-    place = (home / "data" / f"{name}.jsonl").resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(f".{place.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(place)
-    made = SftSet(name, str(place), digest, dialogues, wanted.model_dump(mode="json"), figures)
+    folder = (home / "data").resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{uuid.uuid4().hex[:8]}.part"
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        place = _reserve(log, folder)
+        part.replace(place)
+    finally:
+        part.unlink(missing_ok=True)
+    made = SftSet(place.stem, str(place), digest, dialogues, wanted.model_dump(mode="json"), figures)
     add_sft_set(log, made)
     return MadeSet(made, True)
+
+
+def _reserve(log: Log, folder: Path) -> Path:
+    """An empty file of the next name that no set has and that is not there: of two commands at once each gets its own.
+    What a killed one left is passed over."""
+    there = [file.stem for file in folder.glob("data-*.jsonl")]
+    while True:
+        place = folder / f"{next_set_name([*there, *(one.name for one in list_sft_sets(log))])}.jsonl"
+        try:
+            place.touch(exist_ok=False)
+        except FileExistsError:
+            there.append(place.stem)
+            continue
+        return place
 
 
 def next_set_name(names: Sequence[str]) -> str:

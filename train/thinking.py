@@ -17,7 +17,8 @@ Place = tuple[int, int]
 """(turn, step)"""
 MARKUP = re.compile(r"</?(think|thinking|tool_calls?|tool_responses?|function_call)\b[^>]*>|<\|\w+\|>", re.IGNORECASE)
 """What a model's format writes around thinking, calls and responses."""
-_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+_NUMBER = re.compile(r"(?:(?<![\w)\]])([-−])[$€£]?)?(\d+(?:,\d{3})*(?:\.\d+)?)")
+"""With its sign: a dash is one where nothing that counts stands before it (not in 3-5 or 2026-01-31)."""
 
 
 def passages(scenario: Scenario, min_words: int) -> dict[Place, str]:
@@ -141,6 +142,6 @@ def _tools_named(text: str, tools: Sequence[str]) -> list[str]:
 
 
 def _numbers(text: str) -> list[str]:
-    """Each number once, 1,200.00 as 1200."""
-    values = (Decimal(found.group().replace(",", "")) for found in _NUMBER.finditer(text))
+    """Each number once, 1,200.00 as 1200, with its sign."""
+    values = (Decimal(("-" if found[1] else "") + found[2].replace(",", "")) for found in _NUMBER.finditer(text))
     return list(dict.fromkeys(f"{value.normalize():f}" for value in values))
