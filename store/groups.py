@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import case, func, select
+from sqlalchemy import String, case, cast, exists, func, or_, select
 
 from store.database import Log
-from store.schema import GroupRow, RunRow, RunTrajectoryRow, ScenarioRow, TrajectoryRow
+from store.jobs import UNFINISHED
+from store.schema import GroupRow, JobRow, RunRow, RunTrajectoryRow, ScenarioRow, TrajectoryRow
 from store.vocabulary import JobStatus, Split
 
 
@@ -24,7 +25,8 @@ class GroupSummary:
     unfinished: int
     """Members that are still being played."""
     uses: int
-    """Runs that train or trained on it; failed ones do not count."""
+    """Runs that train or trained on it. Failed ones do not count, unless their job is unfinished: it goes on with the
+    run."""
 
 
 def list_groups(log: Log, *, batches: Sequence[str] | None = None) -> list[GroupSummary]:
@@ -39,11 +41,14 @@ def list_groups(log: Log, *, batches: Sequence[str] | None = None) -> list[Group
         .group_by(TrajectoryRow.group_id)
         .subquery()
     )
+    goes_on = exists().where(
+        JobRow.status.in_(UNFINISHED), RunRow.name == JobRow.pipeline + "/" + cast(JobRow.position, String)
+    )
     used = (
         select(TrajectoryRow.group_id, func.count(RunRow.id.distinct()).label("uses"))
         .join(RunTrajectoryRow, RunTrajectoryRow.trajectory_id == TrajectoryRow.id)
         .join(RunRow, RunRow.id == RunTrajectoryRow.run_id)
-        .where(TrajectoryRow.group_id.is_not(None), RunRow.status != JobStatus.FAILED.value)
+        .where(TrajectoryRow.group_id.is_not(None), or_(RunRow.status != JobStatus.FAILED.value, goes_on))
         .group_by(TrajectoryRow.group_id)
         .subquery()
     )

@@ -190,7 +190,8 @@ def judged_turns_since(log: Log, schedule: ScheduleRecord, enough: int) -> int:
     """Turns with a verdict that counts, a judge's or a person's, other than UNSCORED since it last fired, at most
     `enough`.
 
-    Single votes of a panel and judges that speak beside the one that counts change no reward. Evaluations do not count, nor does what the schedule's own jobs played or judged: it would keep itself going.
+    Single votes of a panel and judges that speak beside the one that counts change no reward. Evaluations do not count,
+    nor does what the schedule's own jobs played or judged: it would keep itself going.
     """
     own = TrajectoryRow.batch.like(f"{schedule.name}-________T______Z-%")
     judged_by_itself = exists().where(

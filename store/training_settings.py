@@ -192,7 +192,7 @@ class SelectionSettings(Section):
     max_age: int = Field(default=0, ge=0)
     """How many versions the one that played a group may lie before the one that training starts from."""
     max_uses: int = Field(default=1, ge=1)
-    """Runs that may train on the same group; failed runs do not count."""
+    """Runs that may train on the same group; failed runs do not count, unless their job waits to go on with them."""
     min_judged: float = Field(default=1.0, ge=0, le=1)
     """Share of a group's trajectories that must have been judged, with whatever result."""
     max_excluded: float = Field(default=0.5, ge=0, le=1)

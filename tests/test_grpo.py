@@ -232,7 +232,7 @@ def test_a_killed_run_goes_on_where_it_stood_with_the_same_result(model_dir: Pat
     )
     assert seen == [3, 4]
     assert resumed.steps == 4
-    assert not (tmp_path / "run").exists()
+    assert (tmp_path / "run" / "checkpoint-4" / COMPLETE).is_file(), "it stays until the version is registered"
     expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "resumed"))
     for name, weight in expected.items():
         assert torch.equal(found[name], weight), name

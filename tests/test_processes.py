@@ -53,7 +53,6 @@ def test_two_processes_make_the_version_that_one_makes(tmp_path: Path) -> None:
     alone: list[dict[str, float]] = []
     train_grpo(model_dir, tmp_path / "alone", groups, SETTINGS, 1, lambda step, steps, metrics: alone.append(metrics))
     in_two_processes(run, tmp_path, model_dir, groups, SETTINGS)
-    assert not (tmp_path / "run").exists()
     together = json.loads((tmp_path / "metrics.json").read_text())
     assert len(together) == len(alone) == 3
     for two, one in zip(together, alone, strict=True):

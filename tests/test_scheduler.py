@@ -130,9 +130,7 @@ def test_or_queues_it_behind_that_up_to_a_limit(log: Log) -> None:
     assert take(log, FAR.total_seconds()).id > first.id
 
 
-def judge_turns(
-    log: Log, *names: str, outcome: Outcome = Outcome.FAIL, counts: bool = True, **fields: object
-) -> None:
+def judge_turns(log: Log, *names: str, outcome: Outcome = Outcome.FAIL, counts: bool = True, **fields: object) -> None:
     """One verdict on turn 0 and one on turn 1 of each."""
     scenario = a_scenario()
     start(log, *names, scenario=scenario, **fields)
@@ -141,7 +139,18 @@ def judge_turns(
         log,
         [
             Verdict(
-                name, turn, ids[turn, key], key, outcome, None, VerdictSource.CODE, "checks", None, "", "", counts=counts
+                name,
+                turn,
+                ids[turn, key],
+                key,
+                outcome,
+                None,
+                VerdictSource.CODE,
+                "checks",
+                None,
+                "",
+                "",
+                counts=counts,
             )
             for name in names
             for turn, key in ((0, "asks-weather"), (0, "umbrella"), (1, "answers-thanks"))

@@ -1,5 +1,6 @@
 """Which groups a GRPO run takes of a log, and what it says of the others; the command that trains on them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,24 @@ import torch
 from checkloop import app
 from store.database import Log
 from store.groups import list_groups
+from store.jobs import cancel_job
+from store.leases import put_back
 from store.runs import add_run_trajectories, finish_run, get_run, groups_of_run, run_trajectories, start_run
 from store.settings import Settings, SettingsError, load_settings
 from store.trajectories import create_group, end_trajectory, record_step
 from store.verdicts import Reward, add_rewards
 from store.versions import add_version, get_version, set_version_state
-from store.vocabulary import JobStatus, RunKind, Split, StopReason, VersionState
+from store.vocabulary import ExitReason, JobStatus, RunKind, Split, StopReason, VersionState
+from tests.job_examples import START, submit, take
 from tests.store_examples import WEATHER, a_scenario, a_step, start
 from tests.tiny_model import write_tiny_model
+from train.candidates import run_settings
 from train.groups import RunRefused
+from train.grpo_run import GrpoPlan, plan_grpo, run_grpo
+from train.progress import StageProgress
+from train.run_directory import only_here
 from train.selection import NOT_NEEDED, ages_before, choice_lines, choose_groups
+from train.training_run import TrainingError
 
 
 def a_group(
@@ -105,6 +114,21 @@ def test_conditions_on_scenarios_versions_and_uses(family: Log) -> None:
     assert ages_before(family, "v0004") == {"v0004": 0, "v0002": 1, "v0001": 2}
 
 
+def test_a_run_that_its_job_goes_on_with_keeps_its_groups(family: Log) -> None:
+    """It was put back after a failure: another run that took them now would train on them a second time."""
+    a_group(family, "wanted")
+    (job_id,) = submit(family, "train")
+    job = take(family)
+    run_id = start_run(family, job.name, RunKind.GRPO, "v0003", 1, {})
+    add_run_trajectories(family, run_id, {"wanted-0": 0.5, "wanted-1": -0.5})
+    finish_run(family, run_id, JobStatus.FAILED, "the disk was full")
+    assert chosen(family)[1] == {"wanted": "1 runs have trained on it (selection.max_uses = 1)"}, "it runs"
+    put_back(family, job, ExitReason.MACHINE, run_after=START, error="the disk was full")
+    assert chosen(family)[0] == set(), "it waits"
+    cancel_job(family, job_id)
+    assert chosen(family)[0] == {"wanted"}
+
+
 def test_conditions_on_verdicts_and_rewards(family: Log) -> None:
     nan = float("nan")
     for number in range(12):
@@ -174,3 +198,32 @@ def test_the_command_says_what_it_would_take_trains_and_takes_no_group_twice(
     again = runner.invoke(app, ["train", "grpo"], catch_exceptions=False)
     assert again.exit_code == 1
     assert "0 groups" in again.output and "1: 1 runs have trained on it" in again.output
+
+
+def test_what_is_trained_already_is_not_trained_beside_it_and_what_an_alert_stopped_not_again(
+    sqlite_log: Log, tmp_path: Path
+) -> None:
+    add_version(sqlite_log, "v0001", parent=None, path="/nowhere/v0001", files={})
+    set_version_state(sqlite_log, "v0001", VersionState.LIVE, "test")
+    a_group(sqlite_log, "a", version="v0001")
+    settings = load_settings(home=tmp_path / "home")
+
+    def plan() -> GrpoPlan:
+        return plan_grpo(sqlite_log, settings, seed=1, max_groups=9)
+
+    first = plan()
+    run_id = start_run(sqlite_log, first.name, RunKind.GRPO, "v0001", 1, run_settings(settings))
+    add_run_trajectories(sqlite_log, run_id, {"a-0": 0.5, "a-1": -0.5})
+    folder = tmp_path / "home" / "runs" / first.name
+    second = plan()
+    assert (second.name, second.choice) == (first.name, None), "nobody can tell from the log whether it was killed"
+    with only_here(folder), pytest.raises(TrainingError, match=rf"process {os.getpid()} on .* trains in .*grpo-0001"):
+        run_grpo(sqlite_log, settings, second, seed=1, checkpoint_every=1, progress=StageProgress({}))
+    assert get_run(sqlite_log, first.name).status is JobStatus.RUNNING, "the other one's run goes on"
+
+    finish_run(sqlite_log, run_id, JobStatus.FAILED, "OSError: the disk was full")
+    assert plan().name == first.name
+    start_run(sqlite_log, first.name, RunKind.GRPO, "v0001", 1, run_settings(settings))
+    finish_run(sqlite_log, run_id, JobStatus.FAILED, "RunStopped: step 9: entropy collapsed")
+    assert plan().name == "grpo-0002"
+    assert plan_grpo(sqlite_log, settings, name=first.name, seed=1, max_groups=9).name == first.name

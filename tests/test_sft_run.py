@@ -127,14 +127,20 @@ def test_the_best_weights_are_kept_not_the_last(model_dir: Path, tmp_path: Path)
 
     result = train_sft(
         model_dir, tmp_path / "by-reward", examples, SETTINGS, 0,
-        validation=held_out, play=play, run_dir=tmp_path / "run", probe_ids=[[30, 31, 10]],
+        validation=held_out, play=play, run_dir=tmp_path / "played", probe_ids=[[30, 31, 10]],
     )  # fmt: skip
     assert result.best is not None and (result.best.step, result.best.reward) == (4, 0.9)
     assert [step for step, _ in played] == [2, 4, 6]
     kept = weights(tmp_path / "by-reward")["model.norm.weight"]
     assert torch.equal(kept, played[1][1]) and not torch.equal(kept, played[2][1])
     check_files(tmp_path / "by-reward", result.files)
-    assert not (tmp_path / "run").exists()
+
+    again = train_sft(  # killed before the version was registered
+        model_dir, tmp_path / "again", examples, SETTINGS, 0,
+        validation=held_out, play=play, run_dir=tmp_path / "played", probe_ids=[[30, 31, 10]],
+    )  # fmt: skip
+    assert len(played) == 3 and (again.files, again.best) == (result.files, result.best)
+    assert again.loss == pytest.approx(result.loss)
 
 
 def test_weights_of_which_nothing_is_known_are_beaten_by_any(model_dir: Path, tmp_path: Path) -> None:

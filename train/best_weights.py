@@ -1,10 +1,11 @@
-"""Keeps the best weights of a run: measured every k steps, written beside the checkpoints, moved out at the end.
+"""Keeps the best weights of a run: measured every k steps, written beside the checkpoints, copied out at the end.
 
 A killed run that goes on finds what was best; what it measures again comes out equal, and the earlier stays.
 """
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from agent.weight_files import file_hashes
-from train.checkpoints import CheckpointError, move_into_place
+from train.checkpoints import CheckpointError, new_directory
 
 Play = Callable[[Path, int], float]
 """(version directory, step) to the mean reward of rollouts with it; NaN where it is not known."""
@@ -43,7 +44,8 @@ class Best:
 
 
 def forget_if_moved(run_dir: Path) -> None:
-    """Empties the directory of a run that was killed while its best weights were taken out: it begins anew."""
+    """Empties the directory of a run whose best weights are gone (an earlier checkloop moved them out): it begins
+    anew."""
     note = run_dir / "best.json"
     if note.is_file() and not _place(run_dir, int(json.loads(note.read_text())["step"])).is_dir():
         shutil.rmtree(run_dir)
@@ -98,17 +100,28 @@ class BestWeights(TrainerCallback):  # type: ignore[misc]
         if before is not None:
             shutil.rmtree(self._place(before.step), ignore_errors=True)
 
-    def move_to(self, out_dir: Path) -> dict[str, str]:
-        """The best weights become `out_dir`; file name -> SHA-256. Raises CheckpointError if it is there already."""
+    def copy_to(self, out_dir: Path) -> dict[str, str]:
+        """The best weights as `out_dir`; file name -> SHA-256. They stay here, too, until the run's folder goes: a kill
+        before the version is registered loses nothing. Raises CheckpointError if it is there already."""
         if out_dir.exists():
             raise CheckpointError(f"{out_dir} exists: versions are immutable, choose a new name")
         if self.best is None:
             raise CheckpointError(f"no weights were measured in {self._run_dir}")
-        move_into_place(self._place(self.best.step), out_dir)
+        with new_directory(out_dir) as part:
+            for file in self._place(self.best.step).iterdir():
+                _link(file, part / file.name)
         return file_hashes(out_dir)
 
     def _place(self, step: int) -> Path:
         return _place(self._run_dir, step)
+
+
+def _link(file: Path, place: Path) -> None:
+    """The same bytes under another name, without taking room twice where the file system can do that."""
+    try:
+        os.link(file, place)
+    except OSError:
+        shutil.copyfile(file, place)
 
 
 def _known(value: float) -> float | None:

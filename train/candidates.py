@@ -5,6 +5,7 @@ a decision that is recorded, stand.
 """
 
 import hashlib
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -131,6 +132,8 @@ def _made_of(
     )
     made_by = code_version() | {"steps": result.steps, "tokens": result.tokens, "seconds": result.seconds}
     version = register_version(log, settings, files.made, parent=base, run_id=run_id, figures=made_by)
+    if files.run_dir is not None:  # only now: a kill until then loses nothing that a checkpoint holds
+        shutil.rmtree(files.run_dir, ignore_errors=True)
     left_out = f", {len(selection.left_out)} left out" if selection.left_out else ""
     return version, f"{version}: {result.steps} steps on {len(selection.taken)} groups{left_out}"
 

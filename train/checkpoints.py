@@ -115,10 +115,15 @@ def write_probe(version_dir: Path, probe_ids: Sequence[Sequence[int]], model: Pr
     with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=native_precision() == "bfloat16"):
         logprobs, _ = token_logprobs(model, row, sources, row.ids[0][sources + 1])
     rows = [part.tolist() for part in logprobs.split([len(span) for span in spans])]
-    place = version_dir / PROBE_FILE
+    ids = [list(ids) for ids in probe_ids]
+    write_note(version_dir / PROBE_FILE, json.dumps({"ids": ids, "logprobs": rows}))
+
+
+def write_note(place: Path, text: str) -> None:
+    """Write a small file, whole or not at all. Raises CheckpointError."""
     part = _part_of(place)
     try:
-        part.write_text(json.dumps({"ids": [list(ids) for ids in probe_ids], "logprobs": rows}))
+        part.write_text(text)
         _flush(part)
         part.replace(place)
     except OSError as error:

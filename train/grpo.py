@@ -103,13 +103,13 @@ def train_grpo(
 ) -> GrpoResult:
     """`settings.epochs` passes over `groups` (as `select_groups` took them), from `model_dir`; the result is `out_dir`.
 
-    `optimizer_in` / `optimizer_out`: Adam's moments from the run before, and where to leave them for the next one.
-    With `checkpoint_every` k, every k steps are saved in `run_dir`, and a killed run that is called again with the same
-    groups, settings and seed goes on there, with the same result; `run_dir` is removed at the end. `temperature` is
-    the one that the groups were sampled at. With `probe_ids`, what the trained model makes of these prompts is written
-    into `out_dir` too (agent/proof.py). `reference_dir`: what `settings.kl` is held against; None: `model_dir`.
-    `tracking`: what `tracking_arguments` gives. Of several processes (train/processes.py) all must call it alike; the
-    first writes.
+    `optimizer_in` / `optimizer_out`: Adam's moments from the run before, and where to leave them for the next one. With
+    `checkpoint_every` k, every k steps are saved in `run_dir`, and a killed run that is called again with the same
+    groups, settings and seed goes on there, with the same result; whoever registers the version removes `run_dir` after
+    that. `temperature` is the one that the groups were sampled at. With `probe_ids`, what the trained model makes of
+    these prompts is written into `out_dir` too (agent/proof.py). `reference_dir`: what `settings.kl` is held against;
+    None: `model_dir`. `tracking`: what `tracking_arguments` gives. Of several processes (train/processes.py) all must
+    call it alike; the first writes.
 
     Raises TrainingError if there is nothing to train on or `run_dir` belongs to another run, RunStopped if an alert
     stops it (its checkpoints from before stay in `run_dir`), CheckpointError if something cannot be written; then
@@ -166,8 +166,6 @@ def train_grpo(
                 shutil.rmtree(out_dir, ignore_errors=True)
                 raise error
     wait_for_all()
-    if run_dir is not None and is_first():
-        shutil.rmtree(work_dir, ignore_errors=True)
     return GrpoResult(len(steps), steps.tokens, last.get("loss", 0.0), time.monotonic() - began, files)
 
 

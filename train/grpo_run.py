@@ -13,11 +13,12 @@ from store.runs import RunRecord, groups_of_run, list_runs
 from store.settings import Settings
 from store.versions import live_version
 from store.vocabulary import JobStatus, RunKind
+from train.alerts import RunStopped
 from train.candidates import RunFiles, run_settings, train_candidate
 from train.errors import TrainingFailed
 from train.groups import load_groups_by_id
 from train.progress import StageProgress
-from train.run_directory import next_run_name
+from train.run_directory import next_run_name, only_here
 from train.selection import Choice, choose_groups
 
 
@@ -43,8 +44,9 @@ def plan_grpo(
 ) -> GrpoPlan:
     """What a run would be called, start from and take. `base` "": the live version.
 
-    Without a name, the newest run of the same start, settings and seed that did not end well is gone on with. Raises
-    TrainingFailed if no version is live, RunRefused if too much is excluded.
+    Without a name, the newest run of the same start, settings and seed that did not end well is gone on with, unless an
+    alert stopped it: it would stop again. Raises TrainingFailed if no version is live, RunRefused if too much is
+    excluded.
     """
     start = base or _live(log)
     runs = [run for run in list_runs(log) if run.kind is RunKind.GRPO and run.status is not JobStatus.DONE]
@@ -59,13 +61,16 @@ def plan_grpo(
 def run_grpo(
     log: Log, settings: Settings, plan: GrpoPlan, *, seed: int, checkpoint_every: int, progress: StageProgress
 ) -> str | None:
-    """The candidate that the run makes; None if nothing could be learnt. Raises what `train_candidate` raises."""
+    """The candidate that the run makes; None if nothing could be learnt.
+
+    Raises what `train_candidate` raises, and TrainingError if another process trains this run.
+    """
     folder = settings.home / "runs" / plan.name
-    folder.mkdir(parents=True, exist_ok=True)
     made = folder / "made"
-    shutil.rmtree(made, ignore_errors=True)
     step_level = settings.grpo.advantage == "step"
-    with progress.stage("train", f"train (GRPO) from {plan.base}, run {plan.name}") as stage:
+    title = f"train (GRPO) from {plan.base}, run {plan.name}"
+    with only_here(folder), progress.stage("train", title) as stage:
+        shutil.rmtree(made, ignore_errors=True)
         version = train_candidate(
             log,
             settings,
@@ -76,12 +81,14 @@ def run_grpo(
             base=plan.base,
             seed=seed,
         )
-    shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return version
 
 
 def _is_the_same(run: RunRecord, settings: Settings, base: str, seed: int) -> bool:
     same_start = (run.base_version, run.seed) == (base, seed) and run.name.startswith("grpo-")
+    if run.error is not None and run.error.startswith(f"{RunStopped.__name__}:"):
+        return False
     return same_start and canonical_json(run.settings) == canonical_json(run_settings(settings))
 
 

@@ -45,9 +45,7 @@ def register_version(
         if not take_place(made, target):
             continue
         try:
-            add_version(
-                log, target.name, parent=parent, path=str(target), files=files, run_id=run_id, figures=known
-            )
+            add_version(log, target.name, parent=parent, path=str(target), files=files, run_id=run_id, figures=known)
         except LogError:
             # Where this cannot be read either, the row may be there: then the directory has to stay.
             there = {version.name: version for version in list_versions(log)}.get(target.name)

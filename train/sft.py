@@ -6,7 +6,6 @@ assistant says, averaged over all of them in a batch; dialogues are packed into 
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,9 +91,9 @@ def train_sft(
 
     With `validation` or `play` the weights are measured every `settings.evaluate_every` steps and at the end, and the
     best ones are written, by `play`'s reward where it is given, else by the loss on `validation`. With `run_dir` a
-    killed run that is called again with the same arguments goes on from its last checkpoint; it is removed at the end.
-    With `probe_ids`, what the trained model makes of these prompts is written there too (agent/proof.py). `tracking`:
-    what `tracking_arguments` gives.
+    killed run that is called again with the same arguments goes on from its last checkpoint; whoever registers the
+    version removes it after that. With `probe_ids`, what the trained model makes of these prompts is written there too
+    (agent/proof.py). `tracking`: what `tracking_arguments` gives.
 
     Raises TrainingError for examples that cannot be trained on, CheckpointError if `out_dir` cannot be written.
     """
@@ -162,15 +161,15 @@ def train_sft(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     end_tracking(arguments)
     if keeper is not None:
-        files = keeper.move_to(out_dir)
+        files = keeper.copy_to(out_dir)
     else:
         model = merged(trained)
         files = save_version(model, model_dir, out_dir)
     if probe_ids:
         write_probe(out_dir, probe_ids, None if keeper is not None else model)
-    if run_dir is not None:
-        shutil.rmtree(run_dir, ignore_errors=True)
     steps = trainer.state.global_step
+    # A run that was killed after its last step has them in its checkpoint alone.
+    losses = losses or [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     last = losses[-max(1, steps // settings.epochs) :]
     tokens = settings.epochs * sum(len(e.ids) for e in examples)
     loss = sum(last) / len(last) if last else 0.0

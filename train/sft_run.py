@@ -29,7 +29,7 @@ from train.checkpoints import new_directory, save_version
 from train.errors import TrainingFailed
 from train.progress import Stage
 from train.registry import model_directory, probe_prompts, register_version, version_of_run
-from train.run_directory import next_run_name
+from train.run_directory import next_run_name, only_here
 from train.sft import SftResult, train_sft
 from train.sft_dialogues import read_dialogues, render_dialogues
 from train.tracking import check_trackers, tracking_arguments
@@ -62,7 +62,8 @@ def run_sft(
     """Trains on the set `data` (default: the newest) from the version `base` (default: the model of the settings).
 
     Without a name, the newest unfinished run of the same data, start, settings and seed is gone on with. Raises
-    LogError for an unknown set or version, TrainingFailed for a set that was changed or has nothing to train on.
+    LogError for an unknown set or version, TrainingFailed for a set that was changed or has nothing to train on, or if
+    another process trains this run.
     """
     check_trackers(settings.tracking)
     made_from = get_sft_set(log, data)
@@ -74,53 +75,54 @@ def run_sft(
         "model": None if base else settings.model.source,
     }
     name = name or _unfinished(log, base, run_settings, seed) or next_run_name(log, "sft")
-    run_id = start_run(log, name, RunKind.SFT, base or None, seed, run_settings)
-    if version := version_of_run(log, run_id):
-        finish_run(log, run_id, JobStatus.DONE)
-        return SftRun(name, version, made_from, Counter(), None, _go_live(log, version, name))
     folder = settings.home / "runs" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    made = folder / "made"
-    shutil.rmtree(made, ignore_errors=True)
-    try:
-        renderer = load_renderer(start, settings.model.renderer)
-        room = settings.sft.max_tokens or _context(start)
-        train, learnt, left_out = render_dialogues([d for d in dialogues if d.split is Split.TRAIN], renderer, room)
-        of_validation = [d for d in dialogues if d.split is Split.VALIDATION]
-        held_out, measured, too = render_dialogues(of_validation, renderer, room)
-        left_out.update(too)
-        used = dict.fromkeys(measured, Split.VALIDATION) | dict.fromkeys(learnt, Split.TRAIN)
-        add_run_dialogues(log, run_id, used)
-        if not train:
-            why = "; ".join(f"{count}: {reason}" for reason, count in left_out.most_common())
-            raise TrainingFailed(f"SFT set {made_from.name} has no dialogue to train on{': ' if why else ''}{why}")
-        stage.advance(0.0, f"{len(train)} dialogues of {made_from.name}, run {name}")
-        result = train_sft(
-            start,
-            made,
-            train,
-            settings.sft,
-            seed,
-            _on_step(log, run_id, stage),
-            probe_ids=(probe_prompts(start) if base else ()) or probe_of(one.ids for one in held_out or train),
-            validation=held_out,
-            play=play,
-            run_dir=folder / "checkpoints",
-            tracking=tracking_arguments(settings.tracking, settings.home, name),
-        )
-        done = f"{result.steps} steps on {len(train)} dialogues of {made_from.name}"
-        stage.advance(1.0, f"{done}, loss {result.loss:.3f}")
-        version = register_version(log, settings, made, parent=base or None, run_id=run_id)
-        figures: dict[str, Any] = {"sft_set": made_from.name, "dialogues": len(train), "sft_loss": result.loss}
-        if result.best is not None:
-            figures |= {f"validation_{k}": v for k, v in asdict(result.best).items() if v is not None}
-        add_figures(log, version, figures)
-    except BaseException as error:
-        finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
-        raise
-    finish_run(log, run_id, JobStatus.DONE)
-    shutil.rmtree(folder, ignore_errors=True)
-    return SftRun(name, version, made_from, left_out, result, _go_live(log, version, name))
+    with only_here(folder):
+        run_id = start_run(log, name, RunKind.SFT, base or None, seed, run_settings)
+        if version := version_of_run(log, run_id):
+            finish_run(log, run_id, JobStatus.DONE)
+            shutil.rmtree(folder, ignore_errors=True)
+            return SftRun(name, version, made_from, Counter(), None, _go_live(log, version, name))
+        made = folder / "made"
+        shutil.rmtree(made, ignore_errors=True)
+        try:
+            renderer = load_renderer(start, settings.model.renderer)
+            room = settings.sft.max_tokens or _context(start)
+            train, learnt, left_out = render_dialogues([d for d in dialogues if d.split is Split.TRAIN], renderer, room)
+            of_validation = [d for d in dialogues if d.split is Split.VALIDATION]
+            held_out, measured, too = render_dialogues(of_validation, renderer, room)
+            left_out.update(too)
+            used = dict.fromkeys(measured, Split.VALIDATION) | dict.fromkeys(learnt, Split.TRAIN)
+            add_run_dialogues(log, run_id, used)
+            if not train:
+                why = "; ".join(f"{count}: {reason}" for reason, count in left_out.most_common())
+                raise TrainingFailed(f"SFT set {made_from.name} has no dialogue to train on{': ' if why else ''}{why}")
+            stage.advance(0.0, f"{len(train)} dialogues of {made_from.name}, run {name}")
+            result = train_sft(
+                start,
+                made,
+                train,
+                settings.sft,
+                seed,
+                _on_step(log, run_id, stage),
+                probe_ids=(probe_prompts(start) if base else ()) or probe_of(one.ids for one in held_out or train),
+                validation=held_out,
+                play=play,
+                run_dir=folder / "checkpoints",
+                tracking=tracking_arguments(settings.tracking, settings.home, name),
+            )
+            done = f"{result.steps} steps on {len(train)} dialogues of {made_from.name}"
+            stage.advance(1.0, f"{done}, loss {result.loss:.3f}")
+            version = register_version(log, settings, made, parent=base or None, run_id=run_id)
+            figures: dict[str, Any] = {"sft_set": made_from.name, "dialogues": len(train), "sft_loss": result.loss}
+            if result.best is not None:
+                figures |= {f"validation_{k}": v for k, v in asdict(result.best).items() if v is not None}
+            add_figures(log, version, figures)
+        except BaseException as error:
+            finish_run(log, run_id, JobStatus.FAILED, f"{type(error).__name__}: {error}")
+            raise
+        finish_run(log, run_id, JobStatus.DONE)
+        shutil.rmtree(folder, ignore_errors=True)
+        return SftRun(name, version, made_from, left_out, result, _go_live(log, version, name))
 
 
 def with_special_tokens(settings: Settings, model_dir: Path) -> Path:
