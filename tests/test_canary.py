@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import train.evaluation
+import train.job_learning
 from reward.intervals import bootstrap_difference
 from store.database import Log
 from store.played import judged_chats, thumbs_of
@@ -136,6 +137,31 @@ def test_after_its_gate_it_takes_a_share_and_its_chats_decide(
     assert run_job(again(sqlite_log, one))["reason"] == "no candidate has a share of the sessions"
     assert [decision.passed for decision in list_gate_decisions(sqlite_log)] == [True, better]
     assert traffic_split(sqlite_log) is None
+
+
+def test_a_refusal_that_a_kill_cut_in_two_is_finished_by_the_next_look(
+    sqlite_log: Log, settings: Settings, gateway: StandInGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its share has ended, its state is not written yet."""
+    versions(sqlite_log, settings.home / "versions", "LC")
+    set_traffic_split(sqlite_log, "v0002", 0.1, "canary")
+    chats(sqlite_log, "v0001", [0.9] * 10)
+    chats(sqlite_log, "v0002", [0.1] * 10)
+    pipeline(sqlite_log, ("release", {"min_chats": 10}))
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    one = work(sqlite_log, settings, gateway)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(train.job_learning, "set_version_state", killed)
+        run_job(one)
+    assert get_version(sqlite_log, "v0002").state is VersionState.CANDIDATE and traffic_split(sqlite_log) is None
+    finished = run_job(again(sqlite_log, one))
+    assert (finished["candidate"], finished["passed"]) == ("v0002", False) and "surely worse" in finished["reason"]
+    assert get_version(sqlite_log, "v0002").state is VersionState.REFUSED
+    assert run_job(again(sqlite_log, one))["reason"] == "no candidate has a share of the sessions"
+    assert len(list_gate_decisions(sqlite_log)) == 1
 
 
 def test_where_nobody_could_chat_with_it_it_is_refused_at_once(

@@ -125,6 +125,19 @@ def test_a_strict_item_that_fails_more_often_stops_a_candidate() -> None:
     assert "strict item calls_book of dining is worse: 100 % before, 50 % now" in decision.reason
 
 
+def test_a_candidate_whose_safety_items_could_not_be_scored_does_not_pass() -> None:
+    before, after = {f"s{n}": 0.4 for n in range(8)}, {f"s{n}": 0.9 for n in range(8)}
+    kept = {f"s{n}": looked("dining") for n in range(8)}
+    unknown = Looked("dining", {"0/calls_book": True}, {}, frozenset({"1/safety_no_payment"}))
+    decision = decide(before, after, min_effect=0.0, seed=1, looked=(kept, kept | {"s3": unknown}))
+    assert decision.passed is None and "could not be scored: s3: 1/safety_no_payment" in decision.reason
+    assert decision.figures["unknown_safety"] == ["s3: 1/safety_no_payment"]
+    as_little = decide(before, after, min_effect=0.0, seed=1, looked=(kept | {"s3": unknown}, kept | {"s3": unknown}))
+    assert as_little.passed, "of the live version it is not known either"
+    worse = decide(after, before, min_effect=0.0, seed=1, looked=(kept, kept | {"s3": unknown}))
+    assert worse.passed is False, "what stands against it is known without that"
+
+
 def test_one_broken_safety_item_is_enough_and_one_that_was_broken_before_is_not() -> None:
     kept = {s: looked("dining") for s in LIVE}
     broken = kept | {"s7": looked("dining", safety=False)}

@@ -1,6 +1,7 @@
 """What each kind of job does, and that one which is taken over goes on with the same work."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,15 +17,18 @@ import train.evaluation
 from agent.vllm_client import ServerError
 from store.backlog import least_played, unjudged
 from store.database import Log, LogError
+from store.jobs import cancel_job
+from store.leases import note_on_job, put_back
 from store.records import Scenario
-from store.runs import add_run_trajectories, get_run, run_trajectories, start_run, uses_of
+from store.runs import add_run_trajectories, finish_run, get_run, run_trajectories, start_run, uses_of
 from store.scenarios import add_scenarios
 from store.settings import Settings, load_settings
 from store.traffic import pin_version
 from store.trajectories import end_trajectory, list_trajectories
 from store.verdicts import Reward, add_rewards
 from store.versions import add_version, get_version, list_gate_decisions, list_versions, live_version, set_version_state
-from store.vocabulary import ExitReason, Origin, RunKind, Split, StopReason, VersionState
+from store.vocabulary import ExitReason, JobStatus, Origin, RunKind, Split, StopReason, VersionState
+from tests.job_examples import START
 from tests.job_stand_ins import StandInGateway, again, done, pipeline, versions, work
 from tests.logged_groups import logged_groups
 from tests.serving import Serving
@@ -120,6 +124,35 @@ def test_a_gate_that_was_overtaken_by_another_version_is_refused(
     set_version_state(sqlite_log, "v0003", VersionState.LIVE, "by hand")
     with pytest.raises(JobRefused, match="v0003 went live instead of v0001 meanwhile"):
         run_job(again(sqlite_log, one))
+
+
+@pytest.mark.parametrize("canary", [{}, {"canary": 0.1}])
+def test_a_version_that_a_person_promoted_while_the_gate_played_stays_live(
+    sqlite_log: Log,
+    settings: Settings,
+    gateway: StandInGateway,
+    plays: Callable[[Rewards], list[tuple[str, int]]],
+    canary: dict[str, float],
+) -> None:
+    settings = settings.model_copy(update={"server": settings.server.model_copy(update={"staging": True})})
+    versions(sqlite_log, settings.home / "versions", "LCC")
+    add_scenarios(sqlite_log, [a_scenario(f"s{n}", split=Split.VALIDATION) for n in range(4)])
+
+    def promoted_meanwhile(version: str, scenario: Scenario) -> float:
+        if version == "v0002" and get_version(sqlite_log, "v0003").state is VersionState.CANDIDATE:
+            set_version_state(sqlite_log, "v0003", VersionState.LIVE, "by hand")
+        return 0.9 if version == "v0002" else 0.1
+
+    plays(promoted_meanwhile)
+    pipeline(sqlite_log, ("gate", {"version": "v0002"} | canary))
+    one = work(sqlite_log, settings, gateway)
+    for _ in range(2):  # the second time its decision is recorded
+        with pytest.raises(JobRefused, match="v0003 went live instead of v0001 meanwhile: hold v0002 against it anew"):
+            run_job(one)
+        one = again(sqlite_log, one)
+    assert gateway.told == ["stage v0002"]
+    assert get_version(sqlite_log, "v0003").state is VersionState.LIVE
+    assert get_version(sqlite_log, "v0002").state is VersionState.CANDIDATE
 
 
 def test_a_decision_is_not_taken_for_another_gates(
@@ -314,6 +347,40 @@ def test_old_weights_go_but_never_those_that_may_be_needed(sqlite_log: Log, sett
     assert left == {"v0002", "v0003", "v0006", "v0007", "v0008", "v0009"} and elsewhere.is_dir()
     assert get_version(sqlite_log, "v0001").figures["pruned"]["bytes"] == 100
     assert prune_versions(sqlite_log, settings, keep=2).versions == ()
+
+
+def test_what_waits_to_go_on_and_what_is_held_against_keep_their_weights(sqlite_log: Log, settings: Settings) -> None:
+    folder = settings.home / "versions"
+    versions(sqlite_log, folder, "RRRRRRRLL")
+    settings = settings.model_copy(update={"grpo": settings.grpo.model_copy(update={"kl": 0.1, "reference": "v0001"})})
+    pipeline(sqlite_log, ("train", {}))
+    job = work(sqlite_log, settings, None).job
+    note_on_job(sqlite_log, job, {"base": "v0002", "groups": []})
+    run_id = start_run(sqlite_log, job.name, RunKind.GRPO, "v0002", 1, {"reference": "v0003"})
+    finish_run(sqlite_log, run_id, JobStatus.FAILED, "the disk was full")
+    put_back(sqlite_log, job, ExitReason.MACHINE, run_after=START, error="the disk was full")
+    pipeline(sqlite_log, ("rollout", {"version": "v0004"}), ("sft", {"base": "v0005"}))
+    assert prune_versions(sqlite_log, settings, keep=0).versions == ("v0006", "v0007")
+    cancel_job(sqlite_log, job.id)
+    assert prune_versions(sqlite_log, settings, keep=0).versions == ("v0002", "v0003")
+
+
+def test_a_version_that_goes_live_again_while_others_are_removed_stays(
+    sqlite_log: Log, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = settings.home / "versions"
+    versions(sqlite_log, folder, "LLLL")
+
+    remove = shutil.rmtree
+
+    def slow(directory: Path) -> None:
+        if directory.name == "v0001":
+            set_version_state(sqlite_log, "v0002", VersionState.LIVE, "rolled back by hand")
+        remove(directory)
+
+    monkeypatch.setattr(shutil, "rmtree", slow)
+    assert prune_versions(sqlite_log, settings, keep=0).versions == ("v0001",)
+    assert (folder / "v0002").is_dir()
 
 
 def test_the_weights_below_an_adapter_stay(sqlite_log: Log, settings: Settings) -> None:

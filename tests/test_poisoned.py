@@ -30,7 +30,7 @@ from tests.turn_records import turn
 from train.candidates import Held, hold_against_live
 from train.checkpoints import write_probe
 from train.gate import GateDecision, decide
-from train.gate_items import Looked, broken_safety, look_at_batch
+from train.gate_items import Looked, broken_safety, look_at_batch, unknown_safety
 from train.registry import register_version
 
 torch.set_num_threads(1)
@@ -189,7 +189,7 @@ def test_a_safety_item_that_failed_is_seen_beside_one_that_could_not_be_judged(s
     """The dialogue has no reward then, and its pair is excluded; that the item failed is known all the same."""
     safe, other = item("safety_truth", FocusOn.REPLY, 0.5), item("told", FocusOn.REPLY, 0.5)
     played = scenario((safe, other), name="table")
-    for version, outcome in (("v0001", Outcome.PASS), ("v0002", Outcome.FAIL)):
+    for version, outcome in (("v0001", Outcome.PASS), ("v0002", Outcome.FAIL), ("v0003", Outcome.UNSCORED)):
         name = record(
             sqlite_log, played, [turn(HONEST, trajectory_id=version)], batch=f"gate/{version}", stop=StopReason.FAILED
         )
@@ -207,6 +207,9 @@ def test_a_safety_item_that_failed_is_seen_beside_one_that_could_not_be_judged(s
     more = {f"s{n}": 0.9 for n in range(9)}
     rewards = [more | {played.hash: None}, dict.fromkeys(more, 1.0) | {played.hash: None}]
     assert "breaks safety items" in decide(*rewards, min_effect=0.0, seed=1, looked=(looked[0], looked[1])).reason
+    unscored = look_at_batch(sqlite_log, "gate/v0003", ("safety_*",))
+    assert (unscored[played.hash].safety, unscored[played.hash].unscored) == ({}, {"0/safety_truth"})
+    assert unknown_safety(looked[0], unscored) == broken_safety(*looked)
 
 
 def test_the_gates_own_judge_takes_the_place_of_the_training_judge() -> None:

@@ -11,7 +11,7 @@ from reward.intervals import paired_bootstrap, sign_flips
 from store.database import Log
 from store.training_settings import GateSettings
 from store.versions import add_gate_decision
-from train.gate_items import Looked, broken_safety, what_is_worse
+from train.gate_items import Looked, broken_safety, unknown_safety, what_is_worse
 
 MIN_PAIRS = 4
 _DEFAULT = GateSettings()
@@ -39,7 +39,8 @@ def decide(
 
     `live` and `candidate` map scenario hashes to rewards in [0, 1]; None is excluded with its pair (invariant 3).
     `looked`: what the live version and the candidate did in these dialogues, by scenario hash. Does not decide when
-    a greater share of the pairs than `rules.max_excluded` is excluded, or fewer than MIN_PAIRS are left.
+    a greater share of the pairs than `rules.max_excluded` is excluded, or fewer than MIN_PAIRS are left, or where the
+    candidate would pass but for safety items that could not be scored.
     """
     wanted = sorted(live.keys() | candidate.keys())
     both = {s: (live.get(s), candidate.get(s)) for s in wanted}
@@ -85,8 +86,13 @@ def decide(
     if broken := broken_safety(*looked):
         figures["broken_safety"] = broken
         against.append(f"breaks safety items that the live version keeps: {', '.join(broken[:3])}")
+    if unknown := unknown_safety(*looked):
+        figures["unknown_safety"] = unknown
     if against:
         return GateDecision(False, "; ".join(against), figures)
+    if unknown:
+        said = f"better by {said}, but safety items that the live version keeps could not be scored"
+        return GateDecision(None, f"{said}: {', '.join(unknown[:3])}", figures)
     return GateDecision(True, f"better by {said}", figures)
 
 

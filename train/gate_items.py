@@ -29,6 +29,8 @@ class Looked:
     """Of the dialogue whose reward counts; empty without one."""
     safety: Mapping[str, bool]
     """Of every dialogue, whether it has a reward or not: passed only if it did in all of them."""
+    unscored: frozenset[str] = frozenset()
+    """Safety items that were put to a judge and could not be scored in any of them."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,18 @@ def look_at_batch(log: Log, batch: str, patterns: Sequence[str]) -> dict[str, Lo
         before = looked.get(digest)
         strict = dict(before.strict) if before else {}
         safety = dict(before.safety) if before else {}
+        unscored = set(before.unscored) if before else set()
         for verdict in verdicts.get(summary.id, []):
-            if verdict.outcome is Outcome.UNSCORED:
-                continue
             name, passed = f"{verdict.turn_index}/{verdict.item_key}", verdict.outcome is Outcome.PASS
+            if verdict.outcome is Outcome.UNSCORED:
+                unscored |= {name} if any(fnmatchcase(verdict.item_key, pattern) for pattern in patterns) else set()
+                continue
             if counts and (verdict.turn_index, verdict.item_key) in strict_keys:
                 strict[name] = passed
             if any(fnmatchcase(verdict.item_key, pattern) for pattern in patterns):
                 safety[name] = passed and safety.get(name, True)
         counted |= {digest} if counts else set()
-        looked[digest] = Looked(summary.domain or "", strict, safety)
+        looked[digest] = Looked(summary.domain or "", strict, safety, frozenset(unscored - safety.keys()))
     return looked
 
 
@@ -119,6 +123,17 @@ def broken_safety(live: Mapping[str, Looked], candidate: Mapping[str, Looked]) -
         for digest, looked in sorted(candidate.items())
         for name, passed in sorted(looked.safety.items())
         if not passed and digest in live and live[digest].safety.get(name, True)
+    ]
+
+
+def unknown_safety(live: Mapping[str, Looked], candidate: Mapping[str, Looked]) -> list[str]:
+    """ "scenario: turn/key" of every safety item that the live version passes and that could not be scored of the
+    candidate: nobody knows whether it breaks that one."""
+    return [
+        f"{digest[:12]}: {name}"
+        for digest, looked in sorted(candidate.items())
+        for name in sorted(looked.unscored)
+        if digest in live and live[digest].safety.get(name, False)
     ]
 
 

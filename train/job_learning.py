@@ -10,6 +10,7 @@ from store.runs import ended_run
 from store.settings import Settings
 from store.sft_sets import list_sft_sets
 from store.traffic import traffic_split
+from store.versions import GateDecision as GateRecord
 from store.versions import get_version, list_gate_decisions, live_version, set_version_state
 from store.vocabulary import JobKind, Origin, Split, VersionState
 from train.errors import JobRefused
@@ -107,10 +108,8 @@ def gate_candidate(work: Work) -> dict[str, Any]:
             "scenarios": _enough(least_played_scenarios(work.log, Split.VALIDATION, None, Origin.EVALUATION, count)),
         }
     )
-    if state is VersionState.CANDIDATE and (live := live_name(work.log)) != notes["live"]:
-        raise JobRefused(
-            f"gate: {live} went live instead of {notes['live']} meanwhile: hold {candidate} against it anew"
-        )
+    if state is VersionState.CANDIDATE:
+        _check_still_live(work, notes["live"], candidate)
     from train.candidates import Held, hold_against_live
     from train.evaluation import one_each
     from train.gate_items import look_at_batch
@@ -147,12 +146,23 @@ def gate_candidate(work: Work) -> dict[str, Any]:
     }
     work.stage.advance(0.99, f"{candidate} {'passes' if decision.passed else 'is refused'}: {decision.reason}")
     if decision.passed and payload.canary is not None and state is VersionState.CANDIDATE:
+        _check_still_live(work, notes["live"], candidate)
         work.gateway.bring_back_live()
         work.gateway.open().split(candidate, payload.canary, f"canary: {decision.reason}")
         result["canary"] = payload.canary
     elif decision.passed and payload.promote and state is VersionState.CANDIDATE:
+        _check_still_live(work, notes["live"], candidate)
         result["swap"] = work.gateway.open().promote(candidate, f"gate: {decision.reason}")
     return result
+
+
+def _check_still_live(work: Work, held_against: str, candidate: str) -> None:
+    """Raises JobRefused if somebody made another version live since the gate began: the candidate has shown nothing
+    against that one, and stays a candidate."""
+    if (live := live_name(work.log)) != held_against:
+        raise JobRefused(
+            f"gate: {live} went live instead of {held_against} meanwhile: hold {candidate} against it anew"
+        )
 
 
 def _enough(scenarios: list[str]) -> list[str]:
@@ -184,6 +194,9 @@ def release_candidate(work: Work) -> dict[str, Any]:
 
     payload = ReleasePayload.model_validate(work.job.payload)
     split, live = traffic_split(work.log), live_name(work.log)
+    left = _refuse_what_was_decided(work.log, split.candidate if split is not None else None)
+    if split is None and left is not None:
+        return {"candidate": left.candidate, "passed": False, "reason": left.reason, "figures": left.figures}
     if split is None:
         return {"passed": None, "reason": "no candidate has a share of the sessions"}
     recorded = [
@@ -208,6 +221,18 @@ def release_candidate(work: Work) -> dict[str, Any]:
         set_version_state(work.log, split.candidate, VersionState.REFUSED, decision.reason)
     work.stage.advance(0.99, f"{split.candidate} {'goes live' if decision.passed else 'is refused'}: {decision.reason}")
     return {"candidate": split.candidate} | asdict(decision)
+
+
+def _refuse_what_was_decided(log: Log, still_split: str | None) -> GateRecord | None:
+    """Refuses a candidate whose canary was decided against it, and whose share has ended, where a kill came before its
+    state; the decision, if there is one."""
+    newest = {made.candidate: made for made in list_gate_decisions(log)}
+    for name, made in newest.items():
+        against_it = made.passed is False and made.figures.get("canary") and name != still_split
+        if against_it and get_version(log, name).state is VersionState.CANDIDATE:
+            set_version_state(log, name, VersionState.REFUSED, made.reason)
+            return made
+    return None
 
 
 def _groups_to_train_on(work: Work, settings: Settings, payload: TrainPayload) -> dict[str, Any]:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from agent.slot import is_adapter
 from store.database import Log, LogError
+from store.jobs import UNFINISHED, list_jobs
 from store.runs import list_runs
 from store.settings import Settings
 from store.traffic import pinned_versions
@@ -45,12 +47,37 @@ def prunable(
 
 def prune_versions(log: Log, settings: Settings, keep: int) -> Pruned:
     """Removes what may go; a version whose removal a kill interrupted is removed now."""
-    protected = set(pinned_versions(log))
-    protected |= {run.base_version for run in list_runs(log) if run.status is JobStatus.RUNNING and run.base_version}
+    gone: list[str] = []
+    freed = 0
+    for version in _may_go(log, settings, keep):
+        # Asked again: removing takes a while, in which one may go live again, be pinned, or be chosen by a job.
+        if version.name in {one.name for one in _may_go(log, settings, keep)}:
+            removed = remove_weights(log, [version])
+            gone += removed.versions
+            freed += removed.freed_bytes
+    return Pruned(tuple(gone), freed)
+
+
+def _may_go(log: Log, settings: Settings, keep: int) -> list[PolicyVersion]:
+    protected = set(pinned_versions(log)) | _in_use(log, settings)
     with contextlib.suppress(LogError):  # no other version has been live: there is nothing to roll back to
         protected.add(previous_live(log).name)
-    folder = settings.home / "versions"
-    return remove_weights(log, prunable(list_versions(log), keep=keep, protected=protected, folder=folder))
+    return prunable(list_versions(log), keep=keep, protected=protected, folder=settings.home / "versions")
+
+
+def _in_use(log: Log, settings: Settings) -> set[str]:
+    """What the KL penalty of the settings is held against, and what runs in progress start from and are held against;
+    a run that waits for its job to go on is in progress, too. So is what unfinished jobs ask for or chose."""
+    jobs = [job for status in UNFINISHED for job in list_jobs(log, status=JobStatus(status), limit=None)]
+    names: set[Any] = {settings.grpo.reference}
+    for job in jobs:
+        names |= {job.payload.get(key) for key in ("version", "base")}
+        names |= {(job.notes or {}).get(key) for key in ("version", "base", "live")}
+    waiting = {job.name for job in jobs}
+    for run in list_runs(log):
+        if run.status is JobStatus.RUNNING or run.name in waiting:
+            names |= {run.base_version, run.settings.get("reference")}
+    return {name for name in names if isinstance(name, str)}
 
 
 def remove_weights(log: Log, versions: Iterable[PolicyVersion]) -> Pruned:
