@@ -42,6 +42,16 @@ HEAD_REVISION = "0017"
 """Newest revision under store/migrations/versions: known without loading Alembic, so that opening is fast."""
 
 LOCK_TIMEOUT_S = 30.0
+NETWORK = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""How soon a connection to a PostgreSQL server that is not reached any more (a cable, a partition) fails, in libpq's
+words: within half a minute, where TCP alone waits for a quarter of an hour. What the database URL says itself counts.
+A statement that takes long is none of that: the server's TCP answers meanwhile."""
 T = TypeVar("T")
 AnyRow: TypeAlias = Row[*tuple[Any, ...]]
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -206,9 +216,10 @@ def _postgresql_engine(url: URL, durability: Durability) -> Engine:
     # Without a word the server's own setting counts, which waits for the disk unless somebody changed it.
     asked = f"{url.query.get('options', '')} -c synchronous_commit=on"
     waits = {"options": asked.strip()} if durability is Durability.POWER else {}
+    given = {name: value for name, value in NETWORK.items() if name not in url.query}
     return create_engine(
         url,
-        connect_args=waits,
+        connect_args=given | waits,
         json_serializer=_write_json,
         pool_size=8,
         max_overflow=24,

@@ -218,6 +218,9 @@ class WorkerSettings(Section):
     """Of the cluster's GPUs, for a job that trains; with `launcher` as many as it starts processes."""
     missed_after_s: float = Field(default=300.0, ge=0)
     """A cron time longer ago than this was missed."""
+    host: str = Field(default="", max_length=40)
+    """What this machine is called where jobs hold its accelerators and its gateway. Empty: its host name. Containers on
+    one machine have a host name each: give all of them the same here."""
 
 
 class Settings(BaseSettings):

@@ -104,6 +104,9 @@ class GrpoSettings(LearnerSettings):
     and no optimizer state: for the bundled model's 30 layers a step takes 0.4 of the time, and less memory. Not with
     an adapter, which is in all layers: there it is 0."""
     micro_batch_tokens: int = Field(default=3072, ge=256)
+    max_tokens: int = Field(default=0, ge=0)
+    """A group with a longer trajectory is left out: that one has a pass of its own, whose memory grows with the square
+    of its length. 0: as long as the model's context."""
     max_excluded: float = Field(default=0.2, ge=0, le=1)
     """A run refuses to train when a greater share of its trajectories is excluded (invariant 3)."""
     alerts: AlertSettings = AlertSettings()

@@ -97,6 +97,7 @@ def test_the_compose_file_starts_what_it_names(monkeypatch: pytest.MonkeyPatch) 
         assert settings.url == "postgresql://checkloop:given-POSTGRES_PASSWORD@database/checkloop"
         assert str(settings.home) == "/data"
     assert settings.gateway_url == "http://gateway:8080", "the worker's jobs use the gateway beside it"
+    assert settings.worker.host, "its containers have a host name each"
     assert int(services["worker"]["stop_grace_period"].rstrip("s")) > settings.worker.kill_after_s
 
 

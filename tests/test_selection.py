@@ -154,6 +154,13 @@ def test_conditions_on_verdicts_and_rewards(family: Log) -> None:
     assert f"  11: {NOT_NEEDED}" in lines
 
 
+def test_a_group_with_a_trajectory_that_is_too_long_is_left_out(family: Log) -> None:
+    a_group(family, "eight-tokens")
+    assert chosen(family, load_settings(grpo={"max_tokens": 8}))[0] == {"eight-tokens"}
+    taken, why = chosen(family, load_settings(grpo={"max_tokens": 7}))
+    assert (taken, why) == (set(), {"eight-tokens": "a trajectory of it is longer than grpo.max_tokens = 7"})
+
+
 def test_too_much_that_could_not_be_judged_refuses_but_what_waits_for_the_judge_does_not(family: Log) -> None:
     a_group(family, "good")
     a_group(family, "waits", (None, None, None, None))

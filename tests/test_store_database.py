@@ -18,13 +18,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import event, func, insert, inspect, select, text
+from sqlalchemy import event, func, insert, inspect, make_url, select, text
 
 import store.database
 import store.migrations
 from agent.gateway_process import _as_environment
 from store.configured import settings_and_log
-from store.database import HEAD_REVISION, Log, LogError, NewerSchemaError, open_log
+from store.database import HEAD_REVISION, Log, LogError, NewerSchemaError, _postgresql_engine, open_log
 from store.runs import add_metrics, metrics_of, start_run
 from store.scenarios import item_ids
 from store.schema import Base, LoopRow, StepRow, TrajectoryRow
@@ -150,6 +150,22 @@ def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path
     with pytest.raises(LogError, match="is the PostgreSQL server of database_url running") as caught:
         open_log(f"postgresql://anna:secret@/log?host={tmp_path}")
     assert "secret" not in str(caught.value)
+
+
+def test_a_server_behind_a_broken_network_is_given_up_before_a_lease_runs_out() -> None:
+    engine = _postgresql_engine(make_url("postgresql+psycopg://anna@far/log?connect_timeout=3"), Durability.PROCESS)
+    seen: dict[str, Any] = {}
+
+    @event.listens_for(engine, "do_connect")
+    def _look(dialect: Any, record: Any, arguments: Any, options: dict[str, Any]) -> None:
+        seen.update(options)
+        raise RuntimeError("seen")
+
+    with pytest.raises(RuntimeError, match="seen"):
+        engine.connect()
+    assert int(seen["connect_timeout"]) == 3, "what the URL says counts"
+    silent_s = seen["keepalives_idle"] + seen["keepalives_interval"] * seen["keepalives_count"]
+    assert max(silent_s, seen["tcp_user_timeout"] / 1000) < load_settings().worker.lease_s / 2
 
 
 def _open_and_close(url: str) -> None:

@@ -33,7 +33,7 @@ from store.vocabulary import ExitReason, FocusOn, JobStatus, Outcome, StopReason
 from store.workers import list_workers
 from tests.job_examples import START, submit, take
 from tests.store_examples import a_scenario, record_chain, start
-from train.job_child import job_command
+from train.job_child import JobChild, job_command
 from train.worker import Worker, find_accelerators
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -224,6 +224,52 @@ def test_a_worker_whose_lease_was_lost_ends_the_job_and_says_nothing_in_its_name
     assert (job.status, job.attempts, job.claims) == (JobStatus.DONE, 2, 2), "taken again, as by any worker"
     assert any("its lease is lost" in said for said in worker.said)
     assert texts(sqlite_log, job_id)[3:] == ["-- try 2 of 3, worker w1", "hello", "-- done"]
+
+
+def test_a_job_ends_with_its_lease_while_the_database_does_not_answer(
+    sqlite_log: Log, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a broken network: the renewal neither works nor fails, and another worker may have the job by now."""
+    killed, answers = threading.Event(), threading.Event()
+    kill = JobChild.kill
+
+    def hangs(*_: object) -> None:
+        answers.wait(20)
+        raise LogError("the connection to server was lost")
+
+    def seen(child: JobChild) -> None:
+        kill(child)
+        killed.set()
+
+    monkeypatch.setattr("train.job_watch.renew_lease", hangs)
+    monkeypatch.setattr(JobChild, "kill", seen)
+    (job_id,) = submit(sqlite_log, "judge")
+    short = settings.model_copy(update={"worker": settings.worker.model_copy(update={"lease_s": 0.5})})
+    worker = Scripted(sqlite_log, short, STUBBORN)
+    working = run_beside(worker)
+    try:
+        assert killed.wait(15)
+    finally:
+        answers.set()
+    working.join(20)
+    assert any("its lease is lost" in said for said in worker.said)
+    assert get_job(sqlite_log, job_id).status is JobStatus.RUNNING, "nothing is said in its name"
+
+
+def test_containers_of_one_machine_have_its_accelerator_one_at_a_time(
+    sqlite_log: Log, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = settings.model_copy(update={"worker": settings.worker.model_copy(update={"host": "anna"})})
+    workers = []
+    for container in ("c1", "c2"):
+        monkeypatch.setattr(socket, "gethostname", lambda container=container: container)
+        workers.append(Worker(sqlite_log, named, accelerators=("cuda:0",), say=lambda said: None))
+    assert [worker.name for worker in workers] == [f"c1-{os.getpid()}", f"c2-{os.getpid()}"]
+    submit(sqlite_log, "train")
+    submit(sqlite_log, "train")
+    first = workers[0]._next_job()
+    assert first is not None and (first.holds, first.lease_owner) == ("anna/cuda:0", workers[0].name)
+    assert workers[1]._next_job() is None
 
 
 def test_a_database_that_is_away_for_a_while_costs_nothing(

@@ -133,10 +133,11 @@ def select_groups(
 ) -> Selection:
     """The groups that carry a gradient and, with `wanted`, meet its conditions on verdicts and rewards.
 
-    Left out: groups whose rewards are all equal (every advantage is 0) or of which fewer than two members could be
-    judged. Raises RunRefused if a greater share of the trajectories than `settings.max_excluded` is excluded, with the
-    commonest reason (groups that wait for the judge, by `wanted`, are not counted), or if step-level advantages are
-    asked of groups that were loaded without what these need.
+    Left out: groups whose rewards are all equal (every advantage is 0), of which fewer than two members could be
+    judged, or with a trajectory of more than `settings.max_tokens`. Raises RunRefused if a greater share of the
+    trajectories than `settings.max_excluded` is excluded, with the commonest reason (groups that wait for the judge, by
+    `wanted`, are not counted), or if step-level advantages are asked of groups that were loaded without what these
+    need.
     """
     waiting = {group.group_id: reason for group in groups if wanted and (reason := _why_waiting(group, wanted))}
     members = [member for group in groups if group.group_id not in waiting for member in group.members]
@@ -153,7 +154,7 @@ def select_groups(
     left_out: list[tuple[int, str]] = []
     advantages: dict[str, float] = {}
     for group in groups:
-        reason = waiting.get(group.group_id) or _no_gradient(group, settings)
+        reason = waiting.get(group.group_id) or _too_long(group, settings) or _no_gradient(group, settings)
         if reason := reason or (_why_unwanted(group, wanted) if wanted else None):
             left_out.append((group.group_id, reason))
             continue
@@ -265,6 +266,13 @@ def _observations(member: TrainingMember) -> list[tuple[int, ...]]:
     places = zip(member.step_of_token, member.completion_ids, strict=True)
     runs = [(step, tuple(token for _, token in run)) for step, run in groupby(places, key=lambda place: place[0])]
     return [said for step, said in runs[:-1] if step < 0]
+
+
+def _too_long(group: TrainingGroup, settings: GrpoSettings) -> str | None:
+    longest = max((len(m.prompt_ids) + len(m.completion_ids) for m in group.members), default=0)
+    if not settings.max_tokens or longest <= settings.max_tokens:
+        return None
+    return f"a trajectory of it is longer than grpo.max_tokens = {settings.max_tokens}"
 
 
 def _no_gradient(group: TrainingGroup, settings: GrpoSettings) -> str | None:

@@ -3,6 +3,7 @@
 Keeps the lease, writes the lines, passes on the wish to stop, and decides with train/retries.py what comes next.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -73,9 +74,27 @@ class JobWatch:
         """CANCELLED or STOPPED, once it is to stop."""
         self._stop_since = 0.0
         self._interrupted = False
+        self._ran_out = False
 
     def run(self) -> bool:
         """Returns when the job's process has ended; False if that did not end in order (killed, crashed, lost)."""
+        over = threading.Event()
+        threading.Thread(target=self._end_with_lease, args=(over,), daemon=True).start()
+        try:
+            return self._watch()
+        finally:
+            over.set()
+
+    def _end_with_lease(self, over: threading.Event) -> None:
+        """In a thread: the job's process ends with its lease, also while a database that does not answer is waited
+        for."""
+        while not over.wait(TICK_S) and not self._child.ended:
+            if time.monotonic() > self._held_until:
+                self._ran_out = True
+                self._child.kill()
+                return
+
+    def _watch(self) -> bool:
         self._note(f"-- try {self._job.attempts} of {self._job.max_attempts}, worker {self._job.lease_owner}")
         write, look = Every(WRITE_EVERY_S), Every(LOOK_EVERY_S)
         renew = Every(self._settings.lease_s / 3)
@@ -87,6 +106,9 @@ class JobWatch:
                 return self._give_up()
             self._stop_if_wanted(lease)
             self._meanwhile()
+        if self._ran_out:
+            self._say(f"job {self._job.id}: its lease is lost, its process was ended here")
+            return False
         self._child.drain()
         outcome = self._child.outcome()
         self._end(outcome)

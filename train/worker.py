@@ -48,8 +48,9 @@ class Worker:
         clock: Callable[[], datetime] = now,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.host = socket.gethostname()[:40]
-        self.name = name or f"{self.host}-{os.getpid()}"
+        own = socket.gethostname()[:40]
+        self.host = settings.worker.host or own
+        self.name = name or f"{own}-{os.getpid()}"
         if len(self.name) > MAX_NAME:
             raise JobRefused(f"--name {self.name}: a worker's name has at most {MAX_NAME} characters")
         self._log = log
