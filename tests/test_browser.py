@@ -237,8 +237,13 @@ def test_pictures_of_every_page(database_url: str, tmp_path: Path) -> None:
         "trajectories",
         "trajectory",
         "items",
+        "compare",
+        "scenarios",
+        "judges",
         "training",
+        "jobs",
         "chat",
+        "people",
     }
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in taken)
     sizes = {file.stem: file.stat().st_size for file in taken}

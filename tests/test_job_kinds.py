@@ -13,6 +13,7 @@ import openai
 import pytest
 
 import train.evaluation
+from agent.proof import read_probe
 from agent.vllm_client import ServerError
 from store.backlog import least_played, unjudged
 from store.database import Log, LogError
@@ -258,6 +259,8 @@ def test_a_run_is_trained_on_what_no_run_has_used_and_goes_on_where_it_was_stopp
     assert (use.advantage, use.level, use.by_step) == (-0.5, "state", ((0, 0, -0.5),))
     assert done(sqlite_log, again(sqlite_log, stopped)) == {"version": "v0002"}, "killed before its end was written"
     assert not list((settings.home / "jobs").iterdir()), "checkpoints are removed"
+    probe = read_probe(Path(get_version(sqlite_log, "v0002").path))
+    assert probe is not None and len(probe.ids) == 2, "of one's own model there is none, so of what was trained on"
     gate = work(sqlite_log, settings, gateway)
     with pytest.raises(JobRefused, match="no scenario of split validation"):
         run_job(gate)

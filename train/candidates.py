@@ -7,12 +7,12 @@ a decision that is recorded, stand.
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agent.proof import mean_change, read_probe
+from agent.proof import mean_change, probe_of, read_probe
 from agent.vllm_client import ServerError
 from agent.weight_files import damaged_files
 from store.database import Log
@@ -24,7 +24,7 @@ from store.versions import get_version, list_gate_decisions, set_version_state
 from store.vocabulary import JobStatus, RunKind, VersionState
 from train.gate import GateDecision, decide, record, surely_worse
 from train.gate_items import Looked, trained_reward
-from train.groups import TrainingGroup, advantages_by_step, level_of, select_groups
+from train.groups import Selection, TrainingGroup, advantages_by_step, level_of, select_groups
 from train.grpo import train_grpo
 from train.processes import in_all_processes
 from train.progress import Stage
@@ -126,7 +126,7 @@ def _made_of(
         run_dir=files.run_dir,
         checkpoint_every=files.checkpoint_every,
         temperature=temperature,
-        probe_ids=probe_prompts(parent),
+        probe_ids=probe_prompts(parent) or probe_of(_dialogues(selection)),  # one's own model comes without a probe
         reference_dir=reference,
         tracking=tracking_arguments(settings.tracking, settings.home, name),
     )
@@ -136,6 +136,12 @@ def _made_of(
         shutil.rmtree(files.run_dir, ignore_errors=True)
     left_out = f", {len(selection.left_out)} left out" if selection.left_out else ""
     return version, f"{version}: {result.steps} steps on {len(selection.taken)} groups{left_out}"
+
+
+def _dialogues(selection: Selection) -> Iterator[list[int]]:
+    """The first trajectory of each group, from its first token to its last."""
+    for group in selection.taken:
+        yield [*group.members[0].prompt_ids, *group.members[0].completion_ids]
 
 
 def _weights_of(log: Log, version: str) -> Path:
