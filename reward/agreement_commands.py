@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 JudgeOption = Annotated[str | None, typer.Option("--judge", help="Only this judge.")]
-SeedOption = Annotated[int, typer.Option(help="Of the bootstrap.")]
+SeedOption = Annotated[int, typer.Option(help="Of the bootstrap.", min=0)]
 DrawsOption = Annotated[int, typer.Option(help="Of the bootstrap.", min=100)]
 
 

@@ -18,7 +18,7 @@ def compare(
     split: Annotated[Split | None, typer.Option(help="Only scenarios of this split.")] = None,
     domain: Annotated[str | None, typer.Option(help="Only scenarios of this domain.")] = None,
     limit: Annotated[int, typer.Option(help="Scenarios and items shown of each kind.", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.", min=0)] = 0,
     config: ConfigOption = None,
 ) -> None:
     """Paired difference with its interval, by domain; regressions first; items lost and gained."""

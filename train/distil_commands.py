@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from store.configured import ConfigOption, open_configured, settings_and_log
+from train.names import MOST_SEED
 
 
 def distil(
@@ -20,7 +21,7 @@ def distil(
     name: Annotated[
         str, typer.Option(help="Of the judge, like judge-0001. Default: the unfinished one, or the next.")
     ] = "",
-    seed: Annotated[int, typer.Option(help="Of the split, the order and the adapter.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the split, the order and the adapter.")] = 1,
 ) -> None:
     """Fine-tunes a small judge (LoRA) on what people, checks and stronger judges said; reports its κ."""
     from rich.console import Console
