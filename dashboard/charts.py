@@ -4,6 +4,8 @@ A rate is drawn as a point with its 95 % interval and, beside it, the number of 
 could not be judged.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -56,11 +58,19 @@ class CurvePoint:
 
 
 def show_chart(chart: alt.Chart | alt.LayerChart) -> None:
-    """As `st.altair_chart`, but its rows are handed over as they are, for Altair copies them one by one."""
+    """As `st.altair_chart`, but its rows are handed over as they are, for Altair copies them one by one.
+
+    Under a name that says what they are, as Altair does it: with no name, or the same for other rows, the browser may
+    keep the chart that it drew before they came, empty or with a version "undefined".
+    """
+    if isinstance(chart, alt.LayerChart):  # of few rows; handed over like the others it stays empty
+        st.altair_chart(chart)
+        return
     rows, chart.data = chart.data["values"], alt.Undefined
     spec = chart.to_dict(validate=False)
     spec.pop("config", None)  # of Altair's own theme; Streamlit has its own
-    st.vega_lite_chart(spec | {"data": {"values": rows}})
+    name = hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()[:32]
+    st.vega_lite_chart(spec | {"data": {"name": name}, "datasets": {name: rows}})
 
 
 def _rows(points: Sequence[CurvePoint]) -> alt.Data:
@@ -127,7 +137,7 @@ def _rates(points: Sequence[RatePoint], place: alt.X, label: str) -> alt.LayerCh
 def metric_curve(points: Sequence[CurvePoint], title: str, unit: str = "") -> alt.Chart:
     """A metric over the training steps of one or more runs; several are told apart by colour and by dashes."""
     runs = list(dict.fromkeys(point.series for point in points))
-    legend = alt.Legend(title=None, orient="bottom", columns=2, labelLimit=110, symbolSize=220)
+    legend = alt.Legend(title=None, orient="bottom", columns=1, labelLimit=190, symbolSize=120)
     several = len(runs) > 1
     color = alt.Color("series:N", sort=runs, legend=legend) if several else alt.value(ACCENT)
     dash = alt.StrokeDash("series:N", sort=runs, legend=legend) if several else alt.value([1, 0])
@@ -147,5 +157,6 @@ def metric_curve(points: Sequence[CurvePoint], title: str, unit: str = "") -> al
                 alt.Tooltip("value:Q", title=title, format=".4g"),
             ],
         )
-        .properties(height=170)
+        # The height is the plot's: of a whole chart that has to fit, title, axis and legend leave it none.
+        .properties(height=120, autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
     )

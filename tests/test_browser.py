@@ -227,6 +227,18 @@ def test_a_review_session_with_keys(page: Page, dashboard: str, database_url: st
     log.close()
 
 
+@pytest.mark.parametrize("view", ["", "training"])
+def test_charts_show_their_points(page: Page, dashboard: str, view: str) -> None:
+    """A specification that is sound may still be drawn before its rows come: axes without a point, or "undefined"."""
+    page.goto(f"{dashboard}/{view}")
+    wait_until_shown(page)
+    charts = page.get_by_test_id("stVegaLiteChart")
+    expect(charts.first).to_be_visible(timeout=40_000)
+    for chart in charts.all():
+        expect(chart.locator(".mark-symbol path").first).to_be_attached(timeout=20_000)
+        expect(chart.get_by_text("undefined")).to_have_count(0)
+
+
 def test_pictures_of_every_page(database_url: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "dashboard.screenshots", str(tmp_path / "pictures"), database_url]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600).stdout

@@ -66,8 +66,8 @@ def show_judges(log: Log, settings: Settings) -> None:
     totals = counted(log, call_totals)
     reviewed = counted(log, agreement_of, against=REVIEWED, by=None)
     if not judges and not totals and not reviewed:
-        hint = "Code checks have decided all there is. Name an LLM judge in checkloop.toml, or play the demo first."
-        show_empty("No judge has spoken yet", hint, "make demo")
+        hint = "Code checks have decided all there is. Name an LLM judge under [judge] in checkloop.toml, then:"
+        show_empty("No judge has spoken yet", hint, "checkloop judge")
         offer_job(log, "Judge what is logged", JobKind.JUDGE, {}, "offer-judge")
         return
     guard("Agreement", lambda: show_agreement(log))
