@@ -32,6 +32,7 @@ from store.agreement import (
 from store.database import Log
 from store.model_calls import call_totals
 from store.played import words_of
+from store.review_queues import any_judged
 from store.review_samples import ANCHORS, review_batches
 from store.settings import Settings
 from store.vocabulary import AccessRole, JobKind, Outcome, Period
@@ -66,8 +67,11 @@ def show_judges(log: Log, settings: Settings) -> None:
     totals = counted(log, call_totals)
     reviewed = counted(log, agreement_of, against=REVIEWED, by=None)
     if not judges and not totals and not reviewed:
-        hint = "Code checks have decided all there is. Name an LLM judge under [judge] in checkloop.toml, then:"
-        show_empty("No judge has spoken yet", hint, "checkloop judge")
+        if any_judged(log):
+            hint = "Code checks have decided all there is. Name an LLM judge under [judge] in checkloop.toml, then:"
+            show_empty("No judge has spoken yet", hint, "checkloop judge")
+        else:
+            show_empty("Nothing is judged yet", "Play the demo once; code checks judge it.", "make demo")
         offer_job(log, "Judge what is logged", JobKind.JUDGE, {}, "offer-judge")
         return
     guard("Agreement", lambda: show_agreement(log))
