@@ -60,19 +60,15 @@ def check_files(directory: Path, files: dict[str, str]) -> None:
 
 
 def move_into_place(made: Path, target: Path) -> None:
-    """Give a finished directory its final name, flushed to the disk; whatever a killed try left there is replaced.
+    """`take_place`, but whatever a killed try left there is replaced.
 
     Raises CheckpointError if it cannot be done (another file system, no such directory).
     """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for file in made.iterdir():
-            _flush(file)
-        if target.exists():
+    while not take_place(made, target):
+        try:
             shutil.rmtree(target)
-        made.rename(target)
-    except OSError as error:
-        raise CheckpointError(f"could not move {made} to {target}: {_reason(error, target)}") from error
+        except OSError as error:
+            raise CheckpointError(f"could not remove {target}: {_reason(error, target)}") from error
 
 
 def take_place(made: Path, target: Path) -> bool:

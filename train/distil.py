@@ -26,7 +26,15 @@ from train.judge_batches import TurnFamily, collate, make_families, order_steps
 from train.judge_examples import JudgeExample, class_weights
 from train.run_directory import MarkComplete, open_run_dir
 from train.sft import PackedSftTrainer
-from train.training_run import OnStep, StepReport, TrainingError, load_policy, quiet, shared_arguments
+from train.training_run import (
+    OnStep,
+    StepReport,
+    TrainingError,
+    last_epoch_loss,
+    load_policy,
+    quiet,
+    shared_arguments,
+)
 
 
 @dataclass(frozen=True)
@@ -93,12 +101,9 @@ def train_judge(
         # peft's own card is an empty form.
         (part / "README.md").unlink(missing_ok=True)
     shutil.rmtree(run_dir, ignore_errors=True)
-    # The trainer's own history goes with its checkpoints: what was seen since a kill is not all there was.
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    last = losses[-max(1, len(steps) // settings.epochs) :]
     tokens = settings.epochs * sum(family.tokens for family in families)
     count = sum(len(family.examples) for family in families)
-    loss = sum(last) / len(last) if last else None
+    loss = last_epoch_loss(trainer, settings.epochs)
     return DistilResult(len(steps), count, too_long, tokens, loss, time.monotonic() - began)
 
 

@@ -31,6 +31,7 @@ from train.training_run import (
     StepReport,
     TrainingError,
     checkpoint_layers,
+    last_epoch_loss,
     load_policy,
     quiet,
     shared_arguments,
@@ -120,12 +121,6 @@ def train_sft(
     if settings.method == "lora":
         torch.manual_seed(seed)
         trained = adapted(model, settings, "sft")
-    losses: list[float] = []
-
-    def report(step: int, steps: int, metrics: dict[str, float]) -> None:
-        losses.append(metrics["loss"])
-        on_step(step, steps, metrics)
-
     trainer = PackedSftTrainer(
         model=trained,
         args=SFTConfig(
@@ -156,7 +151,7 @@ def train_sft(
             metrics=trainer.add_metrics,
         )
         trainer.add_callback(keeper)
-    trainer.add_callback(StepReport(report, trainer.step_metrics))
+    trainer.add_callback(StepReport(on_step, trainer.step_metrics))
     trainer.add_callback(MarkComplete())
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint is not None else None)
     end_tracking(arguments)
@@ -168,11 +163,8 @@ def train_sft(
     if probe_ids:
         write_probe(out_dir, probe_ids, None if keeper is not None else model)
     steps = trainer.state.global_step
-    # A run that was killed after its last step has them in its checkpoint alone.
-    losses = losses or [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    last = losses[-max(1, steps // settings.epochs) :]
     tokens = settings.epochs * sum(len(e.ids) for e in examples)
-    loss = sum(last) / len(last) if last else 0.0
+    loss = last_epoch_loss(trainer, settings.epochs) or 0.0
     best = keeper.best if keeper is not None else None
     return SftResult(steps, tokens, loss, time.monotonic() - began, files, best)
 

@@ -218,6 +218,14 @@ def quiet(trainer: Trainer) -> None:
     trainer.remove_callback(PrinterCallback)
 
 
+def last_epoch_loss(trainer: Trainer, epochs: int) -> float | None:
+    """Mean over the last epoch's steps, also of those before a kill: the trainer's own history goes with its
+    checkpoints. None if no step's is known."""
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    last = losses[-max(1, trainer.state.global_step // epochs) :]
+    return sum(last) / len(last) if last else None
+
+
 def peak_rss_gib() -> float:
     """Greatest resident memory of this process so far, in GiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
