@@ -10,10 +10,10 @@ from agent.addresses import LOOPBACK
 from agent.fleet import Fleet
 from agent.gateway import Gateway
 from agent.gateway_app import make_app
+from agent.ports import check_port_free
 from agent.renderer_choice import load_renderer
 from agent.rendering import Renderer
 from agent.vllm_client import ServerError
-from agent.vllm_server import check_port_free
 from store.database import Log
 from store.settings import Settings
 

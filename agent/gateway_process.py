@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 import httpx
 
+from agent.ports import check_port_free
 from agent.vllm_client import ServerError
-from agent.vllm_server import KILLING_S, PATIENCE_S, check_port_free
+from agent.vllm_server import KILLING_S, PATIENCE_S
 from store.settings import Settings
 
 

@@ -5,15 +5,14 @@ Everything here fails with ServerError, which says what happened and where the s
 """
 
 import asyncio
-import errno
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from agent.bundled_model import check_model_dir
+from agent.ports import check_port_free
 from agent.precision import native_precision
 from agent.vllm_client import SERVED_NAME, ServerError, VllmClient
 from store.settings import ServerSettings
@@ -38,40 +37,6 @@ def is_cpu_build() -> bool:
     except PackageNotFoundError:
         return False
     return True
-
-
-def check_port_free(host: str, port: int, owner: str) -> None:
-    """Raises ServerError if something listens there already, or `host` is no address."""
-    try:
-        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise ServerError(f"{host!r} for the {owner} is no address: {error.strerror or error}") from error
-    for family, kind, protocol, _, address in places:
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(address)
-            except OSError as error:
-                if error.errno == errno.EADDRNOTAVAIL and len(places) > 1:
-                    continue  # localhost is also ::1, where a machine has that
-                raise ServerError(
-                    f"port {port} for the {owner} is in use: stop what listens there, or choose another port "
-                    f"(server.port or gateway.port in checkloop.toml)"
-                ) from error
-
-
-def free_ports() -> tuple[int, int]:
-    """Ports for a gateway and a server that nobody listens on, nor on the one after the server's."""
-    while True:
-        with socket.socket() as one, socket.socket() as other, socket.socket() as following:
-            one.bind(("127.0.0.1", 0))
-            other.bind(("127.0.0.1", 0))
-            port = int(other.getsockname()[1])
-            try:
-                following.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return int(one.getsockname()[1]), port
 
 
 class VllmServer(VllmClient):

@@ -7,7 +7,6 @@ writes OUT_DIR/NAME.png, with `--dark` NAME-dark.png. Needs playwright (extra "d
 import argparse
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import IO, Literal
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from agent.ports import free_port
 from dashboard.boundary import connect
 from dashboard.counting import FIRST_COUNT
 from dashboard.links import JOBS, PAGES, PEOPLE, REVIEW, TRAJECTORIES, address
@@ -64,7 +64,7 @@ class DashboardError(RuntimeError):
 @contextmanager
 def running_dashboard(environment: dict[str, str]) -> Iterator[str]:
     """The address of a dashboard started with these environment variables; ended when the block ends."""
-    port = _free_port()
+    port = free_port()
     command = [
         sys.executable,
         "-m",
@@ -161,12 +161,6 @@ def _views(database_url: str) -> dict[str, str]:
     views["schedule-form"] = address(JOBS, form="schedule")
     views["people"] = address(PEOPLE)
     return views
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, said: IO[str]) -> None:

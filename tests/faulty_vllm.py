@@ -17,11 +17,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from agent.bundled_model import prepare_bundled_model
 from agent.commands import started
 from agent.gateway import Gateway
+from agent.ports import free_ports
 from store.database import Log, open_log
 from store.settings import Settings, load_settings
 from store.versions import add_version, set_version_state
 from store.vocabulary import VersionState
-from tests.serving import MODEL, free_ports
+from tests.serving import MODEL
 
 WORDS = [" yes", " no", " maybe", " fine"]
 END = 2

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from agent.ports import free_port
 from store.database import Log
 from store.trajectories import StepToRecord, record_step
 from store.versions import live_version, set_version_state
@@ -188,12 +188,6 @@ async def _chunks(message: dict[str, Any], finish_reason: str) -> AsyncIterator[
 def _chunk(choice: dict[str, Any]) -> str:
     chunk = {"id": "c", "object": "chat.completion.chunk", "created": 0, "model": "policy", "choices": [choice]}
     return f"data: {json.dumps(chunk)}\n\n"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class RunningGateway:

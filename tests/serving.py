@@ -1,6 +1,5 @@
 """The real thing for tests: the bundled model behind real vLLM servers and the real gateway, started once a session."""
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from agent.bundled_model import prepare_bundled_model
 from agent.gateway_process import GatewayProcess
+from agent.ports import free_ports
 from store.database import Log, open_log
 from store.settings import Settings, load_settings
 from store.versions import add_version, set_version_state
@@ -28,19 +28,6 @@ class Serving:
     @property
     def url(self) -> str:
         return self.gateway.url
-
-
-def free_ports() -> tuple[int, int]:
-    """(gateway, first of two neighbouring server ports), free a moment ago."""
-    while True:
-        with socket.socket() as one, socket.socket() as two, socket.socket() as three:
-            one.bind(("127.0.0.1", 0))
-            two.bind(("127.0.0.1", 0))
-            try:
-                three.bind(("127.0.0.1", two.getsockname()[1] + 1))
-            except OSError:
-                continue
-            return one.getsockname()[1], two.getsockname()[1]
 
 
 def serving_settings(home: Path, **overrides: object) -> Settings:

@@ -6,8 +6,8 @@ import pytest
 
 from agent.addresses import name_from_header, name_in_header, refuse_strangers, trajectory_id
 from agent.openai_form import ApiError
+from agent.ports import check_port_free
 from agent.vllm_client import ServerError
-from agent.vllm_server import check_port_free
 from store.settings import load_settings
 
 

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from agent.ports import free_port
 from dashboard.screenshots import open_browser, running_dashboard, wait_until_shown
 from store.database import open_log
 from store.jobs import list_jobs
@@ -20,7 +21,7 @@ from store.versions import live_version
 from store.vocabulary import Outcome
 from tests.pages import HOSTILE, WORSE, hostile_trajectory
 from tests.sample_log import build_sample_log
-from tests.scripted_gateway import RunningGateway, Says, free_port
+from tests.scripted_gateway import RunningGateway, Says
 
 pytestmark = pytest.mark.timeout(900)
 

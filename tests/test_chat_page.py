@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from streamlit.testing.v1 import AppTest
 
+from agent.ports import free_port
 from dashboard.chat_turns import took
 from dashboard.chats import new_chat_id, scenario_of, setup_of, stored_setup
 from dashboard.links import CHAT
@@ -26,7 +27,7 @@ from store.turns import get_turns
 from store.vocabulary import ChatTools, Origin, RunKind, ToolSource
 from tests.pages import HOSTILE, html, open_page, shown
 from tests.sample_log import CHAT_ID
-from tests.scripted_gateway import Policy, Refuses, RunningGateway, Says, call, free_port
+from tests.scripted_gateway import Policy, Refuses, RunningGateway, Says, call
 from tests.store_examples import a_step
 
 

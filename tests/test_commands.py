@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import checkloop
+from agent.ports import free_ports
 from store.database import open_log
 from store.stages import list_stages
 from store.versions import add_version, set_version_state
 from store.vocabulary import JobStatus, VersionState
 from tests.rehearsed_loop import BETTER, Rehearsal
-from tests.serving import free_ports
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.ports import free_port
 from dashboard import trajectory_table
 from dashboard.links import (
     CHAT,
@@ -46,7 +47,6 @@ from store.verdicts import Vote, add_verdicts, rewards_of, verdicts_of
 from store.vocabulary import ModelRole, Origin, Outcome, RunKind, VerdictSource
 from tests.pages import HOSTILE, hostile_trajectory, html, ids, open_page, shown
 from tests.sample_log import CHAT_ID
-from tests.scripted_gateway import free_port
 
 
 @pytest.fixture(autouse=True)

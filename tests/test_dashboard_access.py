@@ -14,6 +14,7 @@ import streamlit as st
 from streamlit import config
 
 import dashboard
+from agent.ports import free_port
 from dashboard import access as door
 from dashboard import boundary
 from dashboard.access import Visitor, check_address, is_loopback, name_of
@@ -26,7 +27,6 @@ from store.jobs import NewJob, count_jobs, submit_pipeline
 from store.settings import Settings, SettingsError, load_settings
 from store.vocabulary import AccessRole, JobKind
 from tests.pages import ids, open_page, shown
-from tests.scripted_gateway import free_port
 
 ADA = "ada@example.org"
 VIEWER, REVIEWER, OPERATOR = AccessRole

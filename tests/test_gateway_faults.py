@@ -23,6 +23,7 @@ import pytest
 
 from agent.bundled_model import prepare_bundled_model
 from agent.gateway import Gateway
+from agent.ports import free_ports
 from agent.vllm_client import ServerError
 from store.database import Log, open_log
 from store.incidents import incident_counts
@@ -31,7 +32,7 @@ from store.tokens import token_sequences
 from store.versions import add_version, set_version_state
 from store.vocabulary import IncidentKind, VersionState
 from tests.faulty_vllm import FaultyVllm, faulty_servers, gateway_over
-from tests.serving import MODEL, free_ports
+from tests.serving import MODEL
 
 ASK = [{"role": "user", "content": "Is it?"}]
 BODY: dict[str, Any] = {"model": "policy", "messages": ASK, "max_tokens": 8}

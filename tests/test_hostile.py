@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from agent.ports import free_port
 from dashboard.links import (
     CHAT,
     COMPARE,
@@ -35,7 +36,6 @@ from store.versions import add_gate_decision, add_version
 from store.vocabulary import AccessRole, ExitReason, Origin, RunKind, StopReason
 from tests.job_examples import submit, take
 from tests.pages import WORSE, hostile_trajectory, html, open_page
-from tests.scripted_gateway import free_port
 from tests.store_examples import start
 
 UNSEEN = "\u202e\u2066\u200b\x1b\x07"

@@ -8,6 +8,7 @@ import openai
 import pytest
 from transformers import AutoTokenizer
 
+from agent.ports import free_ports
 from agent.renderer_choice import load_renderer
 from store.database import Log
 from store.log_check import check_log
@@ -18,7 +19,7 @@ from store.versions import add_version, set_version_state
 from store.vocabulary import VersionState
 from tests.faulty_vllm import faulty_servers, gateway_over
 from tests.library_formats import template_of
-from tests.serving import MODEL, free_ports
+from tests.serving import MODEL
 from tests.test_library_rendering import TOOL, answered, asked, called, spans
 
 

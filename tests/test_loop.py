@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from agent.bundled_model import prepare_bundled_model
+from agent.ports import free_ports
 from agent.proof import read_probe
 from store.database import Log, LogError, open_log
 from store.runs import get_run, metrics_of, run_trajectories
@@ -23,7 +24,7 @@ from store.turns import turns_of
 from store.verdicts import rewards_of, verdicts_of
 from store.versions import get_version, list_gate_decisions, list_versions, live_version
 from store.vocabulary import Outcome, VersionState
-from tests.serving import MODEL, free_ports
+from tests.serving import MODEL
 from tests.small_loop import NAME, WANTED, run, settings_of
 from tests.tiny_model import write_tiny_model
 from train.loop import LoopOutcome

@@ -16,6 +16,7 @@ import pytest
 
 from agent import fleet as fleets
 from agent.gateway import Gateway
+from agent.ports import free_ports
 from agent.slot import Slot, Weights
 from agent.vllm_client import ServerError, Stuck, VllmClient
 from agent.vllm_server import VllmServer
@@ -26,7 +27,6 @@ from store.tokens import token_sequences
 from store.versions import get_version, set_version_state
 from store.vocabulary import IncidentKind, VersionState
 from tests.faulty_vllm import FaultyVllm, a_version, faulty_servers, gateway_over, run_app
-from tests.serving import free_ports
 
 BODY: dict[str, Any] = {"model": "policy", "messages": [{"role": "user", "content": "Is it?"}], "max_tokens": 8}
 SOON_S = 20.0

@@ -16,6 +16,7 @@ import pytest
 import agent.mcp_tools
 from agent.mcp_servers import McpServer
 from agent.mcp_tools import McpTools, open_mcp_tools
+from agent.ports import free_port
 from agent.tools import ToolOutage
 from store.settings import SettingsError
 from store.trajectories import ToolAnswer
@@ -37,9 +38,7 @@ def talk(log_dir: Path, servers: dict[str, McpServer], what: Talk) -> Any:
 
 @pytest.fixture
 def http_server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([sys.executable, SERVER, str(port)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from agent.ports import free_port
 from store.training_settings import GrpoSettings
 from tests.launched_training import run, run_sharded
 from tests.tiny_model import load_tiny_model, write_moved_model, write_tiny_model
@@ -27,9 +27,7 @@ SETTINGS = GrpoSettings(learning_rate=1e-3, scenarios_per_step=4, micro_batch_to
 
 def in_two_processes(function: Callable[..., None], *arguments: Any) -> None:
     """`function(rank, 2, port, *arguments)` in both; each must end well."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     # The libraries are imported once, by the server that the processes are forked from.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.launched_training"])

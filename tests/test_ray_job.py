@@ -16,13 +16,13 @@ from typing import Any
 import psutil
 import pytest
 
+from agent.ports import free_ports
 from store.database import Log
 from store.job_log import read_lines
 from store.jobs import cancel_job, get_job
 from store.settings import Settings, load_settings
 from store.vocabulary import ExitReason, JobStatus
 from tests.job_examples import submit
-from tests.serving import free_ports
 from train.errors import JobRefused
 from train.ray_job import refuse_file
 from train.worker import Worker

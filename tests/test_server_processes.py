@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from agent.gateway_process import GatewayProcess
+from agent.ports import free_ports
 from agent.vllm_client import ServerError
-from agent.vllm_server import VllmServer, free_ports
+from agent.vllm_server import VllmServer
 from store.settings import ServerSettings, load_settings
 from tests.tiny_model import write_tiny_model
 

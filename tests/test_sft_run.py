@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
+from agent.ports import free_ports
 from agent.renderer_choice import load_renderer
 from agent.rendering import Renderer
 from agent.special_tokens import start_from_words
@@ -26,7 +27,7 @@ from store.training_settings import SftSettings
 from store.versions import add_version, get_version, live_version, set_version_state
 from store.vocabulary import JobStatus, Split, VersionState
 from tests.faulty_vllm import faulty_servers, gateway_over
-from tests.serving import MODEL, free_ports
+from tests.serving import MODEL
 from tests.test_library_rendering import spans
 from tests.test_sft import dialogues
 from tests.tiny_model import load_tiny_model, write_small_base, write_tiny_model

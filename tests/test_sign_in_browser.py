@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Error, Page, expect
 
+from agent.ports import free_port
 from dashboard.process import DashboardProcess
 from dashboard.screenshots import open_browser, wait_until_shown
 from store.access import add_person
@@ -14,7 +15,6 @@ from store.settings import load_settings
 from store.vocabulary import AccessRole
 from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider, running_provider
 from tests.sample_log import build_sample_log
-from tests.scripted_gateway import free_port
 
 pytest.importorskip("authlib", reason='sign-in is an extra: pip install "checkloop[signin]"')
 pytestmark = pytest.mark.timeout(900)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from agent.bundled_model import prepare_bundled_model
 from agent.gateway_process import GatewayProcess
+from agent.ports import free_ports
 from agent.proof import read_probe
 from agent.vllm_client import VllmClient
 from benchmarks.adapters import make_adapter
@@ -30,7 +31,7 @@ from store.traffic import traffic_split
 from store.versions import add_version, get_version, set_version_state
 from store.vocabulary import VersionState
 from tests.distil_log import a_card
-from tests.serving import MODEL, Serving, free_ports
+from tests.serving import MODEL, Serving
 from train.checkpoints import write_probe
 from train.judge_files import read_judge, write_card
 from train.judge_serving import load_beside

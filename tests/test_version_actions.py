@@ -8,6 +8,7 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 import checkloop
+from agent.ports import free_port
 from agent.promotion import refuse_version
 from agent.vllm_client import ServerError
 from dashboard import promotions as going_on
@@ -27,7 +28,7 @@ from store.versions import (
 )
 from store.vocabulary import VersionState
 from tests.pages import html, open_page
-from tests.scripted_gateway import RunningGateway, Says, free_port
+from tests.scripted_gateway import RunningGateway, Says
 
 
 @pytest.fixture

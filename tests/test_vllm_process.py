@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from agent.bundled_model import prepare_bundled_model
-from tests.serving import MODEL, free_ports
+from agent.ports import free_ports
+from tests.serving import MODEL
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTS = """

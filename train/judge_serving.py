@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from agent.ports import check_port_free
 from agent.slot import is_adapter
 from agent.vllm_client import RequestRefused, ServerError, VllmClient
-from agent.vllm_server import VllmServer, check_port_free
+from agent.vllm_server import VllmServer
 from store.database import Log
 from store.settings import ServerSettings, Settings
 from store.versions import get_version, live_version

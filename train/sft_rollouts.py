@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from agent.gateway_process import GatewayProcess
-from agent.vllm_server import free_ports
+from agent.ports import free_ports
 from store.database import Log, open_log
 from store.records import Scenario
 from store.scenarios import add_scenarios, load_scenarios

@@ -1,7 +1,7 @@
 """The server of an online run: nobody but its rollouts is answered by it. Writes what a gateway writes."""
 
 from agent.gateway_process import GatewayProcess
-from agent.vllm_server import free_ports
+from agent.ports import free_ports
 from store.settings import Settings
 from train.progress import StageProgress
 
