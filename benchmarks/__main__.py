@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import checks, dashboard, gateway, grpo, judging, log_writes, release, rewards, rollouts, swap
+from benchmarks import checks, dashboard, gateway, grpo, judging, log_writes, release, review, rewards, rollouts, swap
 from benchmarks.line import Line
 
 
@@ -27,7 +27,7 @@ def main() -> None:
     chosen = sys.argv[1:]
     home = Path(".checkloop") / "bench"
     lines: list[Line] = []
-    for module in (log_writes, checks, rewards, grpo, gateway, rollouts, judging, swap, release, dashboard):
+    for module in (log_writes, checks, rewards, grpo, gateway, rollouts, judging, swap, release, dashboard, review):
         name = module.__name__.rsplit(".", 1)[-1]
         if not chosen or name in chosen:
             print(f"{name} ...", file=sys.stderr)

@@ -69,7 +69,7 @@ def _ours(model_dir: Path, groups: Sequence[TrainingGroup], home: Path, trained_
     steps: list[dict[str, float]] = []
     # Random ids are far from what any policy samples: a run of them would be stopped.
     never = AlertSettings(entropy_share=0, mismatch_kl=0)
-    settings = GrpoSettings(scenarios_per_step=GROUPS_A_STEP, trained_layers=trained_layers, alerts=never)
+    settings = GrpoSettings(scenarios_per_step=GROUPS_A_STEP, trained_layers=trained_layers, kl=0.0, alerts=never)
     train_grpo(model_dir, out / "made", groups, settings, 1, lambda step, count, metrics: steps.append(metrics))
     shutil.rmtree(out, ignore_errors=True)
     # The first step warms up allocators and kernels, as the peers' first ones do.

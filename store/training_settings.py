@@ -74,7 +74,8 @@ class GrpoSettings(LearnerSettings):
     clip_low: float = Field(default=0.2, gt=0)
     """Of the ratio that `correction` names: its token's, or its sequence's (GSPO clips that one at 3e-4 and 4e-4)."""
     clip_high: float = Field(default=0.28, gt=0)
-    kl: float = Field(default=0.0, ge=0)
+    kl: float = Field(default=1e-3, ge=0)
+    """CM2: 1e-3. Where `correction` is of sequences, which the penalty cannot honour, it is 0 unless given."""
     reference: str = "parent"
     """Whom the KL penalty is held against: the version that the run starts from, or one by name ("v0001")."""
     correction: Literal["token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "token_truncate"
@@ -92,7 +93,7 @@ class GrpoSettings(LearnerSettings):
     advantage: Literal["trajectory", "turn", "step"] = "trajectory"
     """What a token is praised or blamed for (docs/method.md): the whole dialogue (CM2's final choice), its turn
     (equation 7), or what its step still made possible (equation 10)."""
-    baseline: Literal["group", "state"] = "state"
+    baseline: Literal["group", "state"] = "group"
     """Of trajectory advantages alone: the group's mean (CM2), or for each step that of the members that heard the same
     so far (`state_advantages`)."""
     turn_baseline: TurnBaseline = TurnBaseline.REACHED
@@ -116,6 +117,13 @@ class GrpoSettings(LearnerSettings):
     def _adapter_is_in_all_layers(cls, given: Any) -> Any:
         if isinstance(given, dict) and given.get("method") == "lora":
             return {"trained_layers": 0} | given
+        return given
+
+    @model_validator(mode="before")
+    @classmethod
+    def _penalty_is_of_tokens(cls, given: Any) -> Any:
+        if isinstance(given, dict) and str(given.get("correction", "")).startswith("sequence_"):
+            return {"kl": 0.0} | given
         return given
 
     @model_validator(mode="after")

@@ -14,7 +14,7 @@ from train.groups import TrainingGroup, token_advantages
 from train.grpo import LoggedGroupsTrainer, grpo_arguments
 from train.packed import use_packed_attention
 
-SETTINGS = GrpoSettings(learning_rate=1e-3, scenarios_per_step=2, trained_layers=0)
+SETTINGS = GrpoSettings(learning_rate=1e-3, scenarios_per_step=2, trained_layers=0, kl=0.0)
 
 
 def one_step(

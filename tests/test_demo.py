@@ -14,7 +14,7 @@ from store.settings import load_settings
 from store.training_settings import LoopSettings
 from store.vocabulary import Split
 from tests.store_examples import a_scenario
-from train.demo import cost_line, expected_seconds, outcome_table, run_demo, stage_table
+from train.demo import cost_line, demo_settings, expected_seconds, outcome_table, run_demo, stage_table
 from train.evaluation import Outcome
 from train.loop import LoopOutcome
 from train.memory import PeakMemory, tree_rss
@@ -108,6 +108,23 @@ def test_the_demo_says_its_figures_and_how_to_go_on(
     resident = float(said.partition("Wall time: 42 s, at most ")[2].partition(" GiB")[0])
     assert 0.05 < resident < 100, "this process alone has more than nothing"
     assert "checkloop up" in said and "checkloop chat" in said and "make demo SEED=2" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "kl", "baseline"),
+    [
+        ({}, 0.0, "state"),
+        ({"kl": 1e-3, "baseline": "group"}, 1e-3, "group"),
+        ({"advantage": "turn"}, 0.0, "group"),
+        ({"reference": "v0001"}, 1e-3, "state"),
+        ({"method": "lora"}, 0.0, "state"),
+        ({"correction": "sequence_mask"}, 0.0, "state"),
+    ],
+)
+def test_the_demo_prefers_what_nobody_set(given: dict[str, Any], kl: float, baseline: str) -> None:
+    made = demo_settings(load_settings(grpo=given)).grpo
+    assert (made.kl, made.baseline) == (kl, baseline)
+    assert made == made.model_validate(load_settings(grpo=given).grpo.model_dump() | {"kl": kl, "baseline": baseline})
 
 
 def test_every_stage_that_a_loop_does_has_its_time() -> None:

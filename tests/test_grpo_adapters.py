@@ -20,7 +20,7 @@ from train.sft import train_sft
 from train.training_run import TrainingError, checkpoint_layers, freeze_all_but
 
 torch.set_num_threads(1)
-LORA = GrpoSettings(learning_rate=1e-2, scenarios_per_step=2, method="lora", lora_rank=4)
+LORA = GrpoSettings(learning_rate=1e-2, scenarios_per_step=2, method="lora", lora_rank=4, kl=0.0)
 
 
 @pytest.fixture(scope="module")

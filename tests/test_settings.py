@@ -86,3 +86,13 @@ def test_keys_come_from_the_environment_only(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("MY_KEY", "sesame")
     judge = load_settings(file).judge
     assert judge is not None and judge.api_key == "sesame"
+
+
+def test_grpo_is_the_papers_unless_told_otherwise() -> None:
+    """CM2's final runs: trajectories, F = 1, KL 1e-3 to the version before, weights cut at 2.0, veto at 1e-4."""
+    grpo = load_settings().grpo
+    assert (grpo.advantage, grpo.baseline, grpo.divide_by_std) == ("trajectory", "group", False)
+    assert (grpo.kl, grpo.reference) == (1e-3, "parent")
+    assert (grpo.correction, grpo.importance_cap, grpo.importance_veto) == ("token_truncate", 2.0, 1e-4)
+    one_ratio = load_settings(grpo={"correction": "sequence_truncate"}).grpo
+    assert one_ratio.kl == 0, "a penalty of tokens has no place there"

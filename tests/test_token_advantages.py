@@ -193,9 +193,9 @@ def test_what_a_run_stores_is_what_its_loss_takes(log: Log, settings: GrpoSettin
 
 
 def test_a_baseline_of_trajectories_is_refused_where_there_are_no_advantages_of_trajectories() -> None:
-    with pytest.raises(ValueError, match=r'baseline = "group" is for .* of trajectories, but advantage is "step"'):
-        GrpoSettings(advantage="step", baseline="group")
-    assert GrpoSettings(advantage="trajectory", baseline="group").baseline == "group"
+    with pytest.raises(ValueError, match=r'baseline = "state" is for .* of trajectories, but advantage is "step"'):
+        GrpoSettings(advantage="step", baseline="state")
+    assert GrpoSettings(advantage="trajectory", baseline="state").baseline == "state"
 
 
 def in_loss(group: TrainingGroup, name: str) -> tuple[int, ...]:
