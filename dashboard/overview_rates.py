@@ -16,7 +16,7 @@ from dashboard.forest import rate_rows
 from dashboard.format import percent
 from dashboard.overview_tables import coverage_note, coverage_notes, unjudged_note
 from dashboard.text import show, show_empty, soft
-from store.coverage import OF_DIALOGUES, Coverage, coverage_by, coverage_cells
+from store.coverage import OF_DIALOGUES, Coverage, coverage_by, coverage_cells, item_coverage
 from store.database import Log
 from store.figures import Counts, Slice, rates_by, unseen_domains
 
@@ -36,6 +36,7 @@ def show_rates(log: Log, chosen: dict[str, str | None]) -> None:
     kept[Slice.ORIGIN] = counted(log, rates_by, by=Slice.ORIGIN, **any_origin)
     cells = counted(log, coverage_cells)
     covered = {by: coverage_by(cells, by, **(any_origin if by is Slice.ORIGIN else chosen)) for by in OF_DIALOGUES}
+    covered |= counted(log, item_coverage, **chosen)
     left, right = st.columns([1, 1], gap="large")
     with left:
         show_over(kept, covered)
@@ -74,11 +75,9 @@ def show_slice(
     by: Slice, kept: Kept, covered: Covered, unseen: Collection[str] = (), *, worst_first: bool = False
 ) -> None:
     """Rates by one thing, each with the UNSCORED share and how many eligible dialogues are judged beside it."""
-    notes = coverage_notes(covered[by], kept[by]) if by in covered else {}
+    notes = coverage_notes(covered[by], kept[by])
     points = rate_points(kept[by], notes, worst_first=worst_first)
     marked = [replace(one, label=f"{one.label} (unseen)") if one.label in unseen else one for one in points]
     show(rate_rows(marked[:SHOWN_TOOLS] if by is Slice.TOOL else marked))
-    if by not in covered:
-        show(soft(f"A dialogue has items of several {by}s: how many dialogues are judged is not counted by {by}."))
-    elif note := unjudged_note(covered[by], kept[by]):
+    if note := unjudged_note(covered[by], kept[by]):
         show(soft(note))

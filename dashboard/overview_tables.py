@@ -46,8 +46,12 @@ def coverage_notes(coverage: Mapping[str, Coverage], counts: Mapping[str, Counts
 
 
 def unjudged_note(coverage: Mapping[str, Coverage], counts: Mapping[str, Counts]) -> str:
-    """Labels that have no rate at all, for nothing of them is judged; empty if there are none."""
-    left = [f"{name} (0 of {found.eligible:,} dialogues)" for name, found in coverage.items() if name not in counts]
+    """Labels that have no rate at all, for no verdict is about them; empty if there are none."""
+    left = [
+        f"{name} ({found.judged:,} of {found.eligible:,} dialogues)"
+        for name, found in coverage.items()
+        if name not in counts
+    ]
     return f"Not judged: {', '.join(left)}" if left else ""
 
 

@@ -29,7 +29,7 @@ def overview(
     from reward.failure_patterns import TREND, find_patterns
     from reward.newest_evidence import newest_evidence
     from reward.rate_alerts import LOOK_BACK, find_alerts, well_judged
-    from store.coverage import OF_DIALOGUES, coverage_by, coverage_cells
+    from store.coverage import coverage_by, coverage_cells, item_coverage
     from store.figures import Slice, rates_by
     from store.trouble import jobs_since
     from store.versions import live_version
@@ -47,9 +47,10 @@ def overview(
     by_version = rates_by(log, Slice.VERSION, **chosen)
     if not by_version:
         typer.echo(f"nothing of origin {origin} is judged yet")
-    for by in (Slice.VERSION, Slice.DOMAIN, Slice.KIND, Slice.CHANNEL, Slice.TOOL) if by_version else ():
-        covered = coverage_by(cells, by, **chosen) if by in OF_DIALOGUES else {}
-        console.print(_rates(by, rates_by(log, by, **chosen), covered))
+    covered = {by: coverage_by(cells, by, **chosen) for by in (Slice.VERSION, Slice.DOMAIN)}
+    covered |= item_coverage(log, **chosen)
+    for by in covered if by_version else ():
+        console.print(_rates(by, rates_by(log, by, **chosen), covered[by]))
     for name, of_one in coverage_by(cells, Slice.VERSION, **chosen).items():
         typer.echo(f"{name}: {of_one.judged} of {of_one.eligible} eligible dialogues judged")
     if judged := well_judged(by_version)[-TREND:]:
@@ -61,7 +62,7 @@ def overview(
 
 
 def _rates(by: "Slice", rates: "dict[str, Counts]", covered: "dict[str, Coverage]") -> "Table":
-    """`covered`: of what a dialogue has one of; by kind, channel and tool only verdicts are counted."""
+    """`covered`: dialogues; by kind, channel and tool those whose scenario has such an item."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,7 +1,8 @@
-"""How many of the dialogues that can be judged are: one query over the log, summed here under any filter.
+"""How many of the dialogues that can be judged are.
 
-A dialogue has a version, a day, a domain, an origin and a batch. Kind, channel and tool are those of items, of which a
-dialogue has several: by them only verdicts are counted (store.figures.rates_by).
+A dialogue has one version, day, domain, origin and batch: by those it is one query over the log, summed here under any
+filter. Kind, channel and tool are those of items, of which a dialogue has several: it counts under each that an item of
+its scenario has, so those figures do not add up to the whole; they are one query for each filter.
 """
 
 from collections import Counter
@@ -10,16 +11,18 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal_column, select, text
+from sqlalchemy import ColumnElement, case, func, literal, literal_column, select, text, union
 
 from store.database import Log
-from store.figures import Slice
-from store.schema import ScenarioRow, TrajectoryRow
+from store.figures import NO_TOOL, Slice
+from store.schema import ItemRow, ScenarioRow, TrajectoryRow
 from store.schema.dialogues import ELIGIBLE
 from store.standing import has_verdict
 
 OF_DIALOGUES = frozenset({Slice.VERSION, Slice.DAY, Slice.DOMAIN, Slice.ORIGIN})
 """What a dialogue has one of."""
+OF_ITEMS = {Slice.KIND: ItemRow.kind, Slice.CHANNEL: ItemRow.focus_on, Slice.TOOL: func.coalesce(ItemRow.tool, NO_TOOL)}
+"""What it may have several of, by its scenario's items."""
 
 
 @dataclass(frozen=True)
@@ -102,3 +105,46 @@ def coverage_by(
         eligible[name] += coverage.eligible
         judged[name] += coverage.judged
     return {name: Coverage(eligible[name], judged[name]) for name in sorted(eligible)}
+
+
+def item_coverage(
+    log: Log,
+    *,
+    origin: str | None = None,
+    batch: str | None = None,
+    domain: str | None = None,
+    version: str | None = None,
+) -> dict[Slice, dict[str, Coverage]]:
+    """By kind, channel and tool (`OF_ITEMS`), each in sorted order: dialogues whose scenario has such an item.
+
+    Reads every eligible dialogue that the filter leaves, once, and the items of their scenarios.
+    """
+    row = TrajectoryRow
+    judged = func.sum(case((has_verdict(), 1), else_=0))
+    dialogues = (
+        select(row.scenario_hash, func.count().label("eligible"), judged.label("judged"))
+        .where(text(ELIGIBLE))
+        .group_by(row.scenario_hash)
+    )
+    if domain is not None:
+        dialogues = dialogues.where(row.scenario_hash.in_(select(ScenarioRow.hash).where(ScenarioRow.domain == domain)))
+    for column, value in ((row.origin, origin), (row.batch, batch), (row.version, version)):
+        if value is not None:
+            dialogues = dialogues.where(column == value)
+    played = dialogues.cte("played")
+    items = [
+        select(literal(by.value).label("slice"), name.label("name"), ItemRow.scenario_hash)
+        for by, name in OF_ITEMS.items()
+    ]
+    named = union(*items).cte("named")
+    query = (
+        select(named.c.slice, named.c.name, func.sum(played.c.eligible), func.sum(played.c.judged))
+        .join(played, played.c.scenario_hash == named.c.scenario_hash)
+        .group_by(named.c.slice, named.c.name)
+        .order_by(named.c.name)
+    )
+    found: dict[Slice, dict[str, Coverage]] = {by: {} for by in OF_ITEMS}
+    with log.lookup() as connection:
+        for by, name, eligible, judged in connection.execute(query):
+            found[Slice(by)][name] = Coverage(int(eligible), int(judged))
+    return found

@@ -267,6 +267,10 @@ class Slice(StrEnum):
     ORIGIN = "origin"
 
 
+NO_TOOL = "no tool"
+"""Of items that are about none."""
+
+
 def rates_by(
     log: Log,
     by: Slice,
@@ -294,7 +298,7 @@ def rates_by(
             query = query.where(wanted == value)
     if since is not None:
         query = query.where(row.day >= since)
-    unnamed = "no tool" if by is Slice.TOOL else "unknown"
+    unnamed = NO_TOOL if by is Slice.TOOL else "unknown"
     with log.lookup() as connection:
         return {name or unnamed: Counts(*map(int, counts)) for name, *counts in connection.execute(query)}
 

@@ -18,7 +18,7 @@ from store.browsing import (
 )
 from store.chats import delete_chat
 from store.checklists import add_checklists, current_checklists
-from store.coverage import Coverage, coverage_by, coverage_cells
+from store.coverage import Coverage, coverage_by, coverage_cells, item_coverage
 from store.database import Log, open_log
 from store.failures import newest_judged
 from store.figures import (
@@ -35,7 +35,7 @@ from store.figures import (
     version_figures,
 )
 from store.runs import get_run, run_trajectories, used_by
-from store.scenarios import load_scenarios
+from store.scenarios import item_row, load_scenarios
 from store.trajectories import (
     NewTrajectory,
     TrajectorySummary,
@@ -314,6 +314,24 @@ def test_coverage_counts_the_dialogues_of_every_slice(sample: Log) -> None:
     assert set(days) == set(rates_by(sample, Slice.DAY)) and sum(days.values(), Coverage()).eligible == len(eligible)
     with pytest.raises(ValueError, match="a dialogue has no tool"):
         coverage_by(cells, Slice.TOOL)
+    of_scenario = {one.hash: one for one in load_scenarios(sample)}
+    for chosen in ({}, {"origin": "rollout"}, {"batch": "demo/after", "domain": "shop"}, {"version": "v0002"}):
+        slices: dict[Slice, dict[str, Coverage]] = {Slice.KIND: {}, Slice.CHANNEL: {}, Slice.TOOL: {}}
+        for one in eligible:
+            scenario = of_scenario[str(one.scenario_hash)]
+            if not all(getattr(one, key) == value for key, value in chosen.items()):
+                continue
+            rows = [item_row("", 0, item) for turn in scenario.turns for item in turn.checklist]
+            names = {
+                Slice.KIND: {row["kind"] for row in rows},
+                Slice.CHANNEL: {row["focus_on"] for row in rows},
+                Slice.TOOL: {row["tool"] or "no tool" for row in rows},
+            }
+            for by, of_one in names.items():
+                for name in of_one:
+                    slices[by][name] = slices[by].get(name, Coverage()) + Coverage(1, int(one.id in judged))
+        assert item_coverage(sample, **chosen) == slices
+    assert all(list(names) == sorted(names) for names in item_coverage(sample).values())
 
 
 def test_a_dialogue_on_which_no_verdict_counts_is_not_judged(log: Log) -> None:
@@ -329,6 +347,9 @@ def test_a_dialogue_on_which_no_verdict_counts_is_not_judged(log: Log) -> None:
     withdraw_verdict(log, last.verdict_id, person="ada", reason="mistaken")
     said(log, scenario, "FAIL", trajectory_id="judged")
     assert coverage_by(coverage_cells(log), Slice.VERSION) == {"v0001": Coverage(3, 1)}
+    by_item = item_coverage(log)
+    assert all(set(names.values()) == {Coverage(3, 1)} for names in by_item.values()), "on both databases"
+    assert set(by_item[Slice.KIND]) == {"called", "llm"} > set(rates_by(log, Slice.KIND))
     assert newest_judged(log, "v0001", limit=10) == ["judged"]
 
 

@@ -13,7 +13,7 @@ from dashboard.links import OVERVIEW
 from dashboard.overview_tables import SHOWN_TURNS, turns_behind
 from reward.failure_patterns import FailurePattern, find_patterns
 from reward.rate_alerts import LOOK_BACK
-from store.coverage import coverage_by, coverage_cells
+from store.coverage import coverage_by, coverage_cells, item_coverage
 from store.database import Log
 from store.failures import FailedItem
 from store.figures import Slice, item_figures, rates_by
@@ -88,7 +88,8 @@ def test_every_rate_stands_beside_its_unscored_share_and_the_judged_dialogues(sa
     rates = rates_by(sample, Slice.KIND, origin="evaluation", domain="shop")
     for counts in rates.values():
         assert f"of {counts.judged:,} · {100 * counts.unscored / counts.total:.1f} % unscored" in page
-    assert "how many dialogues are judged is not counted by tool" in page
+    for by, covered in item_coverage(sample, origin="evaluation", domain="shop").items():
+        assert all(f"{covered[name].judged} of {covered[name].eligible} dialogues" in page for name in covered), by
     whole = coverage_by(cells, Slice.VERSION, origin="evaluation", domain="shop", version="v0003")["v0003"]
     one = html(open_page(OVERVIEW, o_origin="evaluation", o_domain="shop", o_version="v0003"))
     assert f"judged: {whole.judged} of {whole.eligible} dialogues" in one
