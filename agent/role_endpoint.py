@@ -151,7 +151,11 @@ class RoleEndpoint:
         self._log = log
         self._price = price
         self._client = client or openai.AsyncOpenAI(
-            base_url=endpoint.base_url, api_key=endpoint.api_key, timeout=endpoint.timeout_s
+            base_url=endpoint.base_url,
+            api_key=endpoint.api_key,
+            timeout=endpoint.timeout_s,
+            # The usual one, collected, would close its connections in whatever event loop runs then.
+            http_client=openai.DefaultAsyncHttpxClient(),
         )
         self._slots = asyncio.Semaphore(endpoint.max_concurrency)
         self._next_start = 0.0

@@ -23,9 +23,9 @@ from openai.types.chat import ChatCompletionMessageParam
 from openai.types.shared_params import ResponseFormatJSONSchema
 
 from agent.role_endpoint import RoleEndpoint, Said, Spent
+from benchmarks.judged_dialogues import as_they_come, fill, long_dialogues
 from benchmarks.line import Line
 from benchmarks.serving import serve
-from env_sim.scenario_generator import generate_scenarios
 from reward.agreement import measure_agreement
 from reward.judge import Judge
 from reward.judging_plan import JudgingOptions
@@ -35,33 +35,20 @@ from reward.panel import Panel
 from store.agreement import Pair
 from store.database import Log
 from store.endpoint_settings import Endpoint
-from store.records import ReferenceStep, Scenario, ScenarioTurn
-from store.scenarios import add_scenarios
-from store.trajectories import (
-    NewTrajectory,
-    StepToRecord,
-    ToolAnswer,
-    create_trajectories,
-    end_trajectory,
-    record_step,
-    record_tool_answers,
-)
-from store.vocabulary import JudgeMode, ModelRole, Origin, Outcome, Split, StopReason, ToolSource
+from store.vocabulary import JudgeMode, ModelRole, Outcome
 
-POOL, SCENARIOS = 400, 1
 TURNS = 12
 """Of a dialogue: what is computed for each of CM2's questions grows with it, ours does not."""
 COMPARED = 5
 """Turns of a dialogue whose items are asked about one by one, too."""
-AS_THEY_COME = 4
-"""Scenarios of which every turn is judged, whatever its length."""
-PAIRS = 12
-"""Steps times items of a turn, at least."""
+TIMED = 8
+"""Turns of a dialogue whose judging is timed: with its group's other member as many as are asked at once."""
 CONCURRENCY = 16
+TURNS_OF_SPEED = 3
+"""Times that the judge and vLLM alone take turns."""
 ROOM = {JudgeMode.TURN: 80, JudgeMode.ITEM: 80, JudgeMode.PAPER: 8}
 """Tokens an item: the small model often fills a string until it is cut off. Of `paper` it only matters what is sent."""
 STRING = 60
-OTHER_REPLY = "I have looked into it and all of it is settled now. Is there anything else that I can do for you?"
 
 
 @dataclass(frozen=True)
@@ -73,23 +60,29 @@ class _Run:
     """Requests, in order, of each conversation."""
 
 
+@dataclass(frozen=True)
+class _Pace:
+    tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def a_second(self) -> float:
+        return self.tokens / self.seconds
+
+    def __add__(self, other: "_Pace") -> "_Pace":
+        return _Pace(self.tokens + other.tokens, self.seconds + other.seconds)
+
+
 def measure(home: Path) -> list[Line]:
     arguments = ("--enable-prompt-tokens-details",)
     with serve(home / "judging", max_model_len=8192, extra_args=arguments) as (_, log, settings):
-        names, everything = _fill(log, _scenarios(TURNS)), _fill(log, _as_they_come())
-        few = _fill(log, _scenarios(COMPARED))
-        checked = _fill(log, generate_scenarios(Split.TRAIN, AS_THEY_COME, 8))
+        names, everything = fill(log, long_dialogues(TURNS)), fill(log, as_they_come())
+        few, timed = (fill(log, long_dialogues(length)) for length in (COMPARED, TIMED))
+        checked = fill(log, as_they_come(checked=True))
         url = f"http://127.0.0.1:{settings.server.port}"
-        _judge(log, url, names[:2], JudgeMode.TURN)  # warm: the first grammars are compiled
+        _judge(log, url, few[:1], JudgeMode.TURN)  # warm: the first grammars are compiled
+        speed = _speed(log, url, timed)
         turn = _judge(log, url, names, JudgeMode.TURN)
-        raw = asyncio.run(_replay(url, list(turn.conversations.values())))  # at once: the machine's speed changes
-        speed = Line(
-            f"judge: answered tokens a second, {CONCURRENCY} at once",
-            f"{turn.spent.completion_tokens / turn.seconds:.0f}/s",
-            f"vLLM alone {raw:.0f}/s",
-            f"{turn.spent.completion_tokens / turn.seconds / raw:.2f}",
-            "≥ 0.9",
-        ).said()
         paper = _judge(log, url, names, JudgeMode.PAPER)
         lines = [*_against_paper(turn, paper, "a judged turn", ("≤ 1/10", "≤ 1/15")), speed]
         whole, item = (_judge(log, url, few, mode) for mode in (JudgeMode.TURN, JudgeMode.ITEM))
@@ -111,6 +104,22 @@ def measure(home: Path) -> list[Line]:
             "≤ 1/10",
         ).said(),
     ]
+
+
+def _speed(log: Log, url: str, names: list[str]) -> Line:
+    """The judge against its own requests straight to vLLM, in turns: a machine's speed changes."""
+    judged, alone = _Pace(), _Pace()
+    for _ in range(TURNS_OF_SPEED):
+        run = _judge(log, url, names, JudgeMode.TURN)
+        judged += _Pace(run.spent.completion_tokens, run.seconds)
+        alone += asyncio.run(_replay(url, list(run.conversations.values())))
+    return Line(
+        f"judge: answered tokens a second, {CONCURRENCY} at once",
+        f"{judged.a_second:.0f}/s",
+        f"vLLM alone {alone.a_second:.0f}/s",
+        f"{judged.a_second / alone.a_second:.2f}",
+        "≥ 0.9",
+    ).said()
 
 
 def _against_paper(turn: _Run, paper: _Run, which: str, aims: tuple[str, str]) -> list[Line]:
@@ -181,8 +190,8 @@ def _judge(log: Log, url: str, names: list[str], mode: JudgeMode) -> _Run:
     return asyncio.run(run())
 
 
-async def _replay(url: str, conversations: list[list[dict[str, Any]]]) -> float:
-    """Answered tokens a second of the same requests straight to vLLM."""
+async def _replay(url: str, conversations: list[list[dict[str, Any]]]) -> _Pace:
+    """The same requests straight to vLLM."""
     httpx.post(f"{url}/reset_prefix_cache", timeout=30)
     slots = asyncio.Semaphore(CONCURRENCY)
     tokens = 0
@@ -198,7 +207,7 @@ async def _replay(url: str, conversations: list[list[dict[str, Any]]]) -> float:
                 tokens += answer.raise_for_status().json()["usage"]["completion_tokens"]
 
         await asyncio.gather(*(one(requests) for requests in conversations))
-    return tokens / (time.perf_counter() - began)
+    return _Pace(tokens, time.perf_counter() - began)
 
 
 async def _verdict_fields(url: str, run: _Run) -> dict[tuple[Any, ...], str]:
@@ -252,88 +261,3 @@ def _agreement(one: dict[tuple[Any, ...], str], other: dict[tuple[Any, ...], str
 def _failed(turn: _Run, item: _Run) -> str:
     shares = [run.report.outcomes[Outcome.UNSCORED] / sum(run.report.outcomes.values()) for run in (turn, item)]
     return f"UNSCORED {shares[0]:.0%} and {shares[1]:.0%} of items"
-
-
-def _fill(log: Log, scenarios: Sequence[Scenario]) -> list[str]:
-    """A group of two dialogues for each scenario; returns their ids."""
-    names = []
-    for scenario in scenarios:
-        add_scenarios(log, [scenario])
-        for member, reply in enumerate((None, OTHER_REPLY)):
-            names.append(f"{scenario.name}-{member}")
-            create_trajectories(log, [NewTrajectory(names[-1], Origin.IMPORT, scenario_hash=scenario.hash)])
-            _record(log, scenario, names[-1], reply)
-            end_trajectory(log, names[-1], StopReason.COMPLETED)
-    return names
-
-
-def _scenarios(length: int) -> list[Scenario]:
-    """Long dialogues: `length` turns of a domain's scenarios, one after the other, their items without checks."""
-    turns: dict[str, list[ScenarioTurn]] = {}
-    first: dict[str, Scenario] = {}
-    for scenario in generate_scenarios(Split.TRAIN, POOL, 7):
-        first.setdefault(scenario.domain, scenario)
-        turns.setdefault(scenario.domain, []).extend(
-            turn for turn in scenario.turns if len(turn.reference) * len(turn.checklist) >= PAIRS
-        )
-    chosen = sorted(turns, key=lambda domain: -len(turns[domain]))[:SCENARIOS]
-    return [
-        first[domain].model_copy(
-            update={"name": f"{domain}-{length}", "turns": tuple(map(_unchecked, turns[domain][:length]))}
-        )
-        for domain in chosen
-    ]
-
-
-def _as_they_come() -> list[Scenario]:
-    """Dialogues as the worlds make them, their items without checks."""
-    return [
-        scenario.model_copy(update={"name": f"{scenario.name}-whole", "turns": tuple(map(_unchecked, scenario.turns))})
-        for scenario in generate_scenarios(Split.TRAIN, AS_THEY_COME, 8)
-    ]
-
-
-def _unchecked(turn: ScenarioTurn) -> ScenarioTurn:
-    items = tuple(item.model_copy(update={"check": None}) for item in turn.checklist)
-    return turn.model_copy(update={"checklist": items})
-
-
-def _record(log: Log, scenario: Scenario, name: str, reply: str | None) -> None:
-    """The reference dialogue as it would have been logged, its replies replaced by `reply`; the ids do not matter."""
-    parent, tokens = None, 0
-    for turn_index, turn in enumerate(scenario.turns):
-        for index, step in enumerate(turn.reference):
-            ids = [f"{name}-{turn_index}-{index}-{n}" for n in range(len(step.calls))]
-            recorded = StepToRecord(
-                trajectory_id=name,
-                turn_index=turn_index,
-                index=index,
-                parent_id=parent,
-                user=turn.user,
-                version="v0001",
-                new_messages=[],
-                tools_hash=None,
-                message=_message(step, ids, reply),
-                delta_ids=[1],
-                sampled_ids=[2],
-                logprobs=[0.0],
-                context_tokens=tokens + 1,
-                finish_reason="stop" if step.reply is not None else "tool_calls",
-                latency_ms=1.0,
-                sampling={},
-            )
-            parent, tokens = record_step(log, recorded), tokens + 2
-            answers = [
-                ToolAnswer(call_id, call.response, call.is_error, ToolSource.RECORDED)
-                for call_id, call in zip(ids, step.calls, strict=True)
-            ]
-            record_tool_answers(log, name, answers)
-
-
-def _message(step: ReferenceStep, ids: list[str], reply: str | None) -> dict[str, Any]:
-    calls = [
-        {"id": call_id, "name": call.name, "arguments": json.dumps(call.arguments)}
-        for call_id, call in zip(ids, step.calls, strict=True)
-    ]
-    content = "" if step.reply is None else reply or step.reply
-    return {"content": content, "reasoning": step.thinking, "tool_calls": calls}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal, literal_column, select, text, union
+from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, select, text, union
 
 from store.database import Log
 from store.figures import NO_TOOL, Slice
@@ -132,7 +132,7 @@ def item_coverage(
         if value is not None:
             dialogues = dialogues.where(column == value)
     played = dialogues.cte("played")
-    items = [
+    items: list[Select[Any, Any, Any]] = [
         select(literal(by.value).label("slice"), name.label("name"), ItemRow.scenario_hash)
         for by, name in OF_ITEMS.items()
     ]
