@@ -72,3 +72,39 @@ def test_vllm_and_its_workers_end_with_a_gateway_that_is_killed(tmp_path: Path) 
         until(lambda: not any(map(runs, started)), "no worker is left")
     finally:
         gateway.kill()
+
+
+FORKS = """
+import asyncio, os, signal, socket
+from agent import vllm_process
+
+async def main():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: woken.append("server"))
+    os.register_at_fork(after_in_child=vllm_process.leave_to_server)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        link = socket.create_connection(listening.getsockname())
+        read, write = os.pipe()
+        if not os.fork():
+            kept = []
+            for fd in (listening.fileno(), link.fileno(), write):
+                try:
+                    os.fstat(fd)
+                    kept.append(True)
+                except OSError:
+                    kept.append(False)
+            os.write(write, repr((kept, signal.set_wakeup_fd(-1))).encode())
+            os._exit(0)
+        print(os.read(read, 1000).decode())
+        os.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        print(woken, socket.create_connection(listening.getsockname()) is not None)
+
+woken = []
+asyncio.run(main())
+"""
+
+
+def test_a_forked_engine_leaves_port_and_signals_to_the_server() -> None:
+    ran = subprocess.run([sys.executable, "-c", FORKS], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ran.stdout.splitlines() == ["([False, True, True], -1)", "['server'] True"], ran.stderr
