@@ -16,6 +16,9 @@ from store.records import Called, CallOrder, Item, NotCalled, ReplyRepeats, Resp
 from store.schema import ItemRow, ScenarioRow
 from store.vocabulary import Split
 
+_AT_ONCE = 200
+"""Scenarios of one transaction: a fraction of a second."""
+
 
 class ScenarioFileError(LogError):
     """A scenario file is corrupt: the file, the line, the field, and what is wrong with it."""
@@ -24,26 +27,32 @@ class ScenarioFileError(LogError):
 def add_scenarios(log: Log, scenarios: Iterable[Scenario]) -> int:
     """Adds the scenarios that are not there yet, with their items; returns how many were new.
 
-    Raises LogError, with nothing added, for a name that does not fit its column.
+    Raises LogError, with nothing added, for a name that does not fit its column. Some are written at a time, so that a
+    large file holds no other writer up; where that fails half way, those are there and adding all again adds the rest.
     """
     by_hash = {scenario.hash: scenario for scenario in scenarios}
     for scenario in by_hash.values():
         _check_lengths(scenario)
+    return sum(_add(log, dict(chunk)) for chunk in in_chunks(list(by_hash.items()), _AT_ONCE))
+
+
+def _add(log: Log, by_hash: dict[str, Scenario]) -> int:
+    with log.lookup() as connection:
+        known = set(connection.scalars(select(ScenarioRow.hash).where(ScenarioRow.hash.in_(by_hash))))
+    new = {digest: scenario for digest, scenario in by_hash.items() if digest not in known}
+    if not new:
+        return 0
+    scenarios = [_row(digest, scenario) for digest, scenario in new.items()]
+    items = [
+        item_row(digest, turn_index, item)
+        for digest, scenario in new.items()
+        for turn_index, turn in enumerate(scenario.turns)
+        for item in turn.checklist
+    ]
     with log.writing() as connection:
-        known: set[str] = set()
-        for chunk in in_chunks(list(by_hash)):
-            known.update(connection.scalars(select(ScenarioRow.hash).where(ScenarioRow.hash.in_(chunk))))
-        new = {digest: scenario for digest, scenario in by_hash.items() if digest not in known}
-        if new:
-            connection.execute(insert_new(log, ScenarioRow.__table__), [_row(d, s) for d, s in new.items()])
-            items = [
-                item_row(digest, turn_index, item)
-                for digest, scenario in new.items()
-                for turn_index, turn in enumerate(scenario.turns)
-                for item in turn.checklist
-            ]
-            if items:
-                connection.execute(insert_new(log, ItemRow.__table__), items)
+        connection.execute(insert_new(log, ScenarioRow.__table__), scenarios)
+        if items:
+            connection.execute(insert_new(log, ItemRow.__table__), items)
     return len(new)
 
 
