@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from store import scenarios
 from store.database import Log, LogError
-from store.records import Scenario
+from store.records import Item, Scenario
 from store.scenarios import (
     ScenarioFileError,
     add_scenarios,
@@ -38,6 +39,29 @@ def test_adding_twice_adds_once(log: Log) -> None:
     assert add_scenarios(log, [one, two]) == 1
     assert item_ids(log, one.hash) == before
     assert load_scenarios(log) == [one, two]
+
+
+def test_an_import_that_fails_half_way_leaves_whole_scenarios_and_is_gone_on_with(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of five, two at a time, the fourth cannot be written: the first two are there, with their items."""
+    made = [a_scenario(f"s{n}") for n in range(5)]
+    monkeypatch.setattr(scenarios, "_AT_ONCE", 2)
+    with monkeypatch.context() as patch:
+        row = scenarios.item_row
+
+        def fail(digest: str, turn_index: int, item: Item) -> dict[str, Any]:
+            if digest == made[3].hash:
+                raise LogError("no space left")
+            return row(digest, turn_index, item)
+
+        patch.setattr(scenarios, "item_row", fail)
+        with pytest.raises(LogError, match="no space left"):
+            add_scenarios(log, made)
+    assert {one.name for one in load_scenarios(log)} == {"s0", "s1"}
+    assert all(item_ids(log, one.hash) for one in made[:2])
+    assert add_scenarios(log, made) == 3
+    assert [one.name for one in load_scenarios(log)] == ["s0", "s1", "s2", "s3", "s4"]
 
 
 def test_items_have_ids_that_verdicts_can_name(log: Log) -> None:
