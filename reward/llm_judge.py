@@ -120,7 +120,7 @@ class LlmJudge:
         asked_again = [item for item in items if item.id in unproven]
         messages += [
             {"role": "assistant", "content": strip_tags(said.text)},
-            {"role": "user", "content": f"{self._again}\n{show_items(asked_again)}"},
+            {"role": "user", "content": f"{self._again}\n" + "\n".join(map(_name_item, asked_again))},
         ]
         stopped = None
         try:
@@ -181,9 +181,13 @@ def show_items(items: Sequence[Item]) -> str:
     return "\n\n".join(_show_item(item) for item in items)
 
 
+def _name_item(item: Item) -> str:
+    """How an item begins: what it asks stands in the question before."""
+    return f"[{item.id}] about {item.focus_on.value}{', must not' if item.forbids else ''}"
+
+
 def _show_item(item: Item) -> str:
-    mark = ", must not" if item.forbids else ""
-    lines = [f"[{item.id}] about {item.focus_on.value}{mark}: {_one_line(item.question)}"]
+    lines = [f"{_name_item(item)}: {_one_line(item.question)}"]
     if item.pass_condition:
         lines.append(f"PASS if: {_one_line(item.pass_condition)}")
     if item.failure_examples:

@@ -14,7 +14,7 @@ from tests.training_groups import some_groups
 from train.batches import make_step
 from train.groups import RunRefused, TrainingGroup, load_groups, select_groups, token_advantages
 
-SETTINGS = GrpoSettings(max_excluded=0.5)
+SETTINGS = GrpoSettings(max_excluded=0.5, baseline="state")
 
 
 def reward(name: str, value: float | None, turns: tuple[float | None, ...] = (), why: str | None = None) -> Reward:

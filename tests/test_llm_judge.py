@@ -200,6 +200,7 @@ def test_a_pass_without_evidence_is_asked_again_once(second: tuple[str, str, int
     assert "certainly" in requests[1]["messages"][2]["content"]
     again = requests[1]["messages"][3]["content"]
     assert again.startswith(AGAIN_FILE.read_text(encoding="utf-8")) and "right_city" not in again
+    assert "PASS if" not in again, "what they ask stands in the first question"
 
 
 @pytest.mark.parametrize("mode", JudgeMode)

@@ -176,7 +176,7 @@ def test_step_advantages_need_the_items(log: Log) -> None:
         select_groups(load_groups(log, "b"), STEP)
 
 
-@pytest.mark.parametrize("settings", [STEP, TURN, GrpoSettings(max_excluded=0.5)])
+@pytest.mark.parametrize("settings", [STEP, TURN, GrpoSettings(max_excluded=0.5, baseline="state")])
 def test_what_a_run_stores_is_what_its_loss_takes(log: Log, settings: GrpoSettings) -> None:
     (group,) = load_groups(log, "b", step_level=settings.advantage == "step")
     stored, rows = advantages_by_step(group, settings), by_name(group, settings)
