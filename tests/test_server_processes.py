@@ -12,7 +12,7 @@ import pytest
 from agent.gateway_process import GatewayProcess
 from agent.ports import free_ports
 from agent.vllm_client import ServerError
-from agent.vllm_server import VllmServer
+from agent.vllm_server import SHORT_WAITS, VllmServer
 from store.settings import ServerSettings, load_settings
 from tests.tiny_model import write_tiny_model
 
@@ -47,6 +47,19 @@ def test_a_server_that_dies_says_why(model_dir: Path, tmp_path: Path, monkeypatc
     assert str(tmp_path / "servers" / "vllm-live.log") in said
     assert not server.alive
     server.stop()
+
+
+def test_the_engine_s_threads_wait_as_long_as_told(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given, wanted in ((None, SHORT_WAITS), ("7", "7")):
+        with monkeypatch.context() as patch:
+            patch.delenv("GOMP_SPINCOUNT", raising=False)
+            if given:
+                patch.setenv("GOMP_SPINCOUNT", given)
+            server = started("echo spins $GOMP_SPINCOUNT; exit 3", model_dir, tmp_path, monkeypatch, timeout_s=60)
+            with pytest.raises(ServerError, match=f"spins {wanted}"):
+                asyncio.run(server.wait_ready())
 
 
 def test_a_server_that_never_answers_is_stopped(
