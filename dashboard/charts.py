@@ -7,7 +7,8 @@ could not be judged.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 
 import altair as alt
 import streamlit as st
@@ -64,6 +65,7 @@ def show_chart(chart: alt.Chart | alt.LayerChart) -> None:
     keep the chart that it drew before they came, empty or with a version "undefined".
     """
     if isinstance(chart, alt.LayerChart):  # of few rows; handed over like the others it stays empty
+        object.__setattr__(chart, "to_dict", partial(chart.to_dict, validate=False))
         st.altair_chart(chart)
         return
     rows, chart.data = chart.data["values"], alt.Undefined
@@ -74,7 +76,7 @@ def show_chart(chart: alt.Chart | alt.LayerChart) -> None:
 
 
 def _rows(points: Sequence[CurvePoint]) -> alt.Data:
-    return alt.Data(values=[asdict(point) for point in points])
+    return alt.Data(values=[dict(vars(point)) for point in points])
 
 
 LABELLED = 12
@@ -107,7 +109,7 @@ def rates_over_days(points: Sequence[RatePoint]) -> alt.LayerChart:
 
 
 def _rates(points: Sequence[RatePoint], place: alt.X, label: str) -> alt.LayerChart:
-    rows = [asdict(point) | {"unscored": 1 - point.coverage, "day": point.label} for point in points]
+    rows = [vars(point) | {"unscored": 1 - point.coverage, "day": point.label} for point in points]
     base = alt.Chart(alt.Data(values=rows)).encode(x=place, tooltip=_rate_tooltip(label))
     rate = alt.Y(
         "rate:Q",
@@ -118,7 +120,7 @@ def _rates(points: Sequence[RatePoint], place: alt.X, label: str) -> alt.LayerCh
     few = len(points) <= LABELLED
     line = base.mark_line(color=ACCENT, opacity=0.35, strokeWidth=2).encode(y=rate)
     bars = base.mark_rule(color=ACCENT, strokeWidth=3 if few else 1.5, opacity=0.55).encode(
-        y=alt.Y("low:Q"), y2="high:Q"
+        y=alt.Y("low:Q"), y2=alt.Y2("high:Q")
     )
     dots = base.mark_point(color=ACCENT, filled=True, size=95 if few else 40, opacity=1).encode(y=rate)
     layers: list[alt.Chart] = [line, bars, dots]
@@ -129,8 +131,9 @@ def _rates(points: Sequence[RatePoint], place: alt.X, label: str) -> alt.LayerCh
             " + (datum.coverage < 1 ? ' · ' + format(100 - 100 * datum.coverage, '.1f') + ' % unscored' : '')",
         )
         bold = notes.mark_text(dy=-21, fontSize=13, fontWeight=600, color=NEUTRAL)
-        layers.append(bold.encode(y="high:Q", text="rate_note:N"))
-        layers.append(notes.mark_text(dy=-8, fontSize=11, color=NEUTRAL).encode(y="high:Q", text="count_note:N"))
+        small = notes.mark_text(dy=-8, fontSize=11, color=NEUTRAL)
+        for texts, what in ((bold, "rate_note:N"), (small, "count_note:N")):
+            layers.append(texts.encode(y=alt.Y("high:Q"), text=alt.Text(what)))
     return alt.layer(*layers).properties(height=360)
 
 

@@ -32,7 +32,9 @@ def visible(text: str) -> str:
     """`text` with what cannot be seen made visible, cut at LONGEST; for places that take plain text, such as cells."""
     shown = text[:LONGEST]
     rest = len(text) - len(shown)
-    return "".join(map(_visible, shown)) + (f" … ({rest:,} more characters)" if rest else "")
+    # What can be printed holds nothing that is to be made visible; nearly every text is, and a page shows thousands.
+    seen = shown if shown.isprintable() else "".join(map(_visible, shown))
+    return seen + (f" … ({rest:,} more characters)" if rest else "")
 
 
 def visible_cells(frame: pd.DataFrame) -> pd.DataFrame:

@@ -102,6 +102,14 @@ def list_stages(log: Log, loop: str) -> list[StageRecord]:
         return [_record(row) for row in connection.execute(select(table).where(table.c.loop == loop).order_by("id"))]
 
 
+def running_loops(log: Log) -> set[str]:
+    """Loops that are amid a stage, as far as the log knows."""
+    table = StageRow.__table__
+    query = select(table.c.loop).where(table.c.status == JobStatus.RUNNING.value).distinct()
+    with log.lookup() as connection:
+        return set(connection.scalars(query))
+
+
 def list_loops(log: Log) -> list[LoopRecord]:
     """Oldest first."""
     table = LoopRow.__table__

@@ -6,7 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from store.database import Log, LogError
-from store.stages import fail_stage, finish_stage, list_loops, list_stages, open_loop, stage_result, start_stage
+from store.stages import (
+    fail_stage,
+    finish_stage,
+    list_loops,
+    list_stages,
+    open_loop,
+    running_loops,
+    stage_result,
+    start_stage,
+)
 from store.vocabulary import JobStatus
 
 SETTINGS = {"rounds": 4, "grpo": {"kl": 0.0, "learning_rate": 2e-5}}
@@ -78,6 +87,15 @@ def test_a_killed_or_failed_stage_starts_again_in_its_row(log: Log) -> None:
     assert (again.id, again.status, again.error, again.seconds) == (killed.id, JobStatus.RUNNING, None, 3.0)
     assert again.ended_at is None
     assert again.started_at > killed.started_at
+
+
+def test_loops_amid_a_stage_are_named(log: Log) -> None:
+    for loop in ("one", "two", "three"):
+        open_loop(log, loop, 1, SETTINGS)
+        start_stage(log, loop, "model")
+    finish_stage(log, "two", "model", {}, 1.0)
+    fail_stage(log, "three", "model", "no disk", 1.0)
+    assert running_loops(log) == {"one"}
 
 
 def test_a_stage_needs_its_loop(log: Log) -> None:

@@ -24,7 +24,7 @@ from store.database import Log
 from store.figures import VersionFigures, version_figures
 from store.runs import RunRecord, list_runs, training_standing, used_by
 from store.settings import Settings
-from store.stages import StageRecord, list_loops, list_stages
+from store.stages import StageRecord, list_loops, list_stages, running_loops
 from store.traffic import pinned_versions
 from store.versions import GateDecision, list_gate_decisions
 from store.vocabulary import AccessRole, JobStatus
@@ -65,9 +65,8 @@ def show_training(log: Log, settings: Settings) -> None:
             show_actions(log, settings, decisions)
     if decisions:
         show_decisions(decisions)
-    stages = {loop.name: list_stages(log, loop.name) for loop in loops[-SHOWN_LOOPS:]}
-    busy = any(stage.status is JobStatus.RUNNING for of_loop in stages.values() for stage in of_loop)
-    follow(show_all_stages, busy, log, list(stages))
+    shown = [loop.name for loop in loops[-SHOWN_LOOPS:]]
+    follow(show_all_stages, not running_loops(log).isdisjoint(shown), log, shown)
     if len(loops) > SHOWN_LOOPS:
         show(soft(f"{plural(len(loops) - SHOWN_LOOPS, 'older loop')} are not shown."))
 
