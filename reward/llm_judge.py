@@ -146,7 +146,8 @@ class LlmJudge:
         self, messages: Sequence[ChatCompletionMessageParam], dialogue: Dialogue, items: Sequence[Item], draw: int
     ) -> Said:
         room = TOKENS_PER_ITEM * len(items) + TOKENS_BESIDE
-        said = await self.send(messages, dialogue, answer_format(items), room, len(items), draw)
+        wanted = answer_format(items, [step.index for step in dialogue.turn.steps])
+        said = await self.send(messages, dialogue, wanted, room, len(items), draw)
         # Reasons and quotes are stored and shown; the boundary stays a secret of this process.
         return replace(said, text=said.text.replace(make_boundary(dialogue.scenario_hash), ""))
 
@@ -199,13 +200,16 @@ def _one_line(text: str) -> str:
     return " ".join(strip_tags(text).split())
 
 
-def answer_format(items: Sequence[Item]) -> ResponseFormatJSONSchema:
-    """The guided JSON: reason and quote before the verdict, so that the verdict follows from them."""
+def answer_format(items: Sequence[Item], steps: Sequence[int]) -> ResponseFormatJSONSchema:
+    """The guided JSON: reason and quote before the verdict, so that the verdict follows from them.
+
+    `steps` are the turn's: none can be named but them and -1, which stands for none.
+    """
     properties = {
         "id": {"type": "string", "enum": [item.id for item in items]},
         "reason": {"type": "string"},
         "quote": {"type": "string"},
-        "step": {"type": "integer"},
+        "step": {"type": "integer", "enum": [-1, *steps]},
         "verdict": {"type": "string", "enum": ["PASS", "FAIL"]},
     }
     entry = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}

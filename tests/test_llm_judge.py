@@ -50,6 +50,8 @@ def test_context_first_items_last_reason_before_verdict() -> None:
     schema = request["response_format"]["json_schema"]
     fields = list(schema["schema"]["properties"]["verdicts"]["items"]["properties"])
     assert schema["strict"] and fields.index("reason") < fields.index("quote") < fields.index("verdict")
+    steps = schema["schema"]["properties"]["verdicts"]["items"]["properties"]["step"]["enum"]
+    assert steps == [-1, *(step.index for step in PLAYED.steps)], "no step that there is not can be named"
 
 
 def test_turns_and_group_members_share_the_prefix_that_a_server_caches() -> None:
