@@ -200,7 +200,8 @@ def test_a_very_long_sequence_far_off_gives_a_number(model_dir: Path, tmp_path: 
         ({"correction": "token_mask", "importance_cap": 0.9}, "leaves out 1"),
         ({"sequence_ratio": "geometric"}, 'but correction is "token_truncate"'),
         ({"correction": "sequence_mask", "kl": 0.1}, "one for the whole trajectory"),
-        ({"reference": "v0003"}, "but kl is 0"),
+        ({"reference": "v0003", "kl": 0.0}, "but kl is 0"),
+        ({"reference": "v0003", "correction": "sequence_mask"}, "but kl is 0"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(chosen: dict[str, Any], said: str) -> None:

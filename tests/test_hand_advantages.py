@@ -65,7 +65,7 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[float, float]]]] = {
     "step, divided": ({"advantage": "step", "divide_by_std": True}, [(0.75, 0.0), (-0.75, -0.75)]),
     "trajectory, divided": ({"baseline": "group", "divide_by_std": True}, [(place, place) for place in PLACES]),
     # Each heard something of its own after the first step: b = (R + the group's mean) / 2 from there.
-    "state, divided": ({"divide_by_std": True}, [(place, place / 2) for place in PLACES]),
+    "state, divided": ({"baseline": "state", "divide_by_std": True}, [(place, place / 2) for place in PLACES]),
 }
 
 

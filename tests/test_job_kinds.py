@@ -256,7 +256,7 @@ def test_a_run_is_trained_on_what_no_run_has_used_and_goes_on_where_it_was_stopp
         f"fresh-{group}-{member}" for group in range(2) for member in range(2)
     }
     (use,) = uses_of(sqlite_log, "fresh-0-1")
-    assert (use.advantage, use.level, use.by_step) == (-0.5, "state", ((0, 0, -0.5),))
+    assert (use.advantage, use.level, use.by_step) == (-0.5, "trajectory", ((0, 0, -0.5),))
     assert done(sqlite_log, again(sqlite_log, stopped)) == {"version": "v0002"}, "killed before its end was written"
     assert not list((settings.home / "jobs").iterdir()), "checkpoints are removed"
     probe = read_probe(Path(get_version(sqlite_log, "v0002").path))

@@ -258,7 +258,8 @@ async def _slow() -> str:
     ],
 )
 def test_trouble_is_unscored_with_its_reason(answer: Answer, reason: str) -> None:
-    verdicts = ask(endpoint_judge(answer, timeout_s=0.3)).verdicts
+    # A busy machine takes a while for the others, too.
+    verdicts = ask(endpoint_judge(answer, timeout_s=0.3 if "0.3 s" in reason else 30)).verdicts
     assert len(verdicts) == 2
     for verdict in verdicts:
         assert verdict.outcome is Outcome.UNSCORED

@@ -95,7 +95,8 @@ class JobWatch:
                 return
 
     def _watch(self) -> bool:
-        self._note(f"-- try {self._job.attempts} of {self._job.max_attempts}, worker {self._job.lease_owner}")
+        begun = f"-- try {self._job.attempts} of {self._job.max_attempts}, worker {self._job.lease_owner}"
+        self._note(begun, after_its_lines=False)
         write, look = Every(WRITE_EVERY_S), Every(LOOK_EVERY_S)
         renew = Every(self._settings.lease_s / 3)
         while not self._child.wait(TICK_S):
@@ -184,8 +185,9 @@ class JobWatch:
                     return
                 time.sleep(LOOK_EVERY_S)
 
-    def _note(self, text: str) -> None:
-        self._unwritten += [*self._child.lines(), (self._clock(), text)]
+    def _note(self, text: str, *, after_its_lines: bool = True) -> None:
+        """Behind what the process wrote before; it runs already when its try is noted, which is said first."""
+        self._unwritten += [*(self._child.lines() if after_its_lines else ()), (self._clock(), text)]
         self._say(f"job {self._job.id} {text}")
 
     def _write_lines(self, strict: bool = False) -> None:
