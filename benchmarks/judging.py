@@ -44,7 +44,7 @@ COMPARED = 5
 TIMED = 8
 """Turns of a dialogue whose judging is timed: with its group's other member as many as are asked at once."""
 CONCURRENCY = 16
-TURNS_OF_SPEED = 3
+TURNS_OF_SPEED = 2
 """Times that the judge and vLLM alone take turns."""
 ROOM = {JudgeMode.TURN: 80, JudgeMode.ITEM: 80, JudgeMode.PAPER: 8}
 """Tokens an item: the small model often fills a string until it is cut off. Of `paper` it only matters what is sent."""
