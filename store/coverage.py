@@ -58,7 +58,7 @@ def coverage_cells(log: Log) -> list[CoverageCell]:
     row = TrajectoryRow
     key = (row.version, row.origin, row.batch, _day_of(log), ScenarioRow.domain)
     query = (
-        select(*key, func.count(), func.sum(case((has_verdict(), 1), else_=0)))
+        select(*key, func.count(), _judged())
         .select_from(row)
         .join(ScenarioRow, ScenarioRow.hash == row.scenario_hash)
         .where(text(ELIGIBLE))
@@ -69,6 +69,11 @@ def coverage_cells(log: Log) -> list[CoverageCell]:
             CoverageCell(version or "unknown", origin, batch or "", day, domain, Coverage(n, int(said)))
             for version, origin, batch, day, domain, n, said in connection.execute(query)
         ]
+
+
+def _judged() -> ColumnElement[Any]:
+    """Of a group of dialogues, those on which a verdict counts."""
+    return func.sum(case((has_verdict(), 1), else_=0))
 
 
 def _day_of(log: Log) -> ColumnElement[Any]:
@@ -120,9 +125,8 @@ def item_coverage(
     Reads every eligible dialogue that the filter leaves, once, and the items of their scenarios.
     """
     row = TrajectoryRow
-    judged = func.sum(case((has_verdict(), 1), else_=0))
     dialogues = (
-        select(row.scenario_hash, func.count().label("eligible"), judged.label("judged"))
+        select(row.scenario_hash, func.count().label("eligible"), _judged().label("judged"))
         .where(text(ELIGIBLE))
         .group_by(row.scenario_hash)
     )
