@@ -134,6 +134,7 @@ def line_of(
         app.run()  # registers the pages
         app.switch_page(page.target)
     app.query_params.update(query)
+    COUNTS.finish()  # what the look before and the first page left to be counted
     COUNTS.forget()
     gc.collect()  # the look before leaves a whole AppTest behind, which no server has
     first = visit(app)

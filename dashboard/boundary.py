@@ -7,10 +7,10 @@ to the server's log, not to the page.
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import streamlit as st
@@ -22,7 +22,7 @@ from dashboard.counting import COUNTS, FIRST_COUNT, StillCounting, once_a_reques
 from dashboard.text import escape, show, show_code, show_empty, soft, state_badge
 from store.database import Log, LogError, open_log
 from store.figures import log_state
-from store.settings import Settings, SettingsError, load_settings
+from store.settings import Settings, SettingsError, load_settings, settings_file
 from store.versions import live_version
 from store.vocabulary import AccessRole, Durability
 
@@ -83,7 +83,7 @@ def looking() -> Visitor:
     """Who looks at the page, or acts on it, now."""
     if sign_in_is_on() and not st.user.get("is_logged_in"):
         return NOBODY  # before anything of the settings or the log is said
-    settings = _settings()
+    settings = current_settings()
     return visitor(settings, lambda: connect(settings))
 
 
@@ -135,7 +135,7 @@ def action(
                 st.session_state.pop(done_key, None)
             try:
                 require(needs)
-                settings = load_settings()
+                settings = current_settings()
                 said = body(connect(settings), settings, *args, **kwargs)
                 if done_key is not None and said is not None:
                     st.session_state[done_key] = said
@@ -162,13 +162,28 @@ def run_page(title: str, body: Callable[[Log, Settings], None], needs: AccessRol
             show(soft(f"Counted at {made_at:%H:%M:%S} UTC; the log has changed since and is being counted again."))
 
 
-def _settings() -> Settings:
-    """Read once in a request."""
-    return once_a_request("settings", load_settings)
+def current_settings() -> Settings:
+    """Once in a request, and read again only where the file or the environment is another than at the last look."""
+    return once_a_request("settings", lambda: _read_settings(_settings_state()))
+
+
+@lru_cache(maxsize=4)
+def _read_settings(state: Hashable) -> Settings:
+    """`state` says which file and environment are read; what cannot be read raises each time."""
+    return load_settings()
+
+
+def _settings_state() -> Hashable:
+    environment = tuple(sorted(item for item in os.environ.items() if item[0].startswith("CHECKLOOP_")))
+    try:
+        found = os.stat(settings_file())
+    except OSError:
+        return environment, None  # load_settings says what is wrong, if anything is
+    return environment, (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
 
 
 def _with_log(body: Callable[[Log, Settings], None]) -> None:
-    settings = _settings()
+    settings = current_settings()
     body(connect(settings), settings)
 
 
@@ -213,7 +228,7 @@ def _show_counting(title: str, counting: StillCounting) -> None:
 def show_sidebar() -> None:
     """Below the list of pages: which version is live. Says nothing where the log cannot be read: the page will."""
     try:
-        settings = load_settings()
+        settings = current_settings()
         live = live_version(connect(settings))
     except (SettingsError, LogError, SQLAlchemyError):
         return

@@ -1,9 +1,10 @@
 """Counts what pages show, once for each state of the log, beside the requests.
 
 A page waits a moment for a count; on a log of any usual size it is there by then. Where it is not, the page shows the
-last one with the time it was made, or says that it is being counted, and goes on. At most two counts run at a time, and
-one that takes long is not begun again at once: on a log that is written to all the time a page costs a bounded share of
-a core, however many people look. A count that fails is told to who looks next, also where nobody had waited for it.
+last one with the time it was made, or says that it is being counted, and goes on. At most two first counts run at a
+time and one that is made again, beside which pages have something to show; one that takes long is not begun again at
+once: on a log that is written to all the time a page costs a bounded share of a core, however many people look. A count
+that fails is told to who looks next, also where nobody had waited for it.
 """
 
 import pickle
@@ -102,7 +103,8 @@ class Counts:
     """Bytes kept; what was counted last stays however large it is."""
     _entries: OrderedDict[Hashable, _Entry] = field(default_factory=OrderedDict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "counting"))
+    _first: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(2, "counting"))
+    _again: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "counting-again"))
 
     def get(self, key: Hashable, state: Hashable, count: Callable[[], Any]) -> Any:
         """What `count` gave for this state of the log, or for an older one. Raises what it raised, or StillCounting.
@@ -121,7 +123,8 @@ class Counts:
             if entry.running is None and rests:
                 self._raise_error(entry)
             if entry.running is None and not (entry.made_at and rests and entry.took_s > PATIENCE_S):
-                entry.running = self._pool.submit(self._count, entry, state, count)
+                pool = self._first if entry.made_at is None else self._again
+                entry.running = pool.submit(self._count, entry, state, count)
             running = entry.running
         if running is not None:
             request = _request.get()
@@ -180,6 +183,12 @@ class Counts:
         """Bytes of all that is kept."""
         with self._lock:
             return sum(entry.size for entry in self._entries.values())
+
+    def finish(self) -> None:
+        """Waits until nothing is being counted."""
+        with self._lock:
+            running = [entry.running for entry in self._entries.values() if entry.running is not None]
+        wait(running)
 
     def forget(self) -> None:
         """Drops all that is kept; what is being counted is counted to its end."""

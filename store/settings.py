@@ -363,12 +363,17 @@ class Settings(BaseSettings):
         return f"http://{host}:{self.gateway.port}"
 
 
+def settings_file() -> Path:
+    """The file that `load_settings` reads unless another is named; there need not be one."""
+    return Path(os.environ.get("CHECKLOOP_CONFIG", "checkloop.toml"))
+
+
 def load_settings(path: Path | None = None, **overrides: Any) -> Settings:
     """Settings from `path` (or ./checkloop.toml if there is one), then the environment, then `overrides`.
 
     Raises SettingsError that names the file, the setting and what to do.
     """
-    file = path or Path(os.environ.get("CHECKLOOP_CONFIG", "checkloop.toml"))
+    file = path or settings_file()
     if (path is not None or "CHECKLOOP_CONFIG" in os.environ) and not file.is_file():
         raise SettingsError(f"there is no settings file {file}")
     known = set(Settings.model_fields)

@@ -16,11 +16,11 @@ from store.vocabulary import JobKind, Origin, Split, VersionState
 from train.errors import JobRefused
 from train.job_payloads import MAKE_CANDIDATES, GatePayload, ReleasePayload, SftPayload, TrainPayload
 from train.job_work import Work, least_played_scenarios, live_name, play
+from train.names import training_seed
 
 
 def cold_start(work: Work) -> dict[str, Any]:
     """A run of SFT on a set of `checkloop data`: a candidate, or the first live version."""
-    from env_sim.rollout_plans import derive_seed
     from train.registry import version_of_run
     from train.sft_rollouts import rollouts_of
     from train.sft_run import run_sft
@@ -30,7 +30,7 @@ def cold_start(work: Work) -> dict[str, Any]:
         version, live = version_of_run(work.log, run_id), live_version(work.log)
         return {"version": version, "live": live is not None and live.name == version}
     notes = work.noted(lambda: {"data": _sft_set(work.log, payload.data)})
-    seed = derive_seed(payload.seed, work.job.name) % 2**32  # NumPy takes no greater one
+    seed = training_seed(payload.seed, work.job.name)
     rollouts = rollouts_of(work.log, work.settings, count=payload.rollouts, seed=seed) if payload.rollouts else None
     made = run_sft(
         work.log,
@@ -56,7 +56,6 @@ def _sft_set(log: Log, name: str) -> str:
 
 def train_run(work: Work) -> dict[str, Any]:
     """A GRPO run from the live version; the candidate that it makes, None if there was nothing to learn."""
-    from env_sim.rollout_plans import derive_seed
     from train.candidates import RunFiles, train_candidate
     from train.groups import load_groups_by_id
     from train.registry import version_of_run
@@ -80,7 +79,7 @@ def train_run(work: Work) -> dict[str, Any]:
         work.stage,
         name=work.job.name,
         base=notes["base"],
-        seed=derive_seed(payload.seed, work.job.name) % 2**32,  # NumPy takes no greater one
+        seed=training_seed(payload.seed, work.job.name),
     )
     shutil.rmtree(folder, ignore_errors=True)
     return {"version": version, "base": notes["base"]}

@@ -2,6 +2,7 @@
 
 import re
 
+from env_sim.rollout_plans import derive_seed
 from train.errors import TrainingFailed
 
 MOST_SEED = 2**32 - 1
@@ -18,3 +19,8 @@ def check_name(what: str, name: str) -> str:
             "and begins with a letter or a digit"
         )
     return name
+
+
+def training_seed(seed: int, name: str) -> int:
+    """The seed of the run `name`: follows from `seed`, and is none that `MOST_SEED` forbids."""
+    return derive_seed(seed, name) % (MOST_SEED + 1)

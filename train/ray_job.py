@@ -26,7 +26,7 @@ from ray.exceptions import RayError
 
 from store.database import Log, LogError, open_log
 from store.jobs import JobRecord, get_job
-from store.settings import Settings, load_settings
+from store.settings import Settings, load_settings, settings_file
 from store.vocabulary import ExitReason
 from train.errors import JobRefused
 from train.job_child import JobChild, environment_of, job_command
@@ -84,7 +84,7 @@ class PlacedJob:
         self._asked_to_stop = 0
         self._passed_on = 0
         self._variables = {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
-        file = Path(os.environ.get("CHECKLOOP_CONFIG", "checkloop.toml"))
+        file = settings_file()
         self._config = file.read_text() if file.is_file() else ""
         self._variables |= {"CHECKLOOP_HOME": str(settings.home.resolve()), "CHECKLOOP_DATABASE_URL": settings.url}
 

@@ -17,7 +17,7 @@ from train.candidates import RunFiles, train_candidate
 from train.errors import TrainingFailed
 from train.evaluation import mean_reward, one_each, play_batch
 from train.groups import load_groups
-from train.names import check_name
+from train.names import check_name, training_seed
 from train.progress import Stage
 from train.pruning import remove_weights
 from train.registry import version_of_run
@@ -156,7 +156,7 @@ class Rounds:
             name=name,
             base=base,
             temperature=self._settings.rollout.temperature,
-            seed=derive_seed(self._seed, name) % 2**32,  # NumPy takes no greater one
+            seed=training_seed(self._seed, name),
         )
         give_back_trainer()
         if version is not None:

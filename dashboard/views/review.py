@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard.boundary import connect, counted, guard, looking, may, run_page
+from dashboard.boundary import connect, counted, current_settings, guard, looking, may, run_page
 from dashboard.chat_turns import rating_html
 from dashboard.job_offers import offer_job
 from dashboard.links import REVIEW
@@ -45,7 +45,7 @@ from store.ratings import ratings_of
 from store.review_claims import Claim, claim_turn, claims_of_others, pace_of, place_of
 from store.review_queues import QueueFilter, any_judged, count_open, is_logged
 from store.review_samples import review_batches
-from store.settings import Settings, load_settings
+from store.settings import Settings
 from store.vocabulary import AccessRole, JobKind, Outcome, SampleReason
 
 RENEW_S = 60
@@ -118,7 +118,7 @@ def _select(label: str, key: str, values: list[str], width: int, note: str | Non
 
 @st.fragment
 def show_queue() -> None:
-    guard(REVIEW.title, lambda: _show_queue(connect(load_settings())), AccessRole.REVIEWER)
+    guard(REVIEW.title, lambda: _show_queue(connect(current_settings())), AccessRole.REVIEWER)
 
 
 @st.fragment(run_every=RENEW_S)
@@ -130,7 +130,7 @@ def keep_claim() -> None:
 def _renew_claim() -> None:
     if (turn := turn_of_address()) is None or not may(AccessRole.REVIEWER):
         return
-    log = connect(load_settings())
+    log = connect(current_settings())
     if is_logged(log, turn):  # a link may name any turn; the page says so, and the claim stays where it is
         claim_turn(log, turn, person=reviewer(), at=datetime.now(UTC))
 
@@ -246,7 +246,7 @@ def show_keys(shown: TurnToReview, focused: str | None, claim: Claim, person: st
 
 
 def _draft(shown: TurnToReview, person: str) -> str:
-    place = place_of(connect(load_settings()), person, chosen_queue().name)
+    place = place_of(connect(current_settings()), person, chosen_queue().name)
     return place.draft if place is not None and place.turn == shown.key else ""
 
 
