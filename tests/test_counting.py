@@ -61,6 +61,24 @@ def test_a_log_that_changed_shows_the_figure_from_before_with_its_time() -> None
         assert oldest() is None
 
 
+def test_what_is_counted_again_waits_for_its_like_and_nothing_else_does() -> None:
+    counts, one, other = Counts(), SlowCount(), SlowCount()
+    for key, count in (("one", one), ("other", other)):
+        count.gate.release()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(counting, "PATIENCE_S", 10.0)
+            assert counts.get(key, 1, count) == 1
+    assert counts.get("one", 2, one) == 1 and counts.get("other", 2, other) == 1
+    assert (one.begun, other.begun) == (2, 1), "beside pages that have figures to show only one is counted at a time"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "PATIENCE_S", 10.0)
+        assert counts.get("new", 2, lambda: "first") == "first"
+    one.gate.release()
+    other.gate.release()
+    counts.finish()
+    assert (counts.kept("one"), counts.kept("other")) == (2, 2)
+
+
 def test_what_goes_wrong_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = Counts()
     monkeypatch.setattr(counting, "REST", 0.0)

@@ -97,7 +97,7 @@ def test_the_demo_says_its_figures_and_how_to_go_on(
             return LoopOutcome(*both, "v0001", "v0002", {"model": 1.0, "before": 41.0})
 
     monkeypatch.setattr("train.demo.TrainingLoop", Loop)
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "60")  # of no terminal, whose width is asked for: lines stay whole
     sizes = {"rounds": 1, "scenarios_per_round": 2, "test_scenarios": 8, "validation_scenarios": 4}
     run_demo(sqlite_log, load_settings(home=tmp_path, loop=sizes, sft={"dialogues": 2}), name="demo-3", seed=3)
     said = capsys.readouterr().out
