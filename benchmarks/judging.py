@@ -228,7 +228,7 @@ async def _verdict_fields(url: str, run: _Run) -> dict[tuple[Any, ...], str]:
                 entries = json.loads(content)["verdicts"]
             except ValueError:  # cut off all the same: not compared
                 return
-            said.update({(*key[:2], entry["id"]): entry["verdict"] for entry in entries})
+            said.update({(*key[:2], item): entry["verdict"] for item, entry in entries.items()})
 
         await asyncio.gather(*(one(key, requests[0]) for key, requests in run.conversations.items()))
     return said
@@ -237,9 +237,9 @@ async def _verdict_fields(url: str, run: _Run) -> dict[tuple[Any, ...], str]:
 def _bounded(request: dict[str, Any]) -> dict[str, Any]:
     """The request's answer format with short strings."""
     copied: dict[str, Any] = json.loads(json.dumps(request["response_format"]))
-    fields = copied["json_schema"]["schema"]["properties"]["verdicts"]["items"]["properties"]
-    for name in ("reason", "quote"):
-        fields[name]["maxLength"] = STRING
+    for of_an_item in copied["json_schema"]["schema"]["properties"]["verdicts"]["properties"].values():
+        for name in ("reason", "quote"):
+            of_an_item["properties"][name]["maxLength"] = STRING
     return copied
 
 

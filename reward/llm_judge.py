@@ -9,7 +9,9 @@ file, addressed by the SHA-256 of its text.
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -70,16 +72,17 @@ class Answers:
     """Which limit was reached; items without a verdict were then not asked about."""
 
 
-class _ItemAnswer(BaseModel):
-    id: str
+class _Answer(BaseModel):
+    """What is said about one item."""
+
     reason: str
     quote: str
     step: int
     verdict: Literal["PASS", "FAIL"]
 
 
-class _Answer(BaseModel):
-    verdicts: list[_ItemAnswer]
+class _WholeAnswer(BaseModel):
+    verdicts: dict[str, _Answer]
 
 
 class LlmJudge:
@@ -119,7 +122,8 @@ class LlmJudge:
             return Answers(verdicts)
         asked_again = [item for item in items if item.id in unproven]
         messages += [
-            {"role": "assistant", "content": strip_tags(said.text)},
+            # Only what is asked again: a server would have to compute the rest of its answer as a prompt.
+            {"role": "assistant", "content": strip_tags(_WholeAnswer(verdicts=unproven).model_dump_json())},
             {"role": "user", "content": f"{self._again}\n" + "\n".join(map(_name_item, asked_again))},
         ]
         stopped = None
@@ -201,31 +205,34 @@ def _one_line(text: str) -> str:
 
 
 def answer_format(items: Sequence[Item], steps: Sequence[int]) -> ResponseFormatJSONSchema:
-    """The guided JSON: reason and quote before the verdict, so that the verdict follows from them.
+    """The guided JSON: an entry under each item's id, so that none is left out or decided twice; in it reason and quote
+    before the verdict, so that the verdict follows from them.
 
     `steps` are the turn's: none can be named but them and -1, which stands for none.
     """
-    properties = {
-        "id": {"type": "string", "enum": [item.id for item in items]},
-        "reason": {"type": "string"},
-        "quote": {"type": "string"},
-        "step": {"type": "integer", "enum": [-1, *steps]},
-        "verdict": {"type": "string", "enum": ["PASS", "FAIL"]},
-    }
-    entry = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-    array = {"type": "array", "items": entry, "minItems": len(items), "maxItems": len(items)}
-    return json_format("verdicts", {"verdicts": array})
+    of_an_item = _object(
+        {
+            "reason": {"type": "string"},
+            "quote": {"type": "string"},
+            "step": {"type": "integer", "enum": [-1, *steps]},
+            "verdict": {"type": "string", "enum": ["PASS", "FAIL"]},
+        }
+    )
+    return json_format("verdicts", {"verdicts": _object({item.id: of_an_item for item in items})})
 
 
 def json_format(name: str, properties: dict[str, object]) -> ResponseFormatJSONSchema:
     """Guided JSON: one object with exactly these properties, in this order."""
-    schema: dict[str, object] = {
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": _object(properties)}}
+
+
+def _object(properties: Mapping[str, object]) -> dict[str, object]:
+    return {
         "type": "object",
         "properties": properties,
         "required": list(properties),
         "additionalProperties": False,
     }
-    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": schema}}
 
 
 def unscored(items: Sequence[Item], reason: str) -> list[LlmVerdict]:
@@ -255,44 +262,59 @@ def decide_forbidden(
     return LlmVerdict(item.id, Outcome.FAIL, None, reason, found)
 
 
-def _read(said: Said, items: Sequence[Item], turn: TurnRecord) -> tuple[list[LlmVerdict], set[str]]:
-    """The verdict on each item, and the items of which the verdict lacks the evidence that it needs."""
+def _read(said: Said, items: Sequence[Item], turn: TurnRecord) -> tuple[list[LlmVerdict], dict[str, _Answer]]:
+    """The verdict on each item, and what was said of those of which the verdict lacks the evidence that it needs."""
     try:
         answers = _whole_answers(said)
     except ValidationError as error:
-        return unscored(items, explain(error)), set()
-    by_id: dict[str, list[_ItemAnswer]] = {}
-    for answer in answers:
-        by_id.setdefault(answer.id, []).append(answer)
-    lacking = "the judge's answer was cut off before it came to this item" if said.truncated else None
-    decided = [_decide(item, by_id.get(item.id, []), turn, lacking) for item in items]
-    return [verdict for verdict, _ in decided], {verdict.key for verdict, unproven in decided if unproven}
+        return unscored(items, explain(error)), {}
+    except _SaidTwice as error:
+        return unscored(items, f"the judge's answer is not what was asked for: {error} stands there twice"), {}
+    lacking = "the judge gave no verdict on this item"
+    if said.truncated:
+        lacking = "the judge's answer was cut off before it came to this item"
+    verdicts, unproven = [], {}
+    for item in items:
+        if (answer := answers.get(item.id)) is None:
+            verdicts += unscored([item], lacking)
+            continue
+        verdict, lacks_evidence = _decide(item, answer, turn)
+        verdicts.append(verdict)
+        if lacks_evidence:
+            unproven[item.id] = answer
+    return verdicts, unproven
 
 
-def _whole_answers(said: Said) -> list[_ItemAnswer]:
-    """Of an answer that was cut off, the entries that are whole."""
+def _whole_answers(said: Said) -> dict[str, _Answer]:
+    """By item; of an answer that was cut off, the entries that are whole. Raises ValidationError and _SaidTwice."""
     if not said.truncated:
-        return _Answer.model_validate_json(said.text).verdicts
+        answers = _WholeAnswer.model_validate_json(said.text).verdicts
+        json.loads(said.text, object_pairs_hook=_refuse_twice)
+        return answers
     try:
         entries = from_json(said.text, allow_partial=True)["verdicts"]
     except (ValueError, KeyError, TypeError):
-        return []
-    whole = []
-    for entry in entries if isinstance(entries, list) else []:
-        try:
-            whole.append(_ItemAnswer.model_validate(entry))
-        except ValidationError:
-            break
+        return {}
+    whole = {}
+    for key, entry in entries.items() if isinstance(entries, dict) else ():
+        with suppress(ValidationError):
+            whole[key] = _Answer.model_validate(entry)
     return whole
 
 
-def _decide(item: Item, answers: list[_ItemAnswer], turn: TurnRecord, lacking: str | None) -> tuple[LlmVerdict, bool]:
+class _SaidTwice(ValueError):
+    """Of a server that guides nobody: JSON takes the last one for what is meant, a judge said both."""
+
+
+def _refuse_twice(entries: list[tuple[str, object]]) -> None:
+    names = [name for name, _ in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise _SaidTwice(name)
+
+
+def _decide(item: Item, answer: _Answer, turn: TurnRecord) -> tuple[LlmVerdict, bool]:
     """The verdict, and whether it lacks evidence: a PASS, or the FAIL of an item that forbids something."""
-    if len(answers) != 1:
-        many = "no verdict" if not answers else f"{len(answers)} verdicts"
-        reason = lacking if lacking and not answers else f"the judge gave {many} on this item"
-        return LlmVerdict(item.id, Outcome.UNSCORED, None, reason), False
-    answer = answers[0]
     if item.forbids:
         verdict = decide_forbidden(item, turn, Outcome(answer.verdict), answer.step, answer.quote, answer.reason)
         return verdict, answer.verdict == "FAIL" and verdict.outcome is Outcome.UNSCORED

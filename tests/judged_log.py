@@ -137,14 +137,16 @@ def alone(answer: Answer, mode: JudgeMode = JudgeMode.TURN, **settings: Any) -> 
 
 def verdicts_json(*entries: tuple[str, str, int, str]) -> str:
     """(id, quote, step, verdict) of each item."""
-    fields = ("id", "quote", "step", "verdict")
-    return json.dumps({"verdicts": [{"reason": "because", **dict(zip(fields, e, strict=True))} for e in entries]})
+    fields = ("quote", "step", "verdict")
+    said = [(key, {"reason": "because", **dict(zip(fields, rest, strict=True))}) for key, *rest in entries]
+    # Not by way of a dict: a scripted judge may say the same twice.
+    return f'{{"verdicts": {{{", ".join(f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in said)}}}}}'
 
 
 def asked_ids(request: dict[str, Any]) -> list[str]:
     """The items that a question is about; not of `paper`, which names none."""
     properties = request["response_format"]["json_schema"]["schema"]["properties"]
-    return list(properties["verdicts"]["items"]["properties"]["id"]["enum"])
+    return list(properties["verdicts"]["properties"])
 
 
 def say(request: dict[str, Any], **passes: tuple[str, int]) -> str:

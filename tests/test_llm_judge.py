@@ -48,9 +48,11 @@ def test_context_first_items_last_reason_before_verdict() -> None:
     ]
     assert order == sorted(order)
     schema = request["response_format"]["json_schema"]
-    fields = list(schema["schema"]["properties"]["verdicts"]["items"]["properties"])
+    of_an_item = schema["schema"]["properties"]["verdicts"]["properties"]
+    assert list(of_an_item) == [item.id for item in LLM_ITEMS], "each item once, in their order"
+    fields = list(of_an_item["polite"]["properties"])
     assert schema["strict"] and fields.index("reason") < fields.index("quote") < fields.index("verdict")
-    steps = schema["schema"]["properties"]["verdicts"]["items"]["properties"]["step"]["enum"]
+    steps = of_an_item["polite"]["properties"]["step"]["enum"]
     assert steps == [-1, *(step.index for step in PLAYED.steps)], "no step that there is not can be named"
 
 
@@ -80,7 +82,7 @@ def test_the_boundary_is_the_scenario_s_and_never_comes_back_out() -> None:
     def gossip(request: dict[str, Any]) -> str:
         assert f"={boundary}= turn 0 user" in user_message(request)
         return json.dumps(
-            {"verdicts": [{"id": "polite", "reason": f"in {boundary}", "quote": "", "step": 0, "verdict": "FAIL"}]}
+            {"verdicts": {"polite": {"reason": f"in {boundary}", "quote": "", "step": 0, "verdict": "FAIL"}}}
         )
 
     assert ask(endpoint_judge(gossip), LLM_ITEMS[:1]).verdicts[0].reason == "in "
@@ -199,7 +201,8 @@ def test_a_pass_without_evidence_is_asked_again_once(second: tuple[str, str, int
     assert (polite.outcome, city.outcome) == (outcome, Outcome.PASS)
     assert [asked_ids(request) for request in requests] == [["polite", "right_city"], ["polite"]]
     assert requests[1]["messages"][:2] == requests[0]["messages"]
-    assert "certainly" in requests[1]["messages"][2]["content"]
+    before = requests[1]["messages"][2]["content"]
+    assert "certainly" in before and "right_city" not in before, "a server computes its answer again, as a prompt"
     again = requests[1]["messages"][3]["content"]
     assert again.startswith(AGAIN_FILE.read_text(encoding="utf-8")) and "right_city" not in again
     assert "PASS if" not in again, "what they ask stands in the first question"
@@ -250,11 +253,12 @@ async def _slow() -> str:
         (_connection_refused, "APIConnectionError"),
         (lambda _: _slow(), "no answer within 0.3 s"),
         (lambda _: "PASS, all of them", "not what was asked for"),
-        (lambda _: '{"verdicts": [{"id": "polite"', "not what was asked for"),
+        (lambda _: '{"verdicts": {"polite": {"reason"', "not what was asked for"),
+        (lambda _: '{"verdicts": []}', "not what was asked for"),
         (lambda _: None, "not what was asked for"),
-        (lambda _: '{"verdicts": []}', "gave no verdict"),
+        (lambda _: '{"verdicts": {}}', "gave no verdict"),
         (lambda _: verdicts_json(("polite", "", 0, "MAYBE")), "not what was asked for"),
-        (lambda _: verdicts_json(("polite", "", 0, "FAIL"), ("polite", "", 0, "PASS")), "verdict"),
+        (lambda _: verdicts_json(("polite", "", 0, "FAIL"), ("polite", "", 0, "PASS")), "polite stands there twice"),
     ],
 )
 def test_trouble_is_unscored_with_its_reason(answer: Answer, reason: str) -> None:

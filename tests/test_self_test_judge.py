@@ -41,8 +41,8 @@ def says(body: dict[str, Any]) -> str:
     }
     if asked["name"] == "verdict":
         return json.dumps(verdict)
-    ids = asked["schema"]["properties"]["verdicts"]["items"]["properties"]["id"]["enum"]
-    return json.dumps({"verdicts": [{"id": key, "reason": "so"} | verdict for key in ids]})
+    ids = asked["schema"]["properties"]["verdicts"]["properties"]
+    return json.dumps({"verdicts": {key: {"reason": "so"} | verdict for key in ids}})
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def asked_as(mode: JudgeMode, body: dict[str, Any]) -> bool:
         return len(messages) == 1 and filled and asked["name"] == "evaluation_verdict"
     if mode is JudgeMode.SMALL:
         return len(messages) == 1 and messages[0]["content"].startswith(prompt) and asked["name"] == "verdict"
-    items = asked["schema"]["properties"]["verdicts"]["minItems"]
+    items = len(asked["schema"]["properties"]["verdicts"]["required"])
     return messages[0]["content"] == prompt and items == (1 if mode is JudgeMode.ITEM else 2)
 
 
