@@ -110,7 +110,8 @@ def show_problems(problems: Mapping[int, Sequence[str]]) -> str:
 
 
 def answer_format(turns: Sequence[int]) -> ResponseFormatJSONSchema:
-    """The guided JSON. Every field is required and no object is open, as strict structured output asks for."""
+    """The guided JSON: an entry under each turn's number, so that none is left out or written twice. Every field is
+    required and no object is open, as strict structured output asks for."""
     evidence = _object(step=_INTEGER, channel=_enum(FocusOn), snippet=_STRING)
     item = _object(
         id=_STRING,
@@ -125,8 +126,8 @@ def answer_format(turns: Sequence[int]) -> ResponseFormatJSONSchema:
         check={"anyOf": [{"type": "null"}, *_CHECK_SCHEMAS]},
         weight={"type": "number"},
     )
-    turn = _object(turn=_INTEGER | {"enum": list(turns)}, items=_array(item) | {"minItems": 1, "maxItems": MOST_ITEMS})
-    schema = _object(turns=_array(turn) | {"minItems": len(turns), "maxItems": len(turns)})
+    turn = _object(items=_array(item) | {"minItems": 1, "maxItems": MOST_ITEMS})
+    schema = _object(turns=_object(**{str(number): turn for number in turns}))
     return {"type": "json_schema", "json_schema": {"name": "checklists", "strict": True, "schema": schema}}
 
 
@@ -139,22 +140,17 @@ def read_answer(text: str, turns: Iterable[int], tools: Mapping[str, ToolSpec]) 
     try:
         answer = json.loads(_without_fence(text))
         entries = answer["turns"]
-        if not isinstance(entries, list):
+        if not isinstance(entries, dict):
             raise TypeError("turns")
     except (ValueError, RecursionError) as error:
         return _all_fail(found, f"the answer is not JSON: {error}")
     except (KeyError, TypeError):
-        return _all_fail(found, 'the answer is not of the form {"turns": [{"turn": 0, "items": [...]}]}')
+        return _all_fail(found, 'the answer is not of the form {"turns": {"0": {"items": [...]}}}')
     seen = set()
-    for entry in entries:
-        turn = entry.get("turn") if isinstance(entry, dict) else None
-        if not isinstance(turn, int) or isinstance(turn, bool) or turn not in found:
-            continue
-        if turn in seen:
-            found[turn].problems.append("it stands in the answer more than once")
-            continue
-        seen.add(turn)
-        found[turn] = _read_turn(entry, tools)
+    for turn in found:
+        if isinstance(entry := entries.get(str(turn)), dict):
+            seen.add(turn)
+            found[turn] = _read_turn(entry, tools)
     for turn in found.keys() - seen:
         found[turn].problems.append("the answer has no checklist of this turn")
     return found

@@ -70,7 +70,7 @@ def in_turn(*answers: Any) -> Answer:
 def asked_turns(body: dict[str, Any]) -> list[int]:
     """The turns that a request asks for, out of its guided JSON."""
     turns = body["response_format"]["json_schema"]["schema"]["properties"]["turns"]
-    return list(turns["items"]["properties"]["turn"]["enum"])
+    return list(map(int, turns["properties"]))
 
 
 def as_answer(items: Sequence[Item], turn: int = 0, *, checks: bool = True, **changes: Any) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def as_answer(items: Sequence[Item], turn: int = 0, *, checks: bool = True, **ch
 
 
 def as_text(*turns: dict[str, Any]) -> str:
-    return json.dumps({"turns": list(turns)})
+    return json.dumps({"turns": {turn["turn"]: {k: v for k, v in turn.items() if k != "turn"} for turn in turns}})
 
 
 def bare(scenario: Scenario) -> Scenario:

@@ -115,7 +115,7 @@ def test_an_unsound_turn_goes_back_with_the_reasons_and_only_that_one(sqlite_log
     assert keys(sqlite_log) == [[(0, ["right_call", "flight_found", "price_told"])], [(0, ["offers_booking"])]]
     first, second = bodies
     assert second["messages"][:2] == first["messages"], "the endpoint's cache can serve all of it"
-    assert json.loads(second["messages"][2]["content"])["turns"][0] == bad
+    assert json.loads(second["messages"][2]["content"])["turns"]["0"]["items"] == bad["items"]
     reasons = second["messages"][3]["content"]
     assert "turn 0: item 'right_call': the snippet 'Rome' does not occur in step 1, assistant_tool_calls" in reasons
     assert "turn 0: item 'right_call': the weight is -1" in reasons and "turn 1" not in reasons

@@ -82,7 +82,7 @@ def dialogue(name: str = "rain", thoughts: Sequence[str] = (LONG, LONG), **chang
 
 def says(**passages: str) -> str:
     """`says(p00="…")`: an answer for turn 0, step 0."""
-    return json.dumps({"passages": [{"id": f"{key[1]}.{key[2]}", "thinking": text} for key, text in passages.items()]})
+    return json.dumps({"passages": {f"{key[1]}.{key[2]}": text for key, text in passages.items()}})
 
 
 def run(
@@ -94,8 +94,7 @@ def run(
 
 
 def asked_for(body: dict[str, Any]) -> list[str]:
-    entry = body["response_format"]["json_schema"]["schema"]["properties"]["passages"]["items"]
-    return list(entry["properties"]["id"]["enum"])
+    return list(body["response_format"]["json_schema"]["schema"]["properties"]["passages"]["properties"])
 
 
 def test_only_what_stays_true_is_taken_and_the_rest_goes_back_once(log: Log) -> None:

@@ -90,19 +90,12 @@ def show_dialogue(scenario: Scenario, boundary: str) -> list[str]:
 
 
 def answer_format(places: Sequence[Place]) -> ResponseFormatJSONSchema:
-    """The JSON schema of an answer about these passages."""
-    entry = {
-        "type": "object",
-        "properties": {
-            "id": {"type": "string", "enum": [f"{t}.{s}" for t, s in places]},
-            "thinking": {"type": "string"},
-        },
-        "required": ["id", "thinking"],
-        "additionalProperties": False,
-    }
+    """The JSON schema of an answer about these passages: each stands there once."""
+    names = [f"{t}.{s}" for t, s in places]
+    entries = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}
     schema: dict[str, Any] = {
         "type": "object",
-        "properties": {"passages": {"type": "array", "items": entry}},
+        "properties": {"passages": entries | {"additionalProperties": False}},
         "required": ["passages"],
         "additionalProperties": False,
     }
@@ -116,12 +109,12 @@ def read_answer(text: str, places: Sequence[Place]) -> dict[Place, str]:
         document = json.loads(text[start : end + 1]) if start >= 0 else {}
     except (ValueError, RecursionError):
         return {}
-    listed = document.get("passages") if isinstance(document, dict) else None
+    said = document.get("passages") if isinstance(document, dict) else None
     by_id = {f"{t}.{s}": (t, s) for t, s in places}
     found: dict[Place, str] = {}
-    for entry in listed if isinstance(listed, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("thinking"), str) and entry.get("id") in by_id:
-            found[by_id[entry["id"]]] = entry["thinking"].strip()
+    for name, shorter in said.items() if isinstance(said, dict) else ():
+        if name in by_id and isinstance(shorter, str):
+            found[by_id[name]] = shorter.strip()
     return found
 
 
