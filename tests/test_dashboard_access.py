@@ -327,3 +327,23 @@ def test_may_is_asked_of_the_role(monkeypatch: pytest.MonkeyPatch) -> None:
     assert door.Visitor(ADA, REVIEWER, signed_in=True).may(VIEWER)
     monkeypatch.setattr(boundary, "looking", lambda: Visitor(ADA, None, signed_in=True))
     assert not may(VIEWER)
+
+
+def test_settings_are_read_anew_where_the_file_or_the_environment_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "checkloop.toml"
+    monkeypatch.setenv("CHECKLOOP_CONFIG", str(file))
+    with pytest.raises(SettingsError, match="there is no settings file"):
+        boundary.current_settings()
+    file.write_text("[gateway]\nmax_in_flight = 7\n")
+    first = boundary.current_settings()
+    assert first.gateway.max_in_flight == 7 and boundary.current_settings() is first, "nothing changed: not read again"
+    file.write_text("[gateway]\nmax_in_flight = 11\n")
+    assert boundary.current_settings().gateway.max_in_flight == 11
+    monkeypatch.setenv("CHECKLOOP_GATEWAY__MAX_IN_FLIGHT", "13")
+    assert boundary.current_settings().gateway.max_in_flight == 13
+    file.write_text("[gateway]\nmax_in_flight = -1\nx = ")
+    for _ in range(2):
+        with pytest.raises(SettingsError, match="not valid TOML"):
+            boundary.current_settings()
