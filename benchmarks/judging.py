@@ -6,7 +6,8 @@ mode. What such a small model says is worth little; what it is sent, what the se
 what counts here. Compared are turns of many steps and items, for the aims; beside them turns as they come, most of them
 short, of which one call saves less; and the same with their checks, as the worlds write them, so that code decides what
 it can before a model is asked. Whether one call for all items and one an item come to the same verdict is compared
-on the verdicts as written: of such a model hardly a PASS has a quote that proves it. Bundled dialogues are short beside
+on the verdicts as written, on turns as they come: of such a model hardly a PASS has a quote that proves it, and in long
+dialogues it says FAIL throughout. Bundled dialogues are short beside
 CM2's (up to 30 turns, 10,000 tokens), so that turns of several are put together.
 """
 
@@ -39,8 +40,6 @@ from store.vocabulary import JudgeMode, ModelRole, Outcome
 
 TURNS = 12
 """Of a dialogue: what is computed for each of CM2's questions grows with it, ours does not."""
-COMPARED = 5
-"""Turns of a dialogue whose items are asked about one by one, too."""
 TIMED = 8
 """Turns of a dialogue whose judging is timed: with its group's other member as many as are asked at once."""
 CONCURRENCY = 16
@@ -77,20 +76,21 @@ def measure(home: Path) -> list[Line]:
     arguments = ("--enable-prompt-tokens-details",)
     with serve(home / "judging", max_model_len=8192, extra_args=arguments) as (_, log, settings):
         names, everything = fill(log, long_dialogues(TURNS)), fill(log, as_they_come())
-        few, timed = (fill(log, long_dialogues(length)) for length in (COMPARED, TIMED))
+        timed = fill(log, long_dialogues(TIMED))
         checked = fill(log, as_they_come(checked=True))
         url = f"http://127.0.0.1:{settings.server.port}"
-        _judge(log, url, few[:1], JudgeMode.TURN)  # warm: the first grammars are compiled
+        _judge(log, url, timed[:1], JudgeMode.TURN)  # warm: the first grammars are compiled
         speed = _speed(log, url, timed)
         turn = _judge(log, url, names, JudgeMode.TURN)
         paper = _judge(log, url, names, JudgeMode.PAPER)
         lines = [*_against_paper(turn, paper, "a judged turn", ("≤ 1/10", "≤ 1/15")), speed]
-        whole, item = (_judge(log, url, few, mode) for mode in (JudgeMode.TURN, JudgeMode.ITEM))
-        agreement = _agreement(*(asyncio.run(_verdict_fields(url, run)) for run in (whole, item)))
-        lines.append(
-            Line("judge: one call a turn against one an item", agreement, _failed(whole, item), "–", "–").said()
+        short, short_paper, item = (
+            _judge(log, url, everything, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER, JudgeMode.ITEM)
         )
-        short, short_paper = (_judge(log, url, everything, mode) for mode in (JudgeMode.TURN, JudgeMode.PAPER))
+        agreement = _agreement(*(asyncio.run(_verdict_fields(url, run)) for run in (short, item)))
+        lines.append(
+            Line("judge: one call a turn against one an item", agreement, _failed(short, item), "–", "–").said()
+        )
         shipped = _judge(log, url, checked, JudgeMode.TURN)
     lines += _against_paper(short, short_paper, "a turn, all as they come", ("–", "–"))
     turns = short.report.turns  # the same ones; where code decides every item of a turn, no judge is told of it
