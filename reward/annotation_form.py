@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from env_sim.recordings import played_reference
 from reward.checks import quote_call, succeeded
+from reward.guided_json import SaidTwice, refuse_twice
 from reward.transcripts import REMOVED, shorten, strip_tags
 from store.records import Check, Evidence, Item, Scenario, ToolSpec, canonical_json
 from store.vocabulary import FocusOn
@@ -138,10 +139,12 @@ def read_answer(text: str, turns: Iterable[int], tools: Mapping[str, ToolSpec]) 
     """
     found = {turn: TurnDraft() for turn in turns}
     try:
-        answer = json.loads(_without_fence(text))
+        answer = json.loads(_without_fence(text), object_pairs_hook=refuse_twice)
         entries = answer["turns"]
         if not isinstance(entries, dict):
             raise TypeError("turns")
+    except SaidTwice as error:
+        return _all_fail(found, f"{str(error)!r} stands in the answer more than once")
     except (ValueError, RecursionError) as error:
         return _all_fail(found, f"the answer is not JSON: {error}")
     except (KeyError, TypeError):

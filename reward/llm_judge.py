@@ -23,6 +23,7 @@ from pydantic_core import from_json
 
 from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Said, Subject
 from reward.evidence import find_evidence, find_forbidden, hidden_part, speaks_to_a_judge
+from reward.guided_json import SaidTwice, refuse_twice
 from reward.transcripts import make_boundary, show_turns, strip_tags
 from store.records import Item, TurnRecord
 from store.vocabulary import JudgeMode, Outcome
@@ -268,7 +269,7 @@ def _read(said: Said, items: Sequence[Item], turn: TurnRecord) -> tuple[list[Llm
         answers = _whole_answers(said)
     except ValidationError as error:
         return unscored(items, explain(error)), {}
-    except _SaidTwice as error:
+    except SaidTwice as error:
         return unscored(items, f"the judge's answer is not what was asked for: {error} stands there twice"), {}
     lacking = "the judge gave no verdict on this item"
     if said.truncated:
@@ -286,10 +287,10 @@ def _read(said: Said, items: Sequence[Item], turn: TurnRecord) -> tuple[list[Llm
 
 
 def _whole_answers(said: Said) -> dict[str, _Answer]:
-    """By item; of an answer that was cut off, the entries that are whole. Raises ValidationError and _SaidTwice."""
+    """By item; of an answer that was cut off, the entries that are whole. Raises ValidationError and SaidTwice."""
     if not said.truncated:
         answers = _WholeAnswer.model_validate_json(said.text).verdicts
-        json.loads(said.text, object_pairs_hook=_refuse_twice)
+        json.loads(said.text, object_pairs_hook=refuse_twice)
         return answers
     try:
         entries = from_json(said.text, allow_partial=True)["verdicts"]
@@ -300,17 +301,6 @@ def _whole_answers(said: Said) -> dict[str, _Answer]:
         with suppress(ValidationError):
             whole[key] = _Answer.model_validate(entry)
     return whole
-
-
-class _SaidTwice(ValueError):
-    """Of a server that guides nobody: JSON takes the last one for what is meant, a judge said both."""
-
-
-def _refuse_twice(entries: list[tuple[str, object]]) -> None:
-    names = [name for name, _ in entries]
-    for name in names:
-        if names.count(name) > 1:
-            raise _SaidTwice(name)
 
 
 def _decide(item: Item, answer: _Answer, turn: TurnRecord) -> tuple[LlmVerdict, bool]:

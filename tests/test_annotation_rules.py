@@ -145,6 +145,7 @@ def test_weights_are_scaled_to_add_to_one() -> None:
         ('{"turns": []}', "not of the form"),
         ('{"turns": {"0": []}}', "no checklist of this turn"),
         ('{"turns": {}}', "no checklist of this turn"),
+        ('{"turns": {"0": {"items": []}, "0": {"items": []}}}', "more than once"),
         ('{"turns": {"0": {"items": []}}}', "it has no items"),
         (as_text(as_answer(FIRST_TURN, focus_on="reply")), "item 'right_call': focus_on"),
         (
