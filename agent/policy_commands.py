@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from store.configured import ConfigOption, open_configured
+from store.configured import ConfigOption, open_configured, printer
 
 app = typer.Typer(help="Policy versions: what is live, and what could be.", no_args_is_help=True)
 ReasonOption = Annotated[str, typer.Option(help="Recorded with the change.")]
@@ -17,7 +17,6 @@ ReasonOption = Annotated[str, typer.Option(help="Recorded with the change.")]
 @app.command(name="list")
 def list_all(config: ConfigOption = None) -> None:
     """All versions with parent, state, pin and the newest reason."""
-    from rich.console import Console
     from rich.table import Table
 
     from agent.slot import is_adapter
@@ -37,7 +36,7 @@ def list_all(config: ConfigOption = None) -> None:
         why = state_changes(log, version.name)[-1].reason
         made = f"{version.created_at:%Y-%m-%d %H:%M}"
         table.add_row(version.name, version.parent or "–", ", ".join(marks), kind, made, why)
-    Console().print(table)
+    printer().print(table)
 
 
 @app.command()

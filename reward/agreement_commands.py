@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from store.configured import ConfigOption, open_configured
+from store.configured import ConfigOption, open_configured, printer
 from store.vocabulary import Period
 
 if TYPE_CHECKING:
@@ -74,7 +74,6 @@ def flips(
     judge: JudgeOption = None, seed: SeedOption = 1, draws: DrawsOption = 1000, config: ConfigOption = None
 ) -> None:
     """How often a judge that is asked the same again says something else."""
-    from rich.console import Console
 
     from reward.agreement_tables import INTERVALS, flip_table, judge_name
     from reward.stability import measure_flips
@@ -87,7 +86,7 @@ def flips(
         typer.echo("no LLM judge has been asked the same twice: set judging.draws above 1")
         return
     measured = {key: measure_flips(by_judge[key], seed, draws) for key in sorted(by_judge)}
-    Console().print(flip_table("Repeated judgments", measured))
+    printer().print(flip_table("Repeated judgments", measured))
     typer.echo(INTERVALS)
 
 
@@ -100,7 +99,6 @@ def drift(
     config: ConfigOption = None,
 ) -> None:
     """A judge over time on the anchor set: against people, and against its own first judging."""
-    from rich.console import Console
 
     from reward.agreement_tables import INTERVALS, drift_table
     from reward.stability import measure_drift
@@ -118,12 +116,11 @@ def drift(
             f"periods ({per.value}s)"
         )
         return
-    Console().print(drift_table(f"Anchor set by {per.value}", lines))
+    printer().print(drift_table(f"Anchor set by {per.value}", lines))
     typer.echo(INTERVALS)
 
 
 def _print_agreement(title: str, pairs: "Sequence[Pair]", strata: Sequence[Stratum], seed: int, draws: int) -> None:
-    from rich.console import Console
 
     from reward.agreement import measure_by
     from reward.agreement_tables import INTERVALS, agreement_table, judge_name
@@ -131,7 +128,7 @@ def _print_agreement(title: str, pairs: "Sequence[Pair]", strata: Sequence[Strat
     def keys(*columns: str) -> "Callable[[Pair], tuple[str, ...]]":
         return lambda pair: (judge_name((pair.judge, pair.prompt)), *(str(getattr(pair, name)) for name in columns))
 
-    console = Console()
+    console = printer()
     console.print(agreement_table(title, measure_by(pairs, keys(), seed, draws)))
     for stratum in strata:
         rows = measure_by(pairs, keys(stratum.value), seed, draws)

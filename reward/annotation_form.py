@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from env_sim.recordings import played_reference
 from reward.checks import quote_call, succeeded
-from reward.guided_json import SaidTwice, refuse_twice
+from reward.guided_json import SaidTwice, closed_object, json_format, refuse_twice
 from reward.transcripts import REMOVED, shorten, strip_tags
 from store.records import Check, Evidence, Item, Scenario, ToolSpec, canonical_json
 from store.vocabulary import FocusOn
@@ -128,8 +128,7 @@ def answer_format(turns: Sequence[int]) -> ResponseFormatJSONSchema:
         weight={"type": "number"},
     )
     turn = _object(items=_array(item) | {"minItems": 1, "maxItems": MOST_ITEMS})
-    schema = _object(turns=_object(**{str(number): turn for number in turns}))
-    return {"type": "json_schema", "json_schema": {"name": "checklists", "strict": True, "schema": schema}}
+    return json_format("checklists", {"turns": closed_object({str(number): turn for number in turns})})
 
 
 def read_answer(text: str, turns: Iterable[int], tools: Mapping[str, ToolSpec]) -> dict[int, TurnDraft]:
@@ -247,7 +246,7 @@ def _without_fence(text: str) -> str:
 
 
 def _object(**properties: Any) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+    return closed_object(properties)
 
 
 def _array(items: Mapping[str, Any]) -> dict[str, Any]:

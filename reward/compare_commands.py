@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from store.configured import ConfigOption, open_configured
+from store.configured import ConfigOption, open_configured, printer
 from store.vocabulary import Origin, Split
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ def compare(
     config: ConfigOption = None,
 ) -> None:
     """Paired difference with its interval, by domain; regressions first; items lost and gained."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -47,7 +46,7 @@ def compare(
         means = (f"{stratum.before_mean:.3f}", f"{stratum.after_mean:.3f}")
         counts = (str(stratum.better), str(stratum.worse))
         table.add_row(Text(stratum.name), str(stratum.scenarios), *means, points(stratum), passed, *counts)
-    console = Console()
+    console = printer()
     console.print(table)
     if any(stratum.interval is None for stratum in (*found.domains, found.all)):
         typer.echo(f"no interval: of fewer than {FEWEST} scenarios it would be far too narrow")

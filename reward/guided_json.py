@@ -1,4 +1,24 @@
-"""Reading JSON in which each thing stands under its name. Pure."""
+"""Guided JSON: the schema of an answer in which each thing stands under its name, and reading it. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from openai.types.shared_params import ResponseFormatJSONSchema
+
+
+def closed_object(properties: Mapping[str, object]) -> dict[str, Any]:
+    """The schema of an object with exactly these properties, in this order, as strict structured output asks for."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def json_format(name: str, properties: Mapping[str, object]) -> ResponseFormatJSONSchema:
+    """`response_format` of an answer that is one closed object."""
+    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": closed_object(properties)}}
 
 
 class SaidTwice(ValueError):

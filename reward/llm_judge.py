@@ -10,7 +10,7 @@ file, addressed by the SHA-256 of its text.
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from pydantic_core import from_json
 
 from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Said, Subject
 from reward.evidence import find_evidence, find_forbidden, hidden_part, speaks_to_a_judge
-from reward.guided_json import SaidTwice, refuse_twice
+from reward.guided_json import SaidTwice, closed_object, json_format, refuse_twice
 from reward.transcripts import make_boundary, show_turns, strip_tags
 from store.records import Item, TurnRecord
 from store.vocabulary import JudgeMode, Outcome
@@ -211,7 +211,7 @@ def answer_format(items: Sequence[Item], steps: Sequence[int]) -> ResponseFormat
 
     `steps` are the turn's: none can be named but them and -1, which stands for none.
     """
-    of_an_item = _object(
+    of_an_item = closed_object(
         {
             "reason": {"type": "string"},
             "quote": {"type": "string"},
@@ -219,21 +219,7 @@ def answer_format(items: Sequence[Item], steps: Sequence[int]) -> ResponseFormat
             "verdict": {"type": "string", "enum": ["PASS", "FAIL"]},
         }
     )
-    return json_format("verdicts", {"verdicts": _object({item.id: of_an_item for item in items})})
-
-
-def json_format(name: str, properties: dict[str, object]) -> ResponseFormatJSONSchema:
-    """Guided JSON: one object with exactly these properties, in this order."""
-    return {"type": "json_schema", "json_schema": {"name": name, "strict": True, "schema": _object(properties)}}
-
-
-def _object(properties: Mapping[str, object]) -> dict[str, object]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return json_format("verdicts", {"verdicts": closed_object({item.id: of_an_item for item in items})})
 
 
 def unscored(items: Sequence[Item], reason: str) -> list[LlmVerdict]:

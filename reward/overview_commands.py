@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from store.configured import ConfigOption, settings_and_log
+from store.configured import ConfigOption, printer, settings_and_log
 from store.vocabulary import Origin
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ def overview(
     config: ConfigOption = None,
 ) -> None:
     """Live version, alerts, pass rates with intervals, what goes wrong, what ran in the last 24 hours."""
-    from rich.console import Console
 
     from reward.failure_patterns import TREND, find_patterns
     from reward.newest_evidence import newest_evidence
@@ -35,7 +34,7 @@ def overview(
     from store.versions import live_version
 
     settings, log = settings_and_log(config)
-    now, console = datetime.now(UTC), Console()
+    now, console = datetime.now(UTC), printer()
     live = live_version(log)
     typer.echo(f"live: {live.name}" if live else "no version is live yet")
     for pair in newest_evidence(log):

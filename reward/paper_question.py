@@ -9,7 +9,8 @@ import json
 from pydantic import BaseModel, ValidationError
 
 from agent.role_endpoint import EndpointError, LimitReached
-from reward.llm_judge import Answers, Dialogue, LlmJudge, LlmVerdict, explain, json_format, unscored
+from reward.guided_json import json_format
+from reward.llm_judge import Answers, Dialogue, LlmJudge, LlmVerdict, explain, unscored
 from reward.transcripts import show_plainly
 from store.records import Item
 from store.vocabulary import Outcome

@@ -8,7 +8,7 @@ import typer
 
 from reward.agreement_commands import app as agreement_commands
 from reward.review_commands import app as review_commands
-from store.configured import ConfigOption, open_configured
+from store.configured import ConfigOption, open_configured, printer
 from store.vocabulary import Outcome
 
 if TYPE_CHECKING:
@@ -136,7 +136,6 @@ def queue(
     config: ConfigOption = None,
 ) -> None:
     """The turns of a batch in the order in which to review them, with the items that are still open."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -159,7 +158,7 @@ def queue(
         cells = (str(number), found.trajectory_id, str(found.turn_index), found.reason.value, score)
         table.add_row(*cells, Text(_shortened(turn.user)), Text(open_items))
     if table.row_count:
-        Console().print(table)
+        printer().print(table)
     left = [turn for turn in turns if not turn.done]
     items = sum(len(turn.open_items) for turn in left)
     typer.echo(f"batch {name}: {len(left)} of {len(turns)} turns are open, {items} items")

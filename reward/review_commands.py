@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from store.configured import ConfigOption, open_configured
+from store.configured import ConfigOption, open_configured, printer
 from store.vocabulary import Outcome, SampleReason
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def open_turns(
     config: ConfigOption = None,
 ) -> None:
     """Judged turns that are open under a filter and that nobody but the person looks at, in the queue's order."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -51,7 +50,7 @@ def open_turns(
     table = Table("trajectory", "turn", "user")
     for (name, index), user in turns:
         table.add_row(name, str(index), Text(" ".join(user.split())[:80]))
-    Console().print(table)
+    printer().print(table)
 
 
 @app.command("next")

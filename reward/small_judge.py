@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from agent.role_endpoint import EndpointError, LimitReached
 from reward.checks import has_reply, quote_call, succeeded
 from reward.evidence import find_evidence
+from reward.guided_json import json_format
 from reward.llm_judge import (
     Answers,
     Dialogue,
@@ -27,7 +28,6 @@ from reward.llm_judge import (
     LlmVerdict,
     decide_forbidden,
     explain,
-    json_format,
     unscored,
 )
 from reward.transcripts import make_boundary, shorten, strip_tags
@@ -140,7 +140,7 @@ def small_answer(quote: str, step: int, verdict: Outcome) -> str:
 
 def small_answer_format() -> ResponseFormatJSONSchema:
     """The guided JSON: the quote before the verdict, so that the verdict follows from it."""
-    return json_format("verdict", dict(_PROPERTIES))
+    return json_format("verdict", _PROPERTIES)
 
 
 def answer_schema() -> dict[str, object]:

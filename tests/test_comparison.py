@@ -130,7 +130,6 @@ def test_a_reward_that_was_taken_back_leaves_with_its_pair(sample: Log) -> None:
 def test_the_command_prints_what_changed(
     sample: Log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("sys.argv", ["checkloop", "compare", "v0001", "v0003"])
     checkloop.main()
     said = capsys.readouterr().out

@@ -21,7 +21,6 @@ ADA = ("--person", "Ada", "--reason", "I read it")
 @pytest.fixture
 def checkloop_judge(empty: Log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Runs `checkloop judge ARGUMENTS` and returns (exit status, what it said)."""
-    monkeypatch.setenv("COLUMNS", "220")
 
     def run(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr("sys.argv", ["checkloop", "judge", *arguments])

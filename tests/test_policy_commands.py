@@ -66,8 +66,7 @@ def test_a_version_is_promoted_and_rolled_back(policy: Command, running: tuple[G
     assert status == 1 and "404" in complaint and "v0099" in complaint
 
 
-def test_versions_are_listed_and_shown(policy: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+def test_versions_are_listed_and_shown(policy: Command) -> None:
     policy("pin", "v0002", "--reason", "the customer's")
     status, said, _ = policy("list")
     assert status == 0
@@ -87,10 +86,7 @@ def test_a_version_is_pinned_until_it_is_unpinned(policy: Command, running: tupl
     assert policy("pin", "v0099")[0] == 1
 
 
-def test_a_candidate_gets_a_share_until_it_is_off(
-    policy: Command, running: tuple[Gateway, Log], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")  # a narrow table breaks its lines
+def test_a_candidate_gets_a_share_until_it_is_off(policy: Command, running: tuple[Gateway, Log]) -> None:
     gateway, log = running
     status, said, _ = policy("split", "v0004", "10%")
     assert (status, said) == (0, "10 % of the sessions go to v0004\n")

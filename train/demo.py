@@ -1,13 +1,12 @@
 """`make demo`: the loop on the bundled worlds, and its table of before and after."""
 
-import sys
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from env_sim.scenario_generator import SEEN_DOMAINS, UNSEEN_DOMAINS, generate_scenarios
 from reward.intervals import paired_bootstrap
+from store.configured import printer
 from store.database import Log
 from store.records import Scenario
 from store.settings import Settings
@@ -20,8 +19,6 @@ from train.progress import StageProgress
 
 BUNDLE_SEED = 20260
 """The bundled scenarios are the same for every loop; its seed decides everything else."""
-WIDTH = 110
-"""Columns of the table of before and after, with nothing in it broken into lines."""
 
 
 def demo_settings(settings: Settings) -> Settings:
@@ -67,7 +64,7 @@ def run_demo(log: Log, settings: Settings, *, name: str, seed: int) -> LoopOutco
     progress = StageProgress(expected_seconds(settings.loop))
     with progress.shown(), PeakMemory() as memory:
         outcome = TrainingLoop(log, settings, sets, name=name, seed=seed, progress=progress).run()
-    console = table_console()
+    console = printer()
     console.print(outcome_table(outcome, sets.test, seed))
     console.print(stage_table(outcome.seconds))
     console.print(cost_line(outcome.seconds, memory.peak))
@@ -76,11 +73,6 @@ def run_demo(log: Log, settings: Settings, *, name: str, seed: int) -> LoopOutco
         "(the terminal). Another seed: [bold]make demo SEED=2[/]."
     )
     return outcome
-
-
-def table_console() -> Console:
-    """As wide as the terminal; where there is none, such as in a file, as wide as the table needs."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def outcome_table(outcome: LoopOutcome, test: Sequence[Scenario], seed: int) -> Table:

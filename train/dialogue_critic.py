@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from openai.types.chat import ChatCompletionMessageParam
-from openai.types.shared_params import ResponseFormatJSONSchema
 
 from agent.role_endpoint import CHARACTERS_PER_TOKEN, EndpointError, RoleEndpoint, Subject
 from agent.role_work import read_prompt
 from reward.examination import Cost
+from reward.guided_json import json_format
 from store.database import Log
 from store.records import Scenario
 from store.settings import FilteringSettings
@@ -28,19 +28,7 @@ from train.thinking import show_dialogue
 PROMPT_FILE = Path(__file__).parent / "prompts" / "filter.md"
 ANSWER_TOKENS = 200
 _THINKING_TOKENS = {"low": 1000, "medium": 4000, "high": 16000}
-_FORMAT: ResponseFormatJSONSchema = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "fitness",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {"problem": {"type": "string", "maxLength": 400}, "unfit": {"type": "boolean"}},
-            "required": ["problem", "unfit"],
-            "additionalProperties": False,
-        },
-    },
-}
+_FORMAT = json_format("fitness", {"problem": {"type": "string", "maxLength": 400}, "unfit": {"type": "boolean"}})
 
 
 class DialogueCritic:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from store.configured import ConfigOption, open_configured, settings_and_log
+from store.configured import ConfigOption, open_configured, printer, settings_and_log
 from train.names import MOST_SEED
 
 
@@ -24,7 +24,6 @@ def distil(
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the split, the order and the adapter.")] = 1,
 ) -> None:
     """Fine-tunes a small judge (LoRA) on what people, checks and stronger judges said; reports its κ."""
-    from rich.console import Console
 
     from train.distil_run import EXPECTED_S, describe, distil_judge
     from train.judge_examples import Sources
@@ -35,7 +34,7 @@ def distil(
     with progress.shown():
         sources = Sources(people, checks, tuple(teacher or ()))
         made = distil_judge(log, settings, sources, name=name, seed=seed, progress=progress)
-    console = Console(highlight=False)
+    console = printer()
     console.print(f"learnt from {describe(made.data.train)}", markup=False)
     console.print(f"held out: {describe(made.data.held_out)}, of scenarios that it did not learn from", markup=False)
     for reason, count in made.data.left_out.most_common():

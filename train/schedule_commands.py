@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from store.configured import ConfigOption, open_configured
+from store.configured import ConfigOption, open_configured, printer
 from store.vocabulary import JobKind, MissedRuns, Overlap
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ def edit(
 @app.command(name="list")
 def list_all(config: ConfigOption = None) -> None:
     """All schedules: when, what, last and next."""
-    from rich.console import Console
     from rich.table import Table
 
     from store.schedules import list_schedules
@@ -107,7 +106,7 @@ def list_all(config: ConfigOption = None) -> None:
         due = "paused" if schedule.paused else f"{schedule.next_due:%Y-%m-%d %H:%M}" if schedule.next_due else "–"
         when = describe(read_trigger(schedule.trigger), schedule.zone)
         table.add_row(schedule.name, when, describe_jobs(schedule.jobs), last, due)
-    Console().print(table)
+    printer().print(table)
 
 
 @app.command()

@@ -7,10 +7,10 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
 
 from openai.types.shared_params import ResponseFormatJSONSchema
 
+from reward.guided_json import closed_object, json_format
 from store.records import ReferenceStep, Scenario
 
 Place = tuple[int, int]
@@ -91,15 +91,7 @@ def show_dialogue(scenario: Scenario, boundary: str) -> list[str]:
 
 def answer_format(places: Sequence[Place]) -> ResponseFormatJSONSchema:
     """The JSON schema of an answer about these passages: each stands there once."""
-    names = [f"{t}.{s}" for t, s in places]
-    entries = {"type": "object", "properties": {name: {"type": "string"} for name in names}, "required": names}
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": {"passages": entries | {"additionalProperties": False}},
-        "required": ["passages"],
-        "additionalProperties": False,
-    }
-    return {"type": "json_schema", "json_schema": {"name": "passages", "strict": True, "schema": schema}}
+    return json_format("passages", {"passages": closed_object({f"{t}.{s}": {"type": "string"} for t, s in places})})
 
 
 def read_answer(text: str, places: Sequence[Place]) -> dict[Place, str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from store.configured import ConfigOption, settings_and_log
+from store.configured import ConfigOption, printer, settings_and_log
 from store.vocabulary import JobKind
 
 if TYPE_CHECKING:
@@ -78,7 +78,6 @@ def with_engine(settings: "WorkerSettings", engine: str) -> "WorkerSettings":
 
 
 def _show(log: "Log") -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from store.jobs import list_jobs
@@ -96,4 +95,4 @@ def _show(log: "Log") -> None:
             does = "ended" if state is WorkerState.ENDED else "is silent"
         heard = f"{one.heartbeat_at:%Y-%m-%d %H:%M:%S}"
         table.add_row(one.name, one.host, str(one.pid), ", ".join(one.accelerators), heard, does)
-    Console().print(table)
+    printer().print(table)
