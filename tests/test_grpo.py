@@ -337,3 +337,10 @@ def test_more_layers_than_there_are_are_refused(model_dir: Path, tmp_path: Path)
     with pytest.raises(TrainingError, match="trained_layers = 3, but the model has 2 layers"):
         train_grpo(model_dir, tmp_path / "x", groups, SETTINGS.model_copy(update={"trained_layers": 3}), 0)
     assert not (tmp_path / "x").exists()
+
+
+def test_trl_comes_without_vllm() -> None:
+    """It would import all of it into every training process."""
+    from trl.generation import vllm_generation
+
+    assert not hasattr(vllm_generation, "LLM")

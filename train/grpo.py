@@ -35,7 +35,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from trl import GRPOConfig, GRPOTrainer
 
 from store.training_settings import GrpoSettings
 from train.adapters import adapted, base_of, merged
@@ -70,6 +69,7 @@ from train.training_run import (
     quiet,
     shared_arguments,
 )
+from train.trl_trainer import GRPOConfig, GRPOTrainer
 
 
 @dataclass(frozen=True)
