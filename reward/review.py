@@ -140,7 +140,7 @@ def hold_turn(log: Log, turn: Turn, *, person: str, at: datetime, queue: str | N
     """Takes the turn, or keeps it, for `person`. Raises LogError where somebody else has it."""
     claim = claim_turn(log, turn, person=person, at=at, queue=queue)
     if claim.person != person:
-        raise LogError(f"{claim.person} has turn {turn[1]} of trajectory {turn[0]!r} until {claim.until:%H:%M:%S} UTC")
+        raise LogError(f"{claim.name} has turn {turn[1]} of trajectory {turn[0]!r} until {claim.until:%H:%M:%S} UTC")
     return claim
 
 

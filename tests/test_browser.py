@@ -14,6 +14,8 @@ from agent.ports import free_port
 from dashboard.screenshots import open_browser, running_dashboard, wait_until_shown
 from store.database import open_log
 from store.jobs import list_jobs
+from store.review_claims import place_of
+from store.review_queues import QueueFilter
 from store.trajectories import list_trajectories
 from store.turns import get_turns
 from store.verdicts import verdicts_of
@@ -192,6 +194,12 @@ def test_a_review_session_with_keys(page: Page, dashboard: str, database_url: st
 
     page.get_by_placeholder("Reason").click()
     page.keyboard.type("up to a fault")  # u, p, a, f are letters here
+    for _ in range(150):
+        place = place_of(log, "ada", QueueFilter(outcome=Outcome.FAIL).name)
+        if place is not None and place.draft == "up to a fault":
+            break
+        page.wait_for_timeout(100)
+    assert place is not None and place.draft == "up to a fault", "kept while it is typed; the field was not left"
     page.keyboard.press("Tab")
     page.wait_for_timeout(300)
     assert said() == []

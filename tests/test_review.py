@@ -1,6 +1,9 @@
 """Going through judged turns: queues under filters, claims, agreeing and undoing, on both databases."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -13,7 +16,17 @@ from store.database import Log, LogError
 from store.figures import sum_counts, verdict_cube
 from store.objections import ids_called_bad
 from store.ratings import rate_turn
-from store.review_claims import CLAIM_S, claim_turn, claims_of_others, count_pace, keep_draft, pace_of, place_of
+from store.review_claims import (
+    CLAIM_S,
+    claim_turn,
+    claims_of_others,
+    count_pace,
+    keep_draft,
+    name_of,
+    pace_of,
+    place_of,
+    seated,
+)
 from store.review_queues import QueueFilter, Turn, count_open, find_turn, list_open
 from store.review_samples import ReviewSample, add_review_batch
 from store.scenarios import item_ids
@@ -107,6 +120,49 @@ def test_two_reviewers_never_have_the_same_turn(played: Log) -> None:
     later = NOW + timedelta(seconds=CLAIM_S)
     assert hold_turn(played, ("t3", 1), person="Ada", at=later).person == "Ada"
     assert claim_turn(played, ("t3", 1), person="Bob", at=later).person == "Ada"
+
+
+@pytest.mark.parametrize(
+    "person_of", [lambda n: f"person {n}", lambda n: seated("Ada", f"browser{n}")], ids=["names", "one name"]
+)
+def test_none_of_many_who_ask_at_once_gets_a_turn_twice(played: Log, person_of: Callable[[int], str]) -> None:
+    """Six open turns, five people, five times: everybody gets one, and nobody another's."""
+    count = 5
+    with ThreadPoolExecutor(count) as pool:
+        for hour in range(5):  # the claims of the time before have run out
+            barrier = Barrier(count, timeout=30)
+
+            def ask(n: int, at: datetime = NOW + timedelta(hours=hour), barrier: Barrier = barrier) -> Turn | None:
+                barrier.wait()
+                return take_turn(played, QueueFilter(), person=person_of(n), at=at)
+
+            given = list(pool.map(ask, range(count)))
+            assert None not in given and len(set(given)) == count, given
+
+
+def test_two_browsers_of_one_name_have_turns_and_places_of_their_own(played: Log) -> None:
+    wanted, here, there = QueueFilter(), seated("Ada", "b1"), seated("Ada", "b2")
+    assert take_turn(played, wanted, person=here, at=NOW) == ("t3", 0)
+    assert take_turn(played, wanted, person=there, at=NOW) == ("t3", 1)
+    assert [claim.name for claim in claims_of_others(played, here, NOW)] == ["Ada"]
+    with pytest.raises(LogError, match=r"^Ada has turn 1 of trajectory 't3'"):
+        hold_turn(played, ("t3", 1), person=here, at=NOW)
+    keep_draft(played, here, wanted.name, "it rai")
+    keep_draft(played, there, wanted.name, "thanks are")
+    at_both = [place_of(played, person, wanted.name) for person in (here, there)]
+    assert [place and (place.turn, place.draft) for place in at_both] == [
+        (("t3", 0), "it rai"),
+        (("t3", 1), "thanks are"),
+    ]
+    # Tomorrow at a third one: where Ada stood last, with what she had begun to write.
+    tomorrow, third = NOW + timedelta(days=1), seated("Ada", "b3")
+    claim_turn(played, ("t3", 0), person=here, at=NOW + timedelta(hours=1), queue=wanted.name)
+    assert resume_turn(played, wanted, person=third, at=tomorrow) == ("t3", 0)
+    place = place_of(played, third, wanted.name)
+    assert place is not None and (place.turn, place.draft) == (("t3", 0), "it rai")
+    assert place_of(played, seated("Ad", "b1"), wanted.name) is None
+    assert place_of(played, seated("Ad%", "b1"), wanted.name) is None
+    assert name_of(seated("A\x1fB" + "C" * 200, "b1")) == "A B" + "C" * 97
 
 
 def test_a_claim_is_kept_by_renewing_it(played: Log) -> None:

@@ -3,12 +3,14 @@
 from datetime import UTC, datetime
 from html import unescape
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.dialogue import call_html, step_html
 from dashboard.links import REVIEW
 from dashboard.quotes import Quote, marked
 from dashboard.review_turn import COUNTED, progress_html
+from dashboard.seat import browser_of
 from dashboard.text import LONGEST
 from store.database import Log
 from store.objections import objections_of
@@ -199,6 +201,38 @@ def test_two_reviewers_see_different_turns(sample: Log) -> None:
     assert "has this turn until" in html(bob) and bob.button(key="pass").disabled
     press(bob, "next")
     assert turn_at(bob) != (name, index) and not bob.button(key="pass").disabled
+
+
+def test_two_browsers_that_give_one_name_see_different_turns_and_are_told(
+    sample: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(browser: str, **query: str) -> AppTest:
+        monkeypatch.setattr("dashboard.review_actions.browser", lambda: browser)
+        return open_page(REVIEW, verdict="FAIL", reviewer="ada", **query)
+
+    one = at("b1")
+    assert not one.warning
+    other = at("b2")
+    assert turn_at(other) != turn_at(one) and "in another browser, too" in other.warning[0].value
+    assert turn_at(at("b1")) == turn_at(one), "a reload stays where it was"
+    name, index = turn_at(one)
+    linked = at("b2", turn=f"{name}:{index}")
+    assert "has this turn until" in html(linked) and linked.button(key="pass").disabled
+    app = at("b1")
+    press(app, "pass")
+    assert [judge for *_, judge in by_people(sample)] == ["ada"], "what is said is recorded under the name"
+
+
+def test_a_browser_is_known_by_the_token_below_the_mask() -> None:
+    def masked(token: str, mask: str) -> str:
+        covered = bytes(a ^ b for a, b in zip(bytes.fromhex(token), bytes.fromhex(mask * 4), strict=True))
+        return f"2|{mask}|{covered.hex()}|1764490000"
+
+    one, other = "00112233445566778899aabbccddeeff", "ff112233445566778899aabbccddeeff"
+    assert browser_of(masked(one, "0a0b0c0d")) == browser_of(masked(one, "deadbeef"))
+    assert len(browser_of(masked(one, "0a0b0c0d"))) == 12
+    assert browser_of(masked(one, "0a0b0c0d")) != browser_of(masked(other, "0a0b0c0d"))
+    assert [browser_of(cookie) for cookie in ("", "2||", "2|zz|aa|1", "3|aa|bb|1", "nothing")] == [""] * 5
 
 
 def test_only_one_item_and_what_is_written_outlive_the_browser(sample: Log) -> None:

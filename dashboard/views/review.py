@@ -16,11 +16,13 @@ from dashboard.links import REVIEW
 from dashboard.review_actions import (
     ANY,
     FOCUS,
+    LIVE,
     NOTE,
     PROBLEM,
     REASON,
     THUMBS,
     chosen_queue,
+    claimant,
     draw_keys_for,
     focus_item,
     keep_reason,
@@ -36,13 +38,13 @@ from dashboard.review_actions import (
     undo_last,
 )
 from dashboard.review_turn import dialogue_html, item_html, progress_html
-from dashboard.text import escape, show, show_code, show_empty, soft
+from dashboard.text import escape, escape_markdown, show, show_code, show_empty, soft
 from reward.review import TurnToReview, read_turn, resume_turn
 from store.browsing import sampled_arguments, step_figures
 from store.database import Log
 from store.figures import facets
 from store.ratings import ratings_of
-from store.review_claims import Claim, claim_turn, claims_of_others, pace_of, place_of
+from store.review_claims import Claim, claim_turn, claims_of_others, name_of, pace_of, place_of
 from store.review_queues import QueueFilter, any_judged, count_open, is_logged
 from store.review_samples import review_batches
 from store.settings import Settings
@@ -132,7 +134,7 @@ def _renew_claim() -> None:
         return
     log = connect(current_settings())
     if is_logged(log, turn):  # a link may name any turn; the page says so, and the claim stays where it is
-        claim_turn(log, turn, person=reviewer(), at=datetime.now(UTC))
+        claim_turn(log, turn, person=claimant(), at=datetime.now(UTC))
 
 
 def _show_queue(log: Log) -> None:
@@ -140,7 +142,7 @@ def _show_queue(log: Log) -> None:
         st.error("That did not work.", icon=":material/error:")
         show_code(problem)
     note = st.session_state.pop(NOTE, None)
-    wanted, person, now = chosen_queue(), reviewer(), datetime.now(UTC)
+    wanted, person, now = chosen_queue(), claimant(), datetime.now(UTC)
     turn = turn_of_address()
     if turn is None:
         turn = resume_turn(log, wanted, person=person, at=now)
@@ -179,14 +181,24 @@ def focused_item(shown: TurnToReview, wanted: QueueFilter) -> str | None:
 
 def show_progress(log: Log, wanted: QueueFilter, person: str, now: datetime, note: str | None) -> None:
     left = count_open(log, wanted, person=person, at=now)
-    show(progress_html(pace_of(log, person, now), left, len(claims_of_others(log, person, now)), note))
+    others = claims_of_others(log, person, now)
+    show(progress_html(pace_of(log, name_of(person), now), left, len(others), note))
+    for claim in others:
+        if claim.name == name_of(person):
+            st.warning(
+                f"Somebody reviews as {escape_markdown(claim.name)} in another browser, too: they have a turn until "
+                f"{claim.until:%H:%M} UTC. What both say is recorded under this one name, and Undo takes back the "
+                "newest of it, whoever said it. Write your own name in the field Reviewer.",
+                icon=":material/group:",
+            )
+            break
 
 
 def show_keys(shown: TurnToReview, focused: str | None, claim: Claim, person: str, wanted: QueueFilter) -> None:
     mine = claim.person == person
     if not mine:
         show(
-            f'<div class="cl-row"><b>{escape(claim.person)}</b>'
+            f'<div class="cl-row"><b>{escape(claim.name)}</b>'
             f"{soft(f'has this turn until {claim.until:%H:%M} UTC: go on to the next one')}</div>"
         )
     can = mine and focused is not None
@@ -231,6 +243,7 @@ def show_keys(shown: TurnToReview, focused: str | None, claim: Claim, person: st
         "Reason",
         key=REASON,
         on_change=keep_reason,
+        live=LIVE,
         label_visibility="collapsed",
         placeholder="Reason (goes with the next key; Tab leaves the field)",
     )
@@ -295,7 +308,7 @@ def show_nothing_open(log: Log, wanted: QueueFilter, person: str, now: datetime)
         show_empty("No turn was put up for review yet", "Draw a sample first:", "checkloop judge sample")
         offer_job(log, "Put turns up for review", JobKind.SAMPLE, {}, "offer-sample", SAMPLE_HELP)
     elif others:
-        names = ", ".join(sorted({claim.person for claim in others}))
+        names = ", ".join(sorted({claim.name for claim in others}))
         show_empty("Nothing is open here but what others look at", f"At work: {names}. Reload in a few minutes.")
     else:
         show_empty("This queue is done", "Choose another filter above, or come back when more is judged.")
