@@ -236,6 +236,24 @@ def test_a_review_session_with_keys(page: Page, dashboard: str, database_url: st
     log.close()
 
 
+def test_two_browsers_of_one_name_review_different_turns(browser: Browser, dashboard: str) -> None:
+    def open_review(of: Browser) -> Page:
+        page = of.new_context().new_page()
+        page.goto(f"{dashboard}/review?reviewer=eve&verdict=FAIL")
+        page.wait_for_url(lambda url: "turn=" in url, timeout=40_000)
+        return page
+
+    first, second = open_review(browser), open_review(browser)
+    turns = [query(page)["turn"] for page in (first, second)]
+    assert turns[0] != turns[1]
+    expect(second.get_by_text("Somebody reviews as eve in another browser, too")).to_be_visible(timeout=40_000)
+    first.goto(f"{dashboard}/review?reviewer=eve&verdict=FAIL")
+    first.wait_for_url(lambda url: "turn=" in url, timeout=40_000)
+    assert query(first)["turn"] == turns[0], "a reload is the same browser"
+    for page in (first, second):
+        page.context.close()
+
+
 @pytest.mark.parametrize("view", ["", "training"])
 def test_charts_show_their_points(page: Page, dashboard: str, view: str) -> None:
     """A specification that is sound may still be drawn before its rows come: axes without a point, or "undefined"."""
