@@ -24,10 +24,11 @@ NOTE = "review-note"
 FOCUS = "focus"
 """Of the address: the key of the item that the keys speak of."""
 REASON = "reason"
+ITEM = "of-item"
+"""Of the session: the number in the box of items, which follows the address."""
 LIVE = "400ms"
 """A reason is kept whenever its writer pauses for so long."""
 ANY = "any"
-THUMBS = "thumbs down"
 DRAWN = "review-drawn"
 """Of the session: the turn and the item that the page was drawn for, which its keys speak of; none once one of them has
 led elsewhere."""
@@ -54,15 +55,17 @@ def chosen_queue() -> QueueFilter:
         value = st.session_state.get(key, ANY)
         return None if value == ANY else str(value)
 
-    why, outcome = chosen("why"), chosen("verdict")
+    whys, outcome = st.session_state.get("why") or [], chosen("verdict")
     item = st.query_params.get("item", "")
     return QueueFilter(
-        why=SampleReason(why) if why in set(SampleReason) else None,
+        whys=tuple(SampleReason(why) for why in whys if why in set(SampleReason)),
         batch=chosen("of_batch"),
         version=chosen("of_version"),
+        domain=chosen("of_domain"),
+        kind=chosen("of_kind"),
         item_id=int(item) if item.isascii() and item.isdigit() and len(item) < 10 else None,
         outcome=Outcome(outcome) if outcome in set(Outcome) else None,
-        thumbs_down=why == THUMBS,
+        thumbs_down=bool(st.session_state.get("thumbs")),
     )
 
 
@@ -93,6 +96,13 @@ def only_item(item_id: int | None) -> None:
         open_turn(None)
     else:
         st.query_params["item"] = str(item_id)
+
+
+def only_chosen_item() -> None:
+    """As `only_item`, by the box of items."""
+    chosen = st.session_state.get(ITEM)
+    only_item(None if chosen is None else int(chosen))
+    start_queue()
 
 
 def focus_item(item_key: str | None) -> None:

@@ -52,8 +52,12 @@ class ItemToReview:
     def asked_for(self, wanted: QueueFilter) -> bool:
         """The queue's filter speaks of this item."""
         judged = self.judged
+        kind = self.item.check.kind if self.item.check else "llm"
         return (
-            judged is not None and wanted.item_id in (None, judged.item_id) and wanted.outcome in (None, judged.outcome)
+            judged is not None
+            and wanted.item_id in (None, judged.item_id)
+            and wanted.outcome in (None, judged.outcome)
+            and wanted.kind in (None, kind)
         )
 
 

@@ -16,17 +16,18 @@ from dashboard.links import REVIEW
 from dashboard.review_actions import (
     ANY,
     FOCUS,
+    ITEM,
     LIVE,
     NOTE,
     PROBLEM,
     REASON,
-    THUMBS,
     chosen_queue,
     claimant,
     draw_keys_for,
     focus_item,
     keep_reason,
     move,
+    only_chosen_item,
     only_item,
     open_turn,
     reviewer,
@@ -45,19 +46,20 @@ from store.database import Log
 from store.figures import facets
 from store.ratings import ratings_of
 from store.review_claims import Claim, claim_turn, claims_of_others, name_of, pace_of, place_of
-from store.review_queues import QueueFilter, any_judged, count_open, is_logged
-from store.review_samples import review_batches
+from store.review_queues import QueueFilter, any_judged, count_open, is_logged, judged_items, judged_kinds
+from store.review_samples import any_put_up, review_batches
 from store.settings import Settings
 from store.vocabulary import AccessRole, JobKind, Outcome, SampleReason
 
 RENEW_S = 60
 """An open page keeps its turn by renewing the claim."""
 
-WHYS = [ANY, SampleReason.RANDOM, SampleReason.DISPUTED, SampleReason.UNCERTAIN, SampleReason.ANCHOR, THUMBS]
+WHYS = [SampleReason.RANDOM, SampleReason.DISPUTED, SampleReason.UNCERTAIN, SampleReason.ANCHOR]
 WHY_HELP = (
     "random: the audit share, drawn with equal chance; disputed: judges, votes or thumbs disagree; uncertain: a judge "
     "was not sure; anchor: the fixed set. `checkloop judge sample` puts turns up."
 )
+SAMPLE = "checkloop judge sample"
 SAMPLE_HELP = "20 at random, the 10 most disputed, the 10 most uncertain."
 
 
@@ -97,11 +99,24 @@ def show_queue_filters(log: Log) -> None:
     known = counted(log, facets)
     batches = [batch.name for batch in review_batches(log)]
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        _select("Put up as", "why", [str(why) for why in WHYS], 150, WHY_HELP)
+        st.multiselect(
+            "Put up as",
+            [str(why) for why in WHYS],
+            key="why",
+            bind="query-params",
+            width=210,
+            help=WHY_HELP,
+            placeholder=ANY,
+            on_change=start_queue,
+        )
         _select("Judge's verdict", "verdict", [ANY, *(one.value for one in Outcome)], 140)
         _select("Version", "of_version", [ANY, *known.versions], 115)
+        _select("Domain", "of_domain", [ANY, *known.domains], 130)
+        _select("Kind of item", "of_kind", [ANY, *counted(log, judged_kinds)], 130)
+        _select_item(log)
         if batches:
             _select("Batch", "of_batch", [ANY, *batches], 190)
+        st.checkbox("Thumbs down", key="thumbs", bind="query-params", on_change=start_queue)
         if not looking().signed_in:
             st.text_input(
                 "Reviewer",
@@ -116,6 +131,27 @@ def show_queue_filters(log: Log) -> None:
 
 def _select(label: str, key: str, values: list[str], width: int, note: str | None = None) -> None:
     st.selectbox(label, values, key=key, bind="query-params", width=width, help=note, on_change=start_queue)
+
+
+def _select_item(log: Log) -> None:
+    """Among the items of the chosen domain (and kind); there are too many to choose among all."""
+    wanted = chosen_queue()
+    if wanted.domain is None:
+        return
+    found = judged_items(log, domain=wanted.domain, kind=wanted.kind)
+    names = {one.id: f"{one.key} · {one.scenario}, turn {one.turn_index + 1}" for one in found}
+    if wanted.item_id is not None:
+        names.setdefault(wanted.item_id, f"item {wanted.item_id}")
+    st.session_state[ITEM] = wanted.item_id
+    st.selectbox(
+        "Item",
+        [None, *names],
+        key=ITEM,
+        format_func=lambda number: ANY if number is None else names[number],
+        width=230,
+        help="The first 500 of the domain, by scenario; O narrows to any.",
+        on_change=only_chosen_item,
+    )
 
 
 @st.fragment
@@ -305,13 +341,17 @@ def show_narrowing(shown: TurnToReview, focused: str | None, wanted: QueueFilter
 def show_nothing_open(log: Log, wanted: QueueFilter, person: str, now: datetime) -> None:
     others = claims_of_others(log, person, now)
     if wanted.is_sampled and not review_batches(log):
-        show_empty("No turn was put up for review yet", "Draw a sample first:", "checkloop judge sample")
+        show_empty("No turn was put up for review yet", "Draw a sample first:", SAMPLE)
         offer_job(log, "Put turns up for review", JobKind.SAMPLE, {}, "offer-sample", SAMPLE_HELP)
     elif others:
         names = ", ".join(sorted({claim.name for claim in others}))
         show_empty("Nothing is open here but what others look at", f"At work: {names}. Reload in a few minutes.")
     else:
-        show_empty("This queue is done", "Choose another filter above, or come back when more is judged.")
+        if wanted.whys and not any_put_up(log, wanted.whys):
+            named = " or ".join(wanted.whys)
+            show_empty(f"No turn was put up as {named} yet", "Draw a sample of what is judged by now:", SAMPLE)
+        else:
+            show_empty("This queue is done", "Choose another filter above, or come back when more is judged.")
         if wanted.is_sampled:
             offer_job(log, "Put more turns up", JobKind.SAMPLE, {}, "offer-sample", SAMPLE_HELP)
     if wanted.item_id is not None:
