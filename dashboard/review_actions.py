@@ -10,10 +10,11 @@ import streamlit as st
 
 from dashboard import boundary
 from dashboard.rescoring import later
+from dashboard.seat import browser
 from reward.people import call_bad
 from reward.review import TurnToReview, agree, hold_turn, read_turn, say_of, take_turn, undo
 from store.database import Log, LogError
-from store.review_claims import keep_draft
+from store.review_claims import keep_draft, seated
 from store.review_queues import QueueFilter, Turn
 from store.settings import Settings
 from store.vocabulary import AccessRole, Outcome, SampleReason
@@ -23,8 +24,11 @@ NOTE = "review-note"
 FOCUS = "focus"
 """Of the address: the key of the item that the keys speak of."""
 REASON = "reason"
+ITEM = "of-item"
+"""Of the session: the number in the box of items, which follows the address."""
+LIVE = "400ms"
+"""A reason is kept whenever its writer pauses for so long."""
 ANY = "any"
-THUMBS = "thumbs down"
 DRAWN = "review-drawn"
 """Of the session: the turn and the item that the page was drawn for, which its keys speak of; none once one of them has
 led elsewhere."""
@@ -39,6 +43,11 @@ def reviewer() -> str:
     return str(st.session_state.get("reviewer") or "").strip() or somebody.name
 
 
+def claimant() -> str:
+    """Who has turns: the one who signed in, else the name at this browser, for two may give one name."""
+    return reviewer() if boundary.looking().signed_in else seated(reviewer(), browser())
+
+
 def chosen_queue() -> QueueFilter:
     """What the filters of the page and the address ask for; anything that is no value of a filter is none."""
 
@@ -46,15 +55,17 @@ def chosen_queue() -> QueueFilter:
         value = st.session_state.get(key, ANY)
         return None if value == ANY else str(value)
 
-    why, outcome = chosen("why"), chosen("verdict")
+    whys, outcome = st.session_state.get("why") or [], chosen("verdict")
     item = st.query_params.get("item", "")
     return QueueFilter(
-        why=SampleReason(why) if why in set(SampleReason) else None,
+        whys=tuple(SampleReason(why) for why in whys if why in set(SampleReason)),
         batch=chosen("of_batch"),
         version=chosen("of_version"),
+        domain=chosen("of_domain"),
+        kind=chosen("of_kind"),
         item_id=int(item) if item.isascii() and item.isdigit() and len(item) < 10 else None,
         outcome=Outcome(outcome) if outcome in set(Outcome) else None,
-        thumbs_down=why == THUMBS,
+        thumbs_down=bool(st.session_state.get("thumbs")),
     )
 
 
@@ -85,6 +96,13 @@ def only_item(item_id: int | None) -> None:
         open_turn(None)
     else:
         st.query_params["item"] = str(item_id)
+
+
+def only_chosen_item() -> None:
+    """As `only_item`, by the box of items."""
+    chosen = st.session_state.get(ITEM)
+    only_item(None if chosen is None else int(chosen))
+    start_queue()
 
 
 def focus_item(item_key: str | None) -> None:
@@ -174,7 +192,7 @@ def undo_last(log: Log, settings: Settings) -> None:
 def move(log: Log, settings: Settings, turn: Turn | None, backwards: bool) -> None:
     """To the next open turn, or to the turn before; what is open here stays open."""
     now = datetime.now(UTC)
-    found = take_turn(log, chosen_queue(), person=reviewer(), at=now, after=turn, backwards=backwards)
+    found = take_turn(log, chosen_queue(), person=claimant(), at=now, after=turn, backwards=backwards)
     if found is None or found == turn:
         st.session_state[NOTE] = "this is the first turn of the queue" if backwards else "no other turn is open"
     else:
@@ -183,8 +201,8 @@ def move(log: Log, settings: Settings, turn: Turn | None, backwards: bool) -> No
 
 @action
 def keep_reason(log: Log, settings: Settings) -> None:
-    """What stands in the field Reason outlives the browser."""
-    keep_draft(log, reviewer(), chosen_queue().name, _reason())
+    """What stands in the field Reason outlives the page."""
+    keep_draft(log, claimant(), chosen_queue().name, _reason())
 
 
 def _reason() -> str:
@@ -192,7 +210,7 @@ def _reason() -> str:
 
 
 def _held(log: Log, turn: Turn) -> TurnToReview:
-    hold_turn(log, turn, person=reviewer(), at=datetime.now(UTC), queue=chosen_queue().name)
+    hold_turn(log, turn, person=claimant(), at=datetime.now(UTC), queue=chosen_queue().name)
     shown = read_turn(log, turn)
     if shown is None:
         raise LogError(f"turn {turn[1]} of trajectory {turn[0]!r} is not in the log any more")
@@ -203,7 +221,7 @@ def _go_on(log: Log, turn: Turn, after: str | None = None) -> None:
     """The next item that is open here and that the queue asks for, after the one that was settled if there is one; else
     the next turn. At the end of the queue no turn is left in the address: the page says that it is done."""
     wanted = chosen_queue()
-    keep_draft(log, reviewer(), wanted.name, "")
+    keep_draft(log, claimant(), wanted.name, "")
     st.session_state.pop(REASON, None)
     shown = read_turn(log, turn) if after is not None else None
     open_ones = [one.item.id for one in shown.open_items(wanted)] if shown else []
@@ -212,4 +230,4 @@ def _go_on(log: Log, turn: Turn, after: str | None = None) -> None:
         beyond = keys[keys.index(after) + 1 :] if after in keys else []
         focus_item(next((key for key in beyond if key in open_ones), open_ones[0]))
         return
-    open_turn(take_turn(log, wanted, person=reviewer(), at=datetime.now(UTC), after=turn))
+    open_turn(take_turn(log, wanted, person=claimant(), at=datetime.now(UTC), after=turn))

@@ -1,10 +1,12 @@
-"""What each item of a trajectory pays and why, by the verdicts and checklists that count now; writes nothing."""
+"""What each item of a trajectory pays and why, and what each step earns, by the verdicts and checklists that count now;
+writes nothing."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reward.outcomes import item_states, mean_turn_reward
-from reward.rewards import ItemState, paid_share
+from reward.rewards import ItemState, backfilled_rewards, eligible_items, paid_share, step_rewards
 from reward.scoring import compute_rewards, read_played, standing_verdicts
 from store.database import Log
 from store.verdicts import Reward, Verdict, rewards_of
@@ -32,11 +34,26 @@ class Payment:
 
 
 @dataclass(frozen=True)
+class StepEarnings:
+    """What one step earned, the mean over the turn's checklists; None where the turn could not be scored."""
+
+    earned: float | None
+    """Equation 2: Σ_c w r of this step."""
+    ahead: float | None
+    """Equation 3: Σ_{c∈E} w r̃ / Σ_{c∈E} w over the items that are eligible at this step, which equation 10 holds
+    against the group's; a checklist with none counts 0."""
+    running: float | None
+    """The trajectory's reward by the end of this step: all earned so far over its turns; None once a turn could not be
+    scored."""
+
+
+@dataclass(frozen=True)
 class TurnPayments:
     turn_index: int
     reward: float | None
     """Equation 6, the mean over the checklists; None if it could not be scored."""
     payments: tuple[Payment, ...]
+    steps: tuple[StepEarnings, ...]
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,9 @@ def payslip(log: Log, trajectory_id: str) -> Payslip:
     played = read_played(log, [trajectory_id], with_turns=False)
     (summary,) = played.summaries
     reward = compute_rewards(log, played)[trajectory_id]
-    turns = []
+    turn_count = len(played.scenarios[summary.scenario_hash].turns) if summary.scenario_hash else 0
+    turns: list[TurnPayments] = []
+    earlier: float | None = 0.0
     if played.why_not_scored(summary) is None:
         variants_T = played.checklists[str(summary.scenario_hash)]
         verdicts = standing_verdicts(log, played).get(trajectory_id, [])
@@ -71,9 +90,37 @@ def payslip(log: Log, trajectory_id: str) -> Payslip:
                 for checklist, states in zip(checklists, states_V, strict=True)
                 for state in states
             ]
-            turns.append(TurnPayments(turn, mean_turn_reward(states_V), tuple(payments)))
-    turn_count = len(played.scenarios[summary.scenario_hash].turns) if summary.scenario_hash else 0
+            reward_of_turn = mean_turn_reward(states_V)
+            if reward_of_turn is None:
+                earlier = None
+            steps = step_earnings(states_V, step_count, earlier, turn_count)
+            turns.append(TurnPayments(turn, reward_of_turn, tuple(payments), steps))
+            earlier = None if earlier is None or reward_of_turn is None else earlier + reward_of_turn
     return Payslip(reward, rewards_of(log, [trajectory_id]).get(trajectory_id), turn_count, tuple(turns))
+
+
+def step_earnings(
+    states_V: Sequence[Sequence[ItemState]], step_count: int, earlier: float | None, turn_count: int
+) -> tuple[StepEarnings, ...]:
+    """Of the steps of one turn by its V checklists. `earlier`: Σ of the rewards of the turns before it; None where one
+    of them could not be scored."""
+    if not states_V or not all(state.scored for states in states_V for state in states):
+        return (StepEarnings(None, None, None),) * step_count
+    earned_S = [0.0] * step_count
+    ahead_S = [0.0] * step_count
+    for states in states_V:
+        rewards_S_N, backfilled_S_N = step_rewards(states, step_count), backfilled_rewards(states, step_count)
+        for step, eligible_N in enumerate(eligible_items(states, step_count)):
+            paid = math.fsum(state.weight * r for state, r in zip(states, rewards_S_N[step], strict=True))
+            earned_S[step] += paid / len(states_V)
+            weight = math.fsum(state.weight for state, chosen in zip(states, eligible_N, strict=True) if chosen)
+            coming = math.fsum(state.weight * r for state, r in zip(states, backfilled_S_N[step], strict=True))
+            ahead_S[step] += coming / weight / len(states_V) if weight > 0 else 0.0
+    steps = []
+    for step in range(step_count):
+        running = None if earlier is None else (earlier + math.fsum(earned_S[: step + 1])) / turn_count
+        steps.append(StepEarnings(earned_S[step], ahead_S[step], running))
+    return tuple(steps)
 
 
 def _payment(variant: int, state: ItemState, states: Sequence[ItemState], said: Mapping[str, Verdict]) -> Payment:

@@ -52,8 +52,12 @@ class ItemToReview:
     def asked_for(self, wanted: QueueFilter) -> bool:
         """The queue's filter speaks of this item."""
         judged = self.judged
+        kind = self.item.check.kind if self.item.check else "llm"
         return (
-            judged is not None and wanted.item_id in (None, judged.item_id) and wanted.outcome in (None, judged.outcome)
+            judged is not None
+            and wanted.item_id in (None, judged.item_id)
+            and wanted.outcome in (None, judged.outcome)
+            and wanted.kind in (None, kind)
         )
 
 
@@ -140,7 +144,7 @@ def hold_turn(log: Log, turn: Turn, *, person: str, at: datetime, queue: str | N
     """Takes the turn, or keeps it, for `person`. Raises LogError where somebody else has it."""
     claim = claim_turn(log, turn, person=person, at=at, queue=queue)
     if claim.person != person:
-        raise LogError(f"{claim.person} has turn {turn[1]} of trajectory {turn[0]!r} until {claim.until:%H:%M:%S} UTC")
+        raise LogError(f"{claim.name} has turn {turn[1]} of trajectory {turn[0]!r} until {claim.until:%H:%M:%S} UTC")
     return claim
 
 

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 PersonOption = Annotated[str, typer.Option(help="Who reviews.")]
-WhyOption = Annotated[SampleReason | None, typer.Option(help="Only turns put up for this reason.")]
+WhyOption = Annotated[
+    list[SampleReason] | None, typer.Option(help="Only turns put up for this reason; repeat it for one of several.")
+]
+DomainOption = Annotated[str | None, typer.Option(help="Only of this domain's scenarios.")]
+KindOption = Annotated[str | None, typer.Option(help="Only turns with a judged item of this kind: a check's, or llm.")]
 BatchOption = Annotated[str | None, typer.Option(help="Only turns of this batch.")]
 VersionOption = Annotated[str | None, typer.Option(help="Only of this policy version.")]
 ItemOption = Annotated[int | None, typer.Option(help="Only turns judged by the item with this number.")]
@@ -29,6 +33,8 @@ def open_turns(
     why: WhyOption = None,
     batch: BatchOption = None,
     version: VersionOption = None,
+    domain: DomainOption = None,
+    kind: KindOption = None,
     item: ItemOption = None,
     verdict: VerdictOption = None,
     thumbs_down: ThumbsOption = False,
@@ -42,7 +48,7 @@ def open_turns(
 
     from store.review_queues import list_open
 
-    wanted = _filter(why, batch, version, item, verdict, thumbs_down)
+    wanted = _filter(why, batch, version, domain, kind, item, verdict, thumbs_down)
     turns = list_open(open_configured(config), wanted, person=person, at=datetime.now(UTC), limit=limit)
     if not turns:
         typer.echo(f"nothing is open (filter: {wanted.name})")
@@ -59,6 +65,8 @@ def next_turn(
     why: WhyOption = None,
     batch: BatchOption = None,
     version: VersionOption = None,
+    domain: DomainOption = None,
+    kind: KindOption = None,
     item: ItemOption = None,
     verdict: VerdictOption = None,
     thumbs_down: ThumbsOption = False,
@@ -69,7 +77,7 @@ def next_turn(
     from reward.review import read_turn, resume_turn, take_turn
     from store.review_claims import place_of
 
-    wanted = _filter(why, batch, version, item, verdict, thumbs_down)
+    wanted = _filter(why, batch, version, domain, kind, item, verdict, thumbs_down)
     log, now = open_configured(config), datetime.now(UTC)
     place = place_of(log, person, wanted.name) if skip else None
     if place is None:
@@ -127,16 +135,27 @@ def undo(person: PersonOption, config: ConfigOption = None) -> None:
 
 
 def _filter(
-    why: SampleReason | None,
+    whys: list[SampleReason] | None,
     batch: str | None,
     version: str | None,
+    domain: str | None,
+    kind: str | None,
     item: int | None,
     verdict: Outcome | None,
     thumbs_down: bool,
 ) -> "QueueFilter":
     from store.review_queues import QueueFilter
 
-    return QueueFilter(why=why, batch=batch, version=version, item_id=item, outcome=verdict, thumbs_down=thumbs_down)
+    return QueueFilter(
+        whys=tuple(whys or ()),
+        batch=batch,
+        version=version,
+        domain=domain,
+        kind=kind,
+        item_id=item,
+        outcome=verdict,
+        thumbs_down=thumbs_down,
+    )
 
 
 def _tell(shown: "TurnToReview") -> None:

@@ -4,7 +4,7 @@ Reads the log, writes nothing. Everything is filtered and paged in SQL; a page c
 log's size (which and in what order: store.trajectory_filters).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -151,10 +151,14 @@ def neighbours(
     return before, after
 
 
-def step_figures(log: Log, trajectory_id: str) -> dict[tuple[int, int], StepFigures]:
-    """Figures of every step, by (turn index, step index); where history forked, those of the newest branch."""
+def step_figures(
+    log: Log, trajectory_id: str, steps: Collection[int] | None = None
+) -> dict[tuple[int, int], StepFigures]:
+    """Figures of every step, by (turn index, step index); where history forked, those of the steps with these ids, else
+    the newest one at each place."""
     query = (
         select(
+            StepRow.id,
             StepRow.turn_index,
             StepRow.index.label("step_index"),
             StepRow.version,
@@ -172,6 +176,8 @@ def step_figures(log: Log, trajectory_id: str) -> dict[tuple[int, int], StepFigu
     figures: dict[tuple[int, int], StepFigures] = {}
     with log.reading() as session:
         for row in session.execute(query):
+            if steps is not None and row.id not in steps:
+                continue
             figures[row.turn_index, row.step_index] = StepFigures(
                 turn_index=row.turn_index,
                 index=row.step_index,

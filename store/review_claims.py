@@ -1,7 +1,9 @@
 """Who reviews which turn: claims that run out by themselves, and where each person stood in a queue.
 
 Writes review_claim and review_place rows, which are overwritten: they are the state of people at work, no history. A
-person has one claim, on the turn that they look at; what they said is in the log from the moment they said it.
+person has one claim, on the turn that they look at; what they said is in the log from the moment they said it. Where
+nobody signs in two people may give one name: there `person` is the name at a browser (`seated`), and each has a claim
+and a place of their own.
 """
 
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from store.database import Log, LogError
@@ -20,6 +22,10 @@ from store.standing import is_person_s, stands
 CLAIM_S = 180.0
 """A claim that nobody renews is free again after this many seconds. An open page renews it every minute."""
 
+_AT = "\x1f"
+"""Between a name and the browser; no name that is typed has it."""
+_LONGEST_NAME = 100
+"""Of a name at a browser, so that both fit the column."""
 _PACE_SPAN = timedelta(hours=1)
 _PAUSE_S = 300.0
 
@@ -30,6 +36,11 @@ class Claim:
     turn_index: int
     person: str
     until: datetime
+
+    @property
+    def name(self) -> str:
+        """Without the browser."""
+        return name_of(self.person)
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,17 @@ class Pace:
     """Of the sitting: without a pause of over five minutes, at most one hour back."""
     per_hour: float | None
     """Of the sitting; None before its third turn."""
+
+
+def seated(name: str, browser: str) -> str:
+    """Who claims: the name, at a browser where that is known."""
+    name = name.replace(_AT, " ")
+    return f"{name[:_LONGEST_NAME]}{_AT}{browser}" if browser else name
+
+
+def name_of(person: str) -> str:
+    """The name of whoever claims."""
+    return person.partition(_AT)[0]
 
 
 def claim_turn(log: Log, turn: Turn, *, person: str, at: datetime, queue: str | None = None) -> Claim:
@@ -90,7 +112,7 @@ def release_turns(log: Log, person: str) -> None:
 
 
 def claims_of_others(log: Log, person: str, at: datetime) -> list[Claim]:
-    """Who else is at work, by name."""
+    """Who else is at work, by name; the same name at another browser is somebody else."""
     claim = ReviewClaimRow
     query = select(claim.trajectory_id, claim.turn_index, claim.person, claim.until).where(
         claim.person != person, claim.until > at
@@ -100,15 +122,17 @@ def claims_of_others(log: Log, person: str, at: datetime) -> list[Claim]:
 
 
 def place_of(log: Log, person: str, queue: str) -> Place | None:
+    """At this browser; where it never was in the queue, where somebody of the same name stood last."""
     row = ReviewPlaceRow
-    query = select(row.trajectory_id, row.turn_index, row.draft).where(row.person == person, row.queue == queue)
+    query = select(row.trajectory_id, row.turn_index, row.draft).where(_of_name(person), row.queue == queue)
+    query = query.order_by((row.person == person).desc(), row.moved_at.desc()).limit(1)
     with log.lookup() as connection:
         found = connection.execute(query).first()
     return None if found is None else Place((found[0], found[1]), found[2])
 
 
 def keep_draft(log: Log, person: str, queue: str, draft: str) -> None:
-    """Keeps a reason that is being written, so that it outlives the browser. Nothing where no place is known."""
+    """Keeps a reason that is being written, so that it outlives the page. Nothing where no place is known."""
     row = ReviewPlaceRow
     here = (row.person == person) & (row.queue == queue)
     with log.writing() as connection:
@@ -146,14 +170,22 @@ def count_pace(moments: Sequence[datetime], at: datetime, midnight: datetime) ->
 
 
 def _stand(log: Log, connection: Connection, person: str, queue: str, turn: Turn, at: datetime) -> None:
-    """A place keeps its draft as long as the turn is the same."""
+    """A place keeps its draft as long as the turn is the same, also from one browser to the next."""
     row = ReviewPlaceRow
     same = (row.person == person) & (row.queue == queue)
     here = same & (row.trajectory_id == turn[0]) & (row.turn_index == turn[1])
     if connection.execute(update(row.__table__).where(here).values(moved_at=at)).rowcount:
         return
-    changed = {"trajectory_id": turn[0], "turn_index": turn[1], "draft": "", "moved_at": at}
+    there = _of_name(person) & (row.queue == queue) & (row.trajectory_id == turn[0]) & (row.turn_index == turn[1])
+    draft = connection.scalar(select(row.draft).where(there).order_by(row.moved_at.desc()).limit(1)) or ""
+    changed = {"trajectory_id": turn[0], "turn_index": turn[1], "draft": draft, "moved_at": at}
     connection.execute(_upsert(log, row.__table__, {"person": person, "queue": queue}, changed))
+
+
+def _of_name(person: str) -> ColumnElement[bool]:
+    """Places of the same name, at whatever browser."""
+    row, name = ReviewPlaceRow, name_of(person)
+    return or_(row.person == name, row.person.startswith(name[:_LONGEST_NAME] + _AT, autoescape=True))
 
 
 def _upsert(log: Log, table: Table, key: dict[str, Any], changed: dict[str, Any], where: Any = None) -> Any:

@@ -11,6 +11,7 @@ thumbs', an item's, else the newest trajectories) and stops at its LIMIT, whatev
 * Turns that were put up come in the order of their batches, all others newest trajectory first.
 """
 
+import hashlib
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -20,9 +21,24 @@ from sqlalchemy.orm import aliased
 
 from store.database import Log
 from store.objections import items_called_bad
-from store.schema import RatingRow, ReviewClaimRow, ReviewSampleRow, TrajectoryRow, TurnRow, VerdictRow
+from store.schema import (
+    ItemRow,
+    ItemTallyRow,
+    RateTallyRow,
+    RatingRow,
+    ReviewClaimRow,
+    ReviewSampleRow,
+    ScenarioRow,
+    TrajectoryRow,
+    TurnRow,
+    VerdictRow,
+)
 from store.standing import is_person_s, stands
 from store.vocabulary import Outcome, SampleReason, VerdictSource
+
+_LONGEST_NAME = 255
+_RARE = 20_000
+"""Verdicts of a kind of item, up to which a walk begins at them and not at the newest trajectory."""
 
 Turn = tuple[str, int]
 """(trajectory id, turn index)."""
@@ -32,25 +48,41 @@ Turn = tuple[str, int]
 class QueueFilter:
     """Which judged turns; None means any."""
 
-    why: SampleReason | None = None
-    """Put up for this reason: the random audit share, uncertain, disputed, an anchor (`checkloop judge sample`)."""
+    whys: tuple[SampleReason, ...] = ()
+    """Put up for one of these reasons: the random audit share, uncertain, disputed, an anchor (`checkloop judge
+    sample`)."""
     batch: str | None = None
     """Put up in this batch."""
     version: str | None = None
+    domain: str | None = None
+    kind: str | None = None
+    """An item of this kind is judged: its check's, or "llm"."""
     item_id: int | None = None
     outcome: Outcome | None = None
-    """A judge says so of an item; with `item_id` of that one."""
+    """A judge says so of an item; with `item_id` of that one, with `kind` of one of these."""
     thumbs_down: bool = False
 
     @property
     def name(self) -> str:
         """The filter in its one spelling, at most 255 characters: "outcome=FAIL version=v0001", or "all"."""
         set_ones = {field.name: getattr(self, field.name) for field in fields(self)}
-        return " ".join(f"{name}={value}" for name, value in sorted(set_ones.items()) if value) or "all"
+        set_ones["whys"] = ",".join(sorted(self.whys))
+        name = " ".join(f"{name}={value}" for name, value in sorted(set_ones.items()) if value) or "all"
+        if len(name) <= _LONGEST_NAME:
+            return name
+        return f"{name[: _LONGEST_NAME - 13]} {hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
     @property
     def is_sampled(self) -> bool:
-        return self.why is not None or self.batch is not None
+        return bool(self.whys) or self.batch is not None
+
+
+@dataclass(frozen=True)
+class JudgedItem:
+    id: int
+    key: str
+    turn_index: int
+    scenario: str
 
 
 def any_judged(log: Log) -> bool:
@@ -64,6 +96,26 @@ def is_logged(log: Log, turn: Turn) -> bool:
     query = select(TurnRow.index).where(TurnRow.trajectory_id == turn[0], TurnRow.index == turn[1])
     with log.lookup() as connection:
         return connection.execute(query).first() is not None
+
+
+def judged_kinds(log: Log) -> tuple[str, ...]:
+    """The kinds of items that anything was ever said of, by name."""
+    kind = RateTallyRow.kind
+    with log.lookup() as connection:
+        return tuple(connection.scalars(select(kind).distinct().order_by(kind)))
+
+
+def judged_items(log: Log, *, domain: str, kind: str | None = None, limit: int = 500) -> list[JudgedItem]:
+    """The items of a domain's scenarios (of a kind) that anything was said of, by scenario and turn."""
+    item, tally = ItemRow, ItemTallyRow
+    query = select(item.id, item.key, item.turn_index, ScenarioRow.name)
+    query = query.join(ScenarioRow, ScenarioRow.hash == item.scenario_hash).where(ScenarioRow.domain == domain)
+    query = query.where(exists().where(tally.item_id == item.id))
+    if kind is not None:
+        query = query.where(item.kind == kind)
+    query = query.order_by(ScenarioRow.name, item.scenario_hash, item.turn_index, item.id).limit(limit)
+    with log.lookup() as connection:
+        return [JudgedItem(*row) for row in connection.execute(query)]
 
 
 def find_turn(
@@ -82,7 +134,7 @@ def find_turn(
     done.
     """
     with log.lookup() as connection:
-        query = _queue(wanted, person, at, only_open=only_open)
+        query = _queue(wanted, connection, person, at, only_open=only_open)
         if wanted.is_sampled:
             query = _walk_samples(query, wanted, after, backwards=backwards)
         else:
@@ -93,17 +145,17 @@ def find_turn(
 
 def count_open(log: Log, wanted: QueueFilter, *, person: str, at: datetime, most: int = 200) -> int:
     """How many open turns the queue has for `person`; counts no further than `most`."""
-    query = _queue(wanted, person, at, only_open=True)
-    if wanted.is_sampled:
-        query = _walk_samples(query, wanted, None, backwards=False)
     with log.lookup() as connection:
+        query = _queue(wanted, connection, person, at, only_open=True)
+        if wanted.is_sampled:
+            query = _walk_samples(query, wanted, None, backwards=False)
         return connection.scalar(select(func.count()).select_from(query.order_by(None).limit(most).subquery())) or 0
 
 
 def list_open(log: Log, wanted: QueueFilter, *, person: str, at: datetime, limit: int) -> list[tuple[Turn, str]]:
     """The first open turns in the queue's order, each with its user message."""
     with log.lookup() as connection:
-        query = _queue(wanted, person, at, only_open=True).add_columns(TurnRow.user)
+        query = _queue(wanted, connection, person, at, only_open=True).add_columns(TurnRow.user)
         if wanted.is_sampled:
             query = _walk_samples(query, wanted, None, backwards=False)
         else:
@@ -111,7 +163,9 @@ def list_open(log: Log, wanted: QueueFilter, *, person: str, at: datetime, limit
         return [((row[0], row[1]), row[2]) for row in connection.execute(query.limit(limit))]
 
 
-def _queue(wanted: QueueFilter, person: str, at: datetime, *, only_open: bool) -> Select[*tuple[Any, ...]]:
+def _queue(
+    wanted: QueueFilter, connection: Connection, person: str, at: datetime, *, only_open: bool
+) -> Select[*tuple[Any, ...]]:
     """Columns trajectory_id and turn_index, in no order yet."""
     claim = ReviewClaimRow
     taken = exists().where(
@@ -122,13 +176,20 @@ def _queue(wanted: QueueFilter, person: str, at: datetime, *, only_open: bool) -
     )
     key = (TurnRow.trajectory_id.label("trajectory_id"), TurnRow.index.label("turn_index"))
     narrow = wanted.is_sampled or wanted.thumbs_down or wanted.item_id is not None
-    narrow |= wanted.outcome is Outcome.UNSCORED
+    rare = wanted.kind is not None and _verdicts_of_kind(connection, wanted.kind) <= _RARE
+    narrow |= wanted.outcome is Outcome.UNSCORED or rare
     # Where no filter is narrow, the walk begins at the newest trajectory; an expression in place of its key keeps
     # SQLite, which knows no sizes, from reading all turns first and sorting them.
     name = TrajectoryRow.id if narrow else TrajectoryRow.id.concat("")
     query = select(*key).join_from(TrajectoryRow, TurnRow, TurnRow.trajectory_id == name)
     if wanted.version is not None:
         query = query.where(TrajectoryRow.version == wanted.version)
+    if wanted.domain is not None:
+        of_domain = select(ScenarioRow.hash).where(ScenarioRow.domain == wanted.domain)
+        query = query.where(TrajectoryRow.scenario_hash.in_(of_domain))
+    if rare:
+        of_kind = select(VerdictRow.trajectory_id, VerdictRow.turn_index)
+        query = query.where(_turn_in(of_kind.where(VerdictRow.item_id.in_(_items_of_kind(str(wanted.kind))))))
     if wanted.thumbs_down:
         query = query.where(_turn_in(_thumbs_down()))
     if wanted.item_id is not None:
@@ -166,8 +227,8 @@ def _walk_samples(
     sample = ReviewSampleRow
     place = func.min(sample.id)
     wished: list[ColumnElement[bool]] = []
-    if wanted.why is not None:
-        wished.append(sample.reason == wanted.why.value)
+    if wanted.whys:
+        wished.append(sample.reason.in_([why.value for why in wanted.whys]))
     if wanted.batch is not None:
         wished.append(sample.batch == wanted.batch)
     chosen = select(sample.trajectory_id, sample.turn_index, place.label("place")).where(*wished)
@@ -180,6 +241,17 @@ def _walk_samples(
     here = select(place).where(*wished, sample.trajectory_id == after[0], sample.turn_index == after[1])
     at = here.scalar_subquery()
     return query.where(places.c.place < at if backwards else places.c.place > func.coalesce(at, 0))
+
+
+def _items_of_kind(kind: str) -> Select[int]:
+    return select(ItemRow.id).where(ItemRow.kind == kind)
+
+
+def _verdicts_of_kind(connection: Connection, kind: str) -> int:
+    """Those that count, from the sums that are kept with them."""
+    row = RateTallyRow
+    sums = func.sum(row.passed + row.failed + row.unscored)
+    return int(connection.scalar(select(sums).where(row.kind == kind)) or 0)
 
 
 def _turn_in(turns: Select[*tuple[Any, ...]]) -> ColumnElement[bool]:
@@ -206,6 +278,8 @@ def _judged(wanted: QueueFilter, *, only_open: bool) -> ColumnElement[bool]:
     if wanted.item_id is not None:
         # By its turn, not by its item: the turn has a few verdicts, the item thousands.
         conditions.append(judged.item_id + 0 == wanted.item_id)
+    if wanted.kind is not None:
+        conditions.append((judged.item_id + 0).in_(_items_of_kind(wanted.kind)))
     if wanted.outcome is not None:
         later = aliased(VerdictRow)
         replaced = exists().where(

@@ -91,6 +91,14 @@ def review_batches(log: Log) -> list[ReviewBatch]:
         return _batches(connection)
 
 
+def any_put_up(log: Log, reasons: Sequence[SampleReason]) -> bool:
+    """Any turn, for one of these reasons."""
+    row = ReviewSampleRow
+    query = select(row.id).where(row.reason.in_([reason.value for reason in reasons])).limit(1)
+    with log.lookup() as connection:
+        return connection.execute(query).first() is not None
+
+
 def samples_of(log: Log, batch: str) -> list[ReviewSample]:
     """In the order in which they are to be reviewed. Raises LogError for an unknown batch."""
     row = ReviewSampleRow

@@ -1,6 +1,6 @@
 """Training runs: their settings, what they trained on, their metrics.
 
-Writes run, metric, run_trajectory and run_dialogue rows.
+Writes run, metric and run_trajectory rows; the dialogues of cold starts are in store/run_dialogues.py.
 """
 
 import math
@@ -15,7 +15,6 @@ from store.database import AnyRow, Log, LogError, insert_new
 from store.records import canonical_json
 from store.schema import (
     MetricRow,
-    RunDialogueRow,
     RunRow,
     RunTrajectoryRow,
     StageRow,
@@ -24,7 +23,7 @@ from store.schema import (
     VersionStateRow,
     now,
 )
-from store.vocabulary import AdvantageLevel, JobStatus, RunKind, Split
+from store.vocabulary import AdvantageLevel, JobStatus, RunKind
 
 
 @dataclass(frozen=True)
@@ -194,25 +193,6 @@ def add_run_trajectories(
         connection.execute(delete(table).where(table.c.run_id == run_id))
         if rows:
             connection.execute(insert(table), rows)
-
-
-def add_run_dialogues(log: Log, run_id: int, splits: dict[str, Split]) -> None:
-    """Scenario hash to split, of the dialogues that a cold start trains on and is measured on. What was said before of
-    this run, by a try that was killed, is gone."""
-    table = RunDialogueRow.__table__
-    rows = [{"run_id": run_id, "scenario_hash": name, "split": split.value} for name, split in splits.items()]
-    with log.writing() as connection:
-        connection.execute(delete(table).where(table.c.run_id == run_id))
-        if rows:
-            connection.execute(insert(table), rows)
-
-
-def run_dialogues(log: Log, run_id: int) -> dict[str, Split]:
-    """Scenario hash to split, of the dialogues that a cold start used."""
-    table = RunDialogueRow.__table__
-    query = select(table.c.scenario_hash, table.c.split).where(table.c.run_id == run_id)
-    with log.lookup() as connection:
-        return {name: Split(split) for name, split in connection.execute(query.order_by(table.c.scenario_hash))}
 
 
 def groups_of_run(log: Log, run_id: int) -> list[int]:

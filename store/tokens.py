@@ -66,6 +66,32 @@ class TokenSequence:
     steps: list[SequenceStep]
 
 
+@dataclass(frozen=True)
+class StepIds:
+    """What one step adds to its parent's context, and what it sampled (T, with logprobs in nats)."""
+
+    step_id: int
+    turn_index: int
+    step_index: int
+    version: str
+    delta_ids: list[int]
+    """Of its prompt: the whole of it where the step has no parent."""
+    sampled_ids: list[int]
+    logprobs: list[float]
+
+
+def ids_of_steps(log: Log, step_ids: Sequence[int]) -> list[StepIds]:
+    """In order of id."""
+    columns = (STEP.turn_index, STEP.index, STEP.version, STEP.delta_ids, STEP.sampled_ids, STEP.logprobs)
+    found: list[StepIds] = []
+    with log.lookup() as connection:
+        for chunk in in_chunks(step_ids):
+            for row in connection.execute(select(STEP.id, *columns).where(STEP.id.in_(chunk))):
+                sampled, logprobs = unpack_ids(row.sampled_ids), unpack_logprobs(row.logprobs)
+                found.append(StepIds(*row[:4], unpack_ids(row.delta_ids), sampled, logprobs))
+    return sorted(found, key=lambda one: one.step_id)
+
+
 def context_ids(log: Log, step_id: int) -> list[int]:
     """Prompt ids and sampled ids of the step and all its parents: what the next step's prompt must begin with.
 

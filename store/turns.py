@@ -4,12 +4,12 @@ Reads the turn, step, tool_call and tool_response tables.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import select
 
-from store.database import AnyRow, Log, in_chunks
+from store.database import AnyRow, Log, LogError, in_chunks
 from store.records import CallRecord, StepRecord, TurnRecord
 from store.schema import StepRow, ToolCallRow, ToolResponseRow, TurnRow
 
@@ -38,13 +38,18 @@ _CALLS = select(
 )
 
 
-def get_turns(log: Log, trajectory_id: str) -> list[TurnRecord]:
-    """The turns of one trajectory; empty if it has no step yet. See `turns_of`."""
-    return turns_of(log, [trajectory_id]).get(trajectory_id, [])
+def get_turns(log: Log, trajectory_id: str, last: int | None = None) -> list[TurnRecord]:
+    """The turns of one trajectory; empty if it has no step yet. `last` ends another branch than the main one
+    (`store.branches`). See `turns_of`."""
+    ends = {} if last is None else {trajectory_id: last}
+    return turns_of(log, [trajectory_id], ends).get(trajectory_id, [])
 
 
-def turns_of(log: Log, trajectory_ids: Iterable[str]) -> dict[str, list[TurnRecord]]:
-    """The turns of each trajectory in order, along its main branch; trajectories without a step are left out.
+def turns_of(
+    log: Log, trajectory_ids: Iterable[str], ends: Mapping[str, int] | None = None
+) -> dict[str, list[TurnRecord]]:
+    """The turns of each trajectory in order, along its main branch, or along the one that the step in `ends` ends;
+    trajectories without a step are left out.
 
     The main branch is the chain of parents of the last step. Where a client cut off the beginning of a history, that
     chain begins in the middle: the turns before it come from the branch that was current then.
@@ -65,7 +70,8 @@ def turns_of(log: Log, trajectory_ids: Iterable[str]) -> dict[str, list[TurnReco
             turns = select(TurnRow.trajectory_id, TurnRow.index.label("turn_index"), TurnRow.user)
             for row in connection.execute(turns.where(TurnRow.trajectory_id.in_(chunk))):
                 users[row.trajectory_id, row.turn_index] = row.user
-    return {name: _turns(name, steps[name], calls, users) for name in wanted if name in steps}
+    last = ends or {}
+    return {name: _turns(name, steps_to(steps[name], last.get(name)), calls, users) for name in wanted if name in steps}
 
 
 def step_counts_of(log: Log, trajectory_ids: Iterable[str]) -> dict[str, list[int]]:
@@ -82,20 +88,20 @@ def step_counts_of(log: Log, trajectory_ids: Iterable[str]) -> dict[str, list[in
                 steps.setdefault(row.trajectory_id, []).append(row)
     counts: dict[str, list[int]] = {}
     for name, rows in steps.items():
-        last = {row.turn_index: row.step_index + 1 for row in _main_branch(rows)}
+        last = {row.turn_index: row.step_index + 1 for row in steps_to(rows)}
         counts[name] = [last[turn] for turn in sorted(last)]
     return counts
 
 
 def _turns(
     trajectory_id: str,
-    steps: list[AnyRow],
+    branch: Sequence[AnyRow],
     calls: dict[int, list[CallRecord]],
     users: dict[tuple[str, int], str],
 ) -> list[TurnRecord]:
     by_turn: dict[int, list[StepRecord]] = {}
     said: dict[int, str] = {}
-    for row in _main_branch(steps):
+    for row in branch:
         if row.turn_index not in by_turn:
             # A fork may have begun the turn with another message than the first branch did.
             texts = [message_text(m.get("content")) for m in row.new_messages if m.get("role") == "user"]
@@ -115,11 +121,16 @@ def _turns(
     ]
 
 
-def _main_branch(steps: list[AnyRow]) -> list[AnyRow]:
-    """Steps in order of id; see `turns_of`."""
+def steps_to(steps: Sequence[AnyRow], last: int | None = None) -> list[AnyRow]:
+    """Of a trajectory's steps in order of id those of the branch that `last` ends (None: the newest); see `turns_of`.
+
+    Raises LogError where `last` is none of them.
+    """
     by_id = {row.id: row for row in steps}
     branch: list[AnyRow] = []
-    row: AnyRow | None = steps[-1]
+    row: AnyRow | None = steps[-1] if last is None else by_id.get(last)
+    if row is None:
+        raise LogError(f"step {last} is none of this trajectory")
     while row is not None:
         branch.append(row)
         if row.parent_id is not None:

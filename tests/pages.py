@@ -38,7 +38,7 @@ without an end."""
 counting.PATIENCE_S = 60.0  # tests look at the figures of now, however busy the machine is
 
 
-def open_page(page: PageSpec, /, user: Mapping[str, object] | None = None, **query: str) -> AppTest:
+def open_page(page: PageSpec, /, user: Mapping[str, object] | None = None, **query: str | list[str]) -> AppTest:
     """`user`: what `st.user` says; None: nobody signs in here."""
     # As dashboard/.streamlit/config.toml has it, which AppTest does not read.
     config.set_option("runner.magicEnabled", False)

@@ -14,6 +14,8 @@ from agent.ports import free_port
 from dashboard.screenshots import open_browser, running_dashboard, wait_until_shown
 from store.database import open_log
 from store.jobs import list_jobs
+from store.review_claims import place_of
+from store.review_queues import QueueFilter
 from store.trajectories import list_trajectories
 from store.turns import get_turns
 from store.verdicts import verdicts_of
@@ -192,6 +194,12 @@ def test_a_review_session_with_keys(page: Page, dashboard: str, database_url: st
 
     page.get_by_placeholder("Reason").click()
     page.keyboard.type("up to a fault")  # u, p, a, f are letters here
+    for _ in range(150):
+        place = place_of(log, "ada", QueueFilter(outcome=Outcome.FAIL).name)
+        if place is not None and place.draft == "up to a fault":
+            break
+        page.wait_for_timeout(100)
+    assert place is not None and place.draft == "up to a fault", "kept while it is typed; the field was not left"
     page.keyboard.press("Tab")
     page.wait_for_timeout(300)
     assert said() == []
@@ -226,6 +234,24 @@ def test_a_review_session_with_keys(page: Page, dashboard: str, database_url: st
         wait_until_shown(page)
     expect(page.get_by_text("0 turns today")).to_be_visible(timeout=40_000)
     log.close()
+
+
+def test_two_browsers_of_one_name_review_different_turns(browser: Browser, dashboard: str) -> None:
+    def open_review(of: Browser) -> Page:
+        page = of.new_context().new_page()
+        page.goto(f"{dashboard}/review?reviewer=eve&verdict=FAIL")
+        page.wait_for_url(lambda url: "turn=" in url, timeout=40_000)
+        return page
+
+    first, second = open_review(browser), open_review(browser)
+    turns = [query(page)["turn"] for page in (first, second)]
+    assert turns[0] != turns[1]
+    expect(second.get_by_text("Somebody reviews as eve in another browser, too")).to_be_visible(timeout=40_000)
+    first.goto(f"{dashboard}/review?reviewer=eve&verdict=FAIL")
+    first.wait_for_url(lambda url: "turn=" in url, timeout=40_000)
+    assert query(first)["turn"] == turns[0], "a reload is the same browser"
+    for page in (first, second):
+        page.context.close()
 
 
 @pytest.mark.parametrize("view", ["", "training"])

@@ -32,6 +32,7 @@ from store.figures import Counts, item_figures, verdict_cube
 from store.model_calls import ModelCall, add_model_calls
 from store.objections import retire_item
 from store.ratings import rate_turn
+from store.run_dialogues import add_run_dialogues
 from store.runs import add_metrics, finish_run, start_run
 from store.scenarios import get_scenario
 from store.trajectories import (
@@ -44,7 +45,7 @@ from store.trajectories import (
 from store.trajectory_filters import TrajectoryFilter
 from store.turns import get_turns
 from store.verdicts import Vote, add_verdicts, rewards_of, verdicts_of
-from store.vocabulary import ModelRole, Origin, Outcome, RunKind, VerdictSource
+from store.vocabulary import ModelRole, Origin, Outcome, RunKind, Split, VerdictSource
 from tests.pages import HOSTILE, hostile_trajectory, html, ids, open_page, shown
 from tests.sample_log import CHAT_ID
 
@@ -315,6 +316,23 @@ def test_training_shows_runs_curves_versions_and_the_gate(sample: Log) -> None:
     assert len(app.get("vega_lite_chart")) == 7
     app.multiselect(key="runs").set_value([]).run()
     assert len(app.get("vega_lite_chart")) == 0
+
+
+def test_training_shows_what_a_cold_start_and_a_small_judge_learnt_from(sample: Log) -> None:
+    played = ids(sample, origin=Origin.EVALUATION)
+    digests = sorted({str(get_trajectory(sample, name).scenario_hash) for name in played})
+    sft, judge = (start_run(sample, f"{kind}-1", kind, None, 7, {}) for kind in (RunKind.SFT, RunKind.DISTIL))
+    add_run_dialogues(sample, sft, dict.fromkeys(digests[:3], Split.TRAIN) | {digests[3]: Split.VALIDATION})
+    add_run_dialogues(sample, judge, {digests[0]: Split.TRAIN})
+    said = html(open_page(TRAINING))
+    assert ">3 dialogues</a>" in said and "and 1 to measure on" in said and ">1 scenario</a>" in said
+    assert "training?data=sft-1#run-data" in said and "opened=" not in said
+    app = open_page(TRAINING, data="sft-1")
+    said = html(app)
+    assert said.count("trained on</td>") == 3 and said.count("measured on</td>") == 1
+    for digest in digests[:4]:
+        assert f"opened={digest}" in said and escape(get_scenario(sample, digest).name) in said
+    assert "No scenario of it is recorded" in html(open_page(TRAINING, data="demo-round-1"))
 
 
 def test_training_follows_a_run_that_is_on(sample: Log) -> None:

@@ -10,11 +10,12 @@ from transformers import AutoModelForCausalLM
 
 import checkloop
 from store.database import Log, LogError
+from store.run_dialogues import page_of_run_dialogues
 from store.runs import get_run, list_runs, metrics_of
 from store.settings import Settings, load_settings
 from store.training_settings import DistilSettings
 from store.versions import add_version, set_version_state
-from store.vocabulary import JobStatus, Outcome, RunKind, VersionState
+from store.vocabulary import JobStatus, Outcome, RunKind, Split, VersionState
 from tests.distil_log import CITIES, a_card, city_log, write_small_model
 from train import distil_run
 from train.checkpoints import CheckpointError, file_hashes
@@ -193,6 +194,10 @@ def test_a_judge_is_made_whole_recorded_and_refused_once_damaged(
     assert metrics["held_out_pairs"][0][1] + metrics["held_out_unscored"][0][1] == card.data["held_out"]["examples"]
     assert card.figures["judge-0001"] == figures_of(made.report.by_judge["judge-0001"])
     assert made.report.by_judge[f"{MAJORITY} (PASS)"].kappa.value == 0.0
+    listed = page_of_run_dialogues(sqlite_log, run.id, limit=1000)
+    used = {split: {one.scenario_hash for one in listed if one.split is split} for split in Split}
+    assert used[Split.TRAIN] == {example.scenario_hash for example in made.data.train}
+    assert used[Split.VALIDATION] == {example.scenario_hash for example in made.data.held_out}
     assert card.against == f"checks ({len(made.data.held_out)})"
 
     with pytest.raises(TrainingFailed, match="judge-0001 is there already"):

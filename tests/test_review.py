@@ -1,6 +1,10 @@
 """Going through judged turns: queues under filters, claims, agreeing and undoing, on both databases."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -13,10 +17,20 @@ from store.database import Log, LogError
 from store.figures import sum_counts, verdict_cube
 from store.objections import ids_called_bad
 from store.ratings import rate_turn
-from store.review_claims import CLAIM_S, claim_turn, claims_of_others, count_pace, keep_draft, pace_of, place_of
-from store.review_queues import QueueFilter, Turn, count_open, find_turn, list_open
-from store.review_samples import ReviewSample, add_review_batch
-from store.scenarios import item_ids
+from store.review_claims import (
+    CLAIM_S,
+    claim_turn,
+    claims_of_others,
+    count_pace,
+    keep_draft,
+    name_of,
+    pace_of,
+    place_of,
+    seated,
+)
+from store.review_queues import QueueFilter, Turn, count_open, find_turn, judged_items, judged_kinds, list_open
+from store.review_samples import ReviewSample, add_review_batch, any_put_up
+from store.scenarios import add_scenarios, item_ids
 from store.trajectories import delete_trajectories
 from store.verdicts import rewards_of, verdicts_of
 from store.vocabulary import Outcome, SampleReason, VerdictSource
@@ -75,8 +89,11 @@ def test_every_filter_narrows_it(played: Log) -> None:
     add_review_batch(played, "b1", samples)
     add_review_batch(played, "b2", [ReviewSample("t2", 0, SampleReason.RANDOM)])
     assert walk(played, QueueFilter(batch="b1")) == [("t1", 1), ("t3", 0)]
-    assert walk(played, QueueFilter(why=SampleReason.RANDOM)) == [("t1", 1), ("t2", 0)]
-    assert walk(played, QueueFilter(why=SampleReason.RANDOM, outcome=Outcome.FAIL)) == [("t2", 0)]
+    assert walk(played, QueueFilter(whys=(SampleReason.RANDOM,))) == [("t1", 1), ("t2", 0)]
+    assert walk(played, QueueFilter(whys=(SampleReason.RANDOM,), outcome=Outcome.FAIL)) == [("t2", 0)]
+    either = QueueFilter(whys=(SampleReason.RANDOM, SampleReason.DISPUTED))
+    assert walk(played, either) == [("t1", 1), ("t3", 0), ("t2", 0)]
+    assert walk(played, replace(either, thumbs_down=True)) == [("t2", 0)]
     back = find_turn(played, QueueFilter(batch="b1"), person="Ada", at=NOW, after=("t3", 0), backwards=True)
     assert back == ("t1", 1)
 
@@ -95,6 +112,47 @@ def test_a_turn_leaves_the_queue_when_each_item_has_a_person_s_word(played: Log)
     assert walk(played, failing) == [("t2", 0), ("t1", 0)]
 
 
+@pytest.mark.parametrize("rare", [0, 20_000])
+def test_a_queue_of_a_kind_of_item_or_a_domain(played: Log, monkeypatch: pytest.MonkeyPatch, rare: int) -> None:
+    """The same whether the walk begins at the verdicts of a rare kind or at the newest trajectory."""
+    monkeypatch.setattr("store.review_queues._RARE", rare)
+    add_scenarios(played, [other := a_scenario("shop", domain="shop")])
+    play(played, other, "s1")
+    zeros = [("t3", 0), ("t2", 0), ("t1", 0)]
+    assert walk(played, QueueFilter(kind="called", domain="weather")) == zeros
+    assert walk(played, QueueFilter(kind="called")) == [("s1", 0), *zeros]
+    assert walk(played, QueueFilter(kind="called", outcome=Outcome.FAIL)) == [], "the FAIL is of another kind"
+    assert walk(played, QueueFilter(kind="llm", outcome=Outcome.FAIL, domain="shop")) == [("s1", 0)]
+    assert walk(played, QueueFilter(kind="numbers_in_reply")) == walk(played, QueueFilter(domain="travel")) == []
+    shown = read_turn(played, ("s1", 0))
+    assert shown is not None
+    assert [one.item.id for one in shown.open_items(QueueFilter(kind="called"))] == ["asks-weather"]
+    say(played, "s1", 0, "asks-weather", "PASS", **ADA)
+    assert walk(played, QueueFilter(kind="called")) == zeros, "what was asked for is settled"
+
+
+def test_what_there_is_to_choose_among(played: Log) -> None:
+    assert judged_kinds(played) == ("called", "llm")
+    ids = item_ids(played, SCENARIO.hash)
+    assert [(one.id, one.key, one.turn_index, one.scenario) for one in judged_items(played, domain="weather")] == [
+        (ids[0, "asks-weather"], "asks-weather", 0, "rain"),
+        (ids[0, "umbrella"], "umbrella", 0, "rain"),
+        (ids[1, "answers-thanks"], "answers-thanks", 1, "rain"),
+    ]
+    assert [one.key for one in judged_items(played, domain="weather", kind="called")] == ["asks-weather"]
+    assert len(judged_items(played, domain="weather", limit=2)) == 2 and judged_items(played, domain="shop") == []
+    assert not any_put_up(played, [SampleReason.DISPUTED])
+    add_review_batch(played, "b1", [ReviewSample("t3", 0, SampleReason.DISPUTED, 0.5)])
+    assert any_put_up(played, [SampleReason.RANDOM, SampleReason.DISPUTED])
+
+
+def test_the_name_of_a_queue_fits_its_column_and_is_its_own() -> None:
+    one, other = (QueueFilter(batch="b" * 64, domain="d" * 64, kind="k" * 99, version="v" * n) for n in (90, 91))
+    assert len(one.name) == len(other.name) == 255 and one.name != other.name
+    both = (SampleReason.RANDOM, SampleReason.DISPUTED)
+    assert QueueFilter(whys=both).name == QueueFilter(whys=both[::-1]).name == "whys=disputed,random"
+
+
 def test_two_reviewers_never_have_the_same_turn(played: Log) -> None:
     wanted = QueueFilter()
     assert take_turn(played, wanted, person="Ada", at=NOW) == ("t3", 0)
@@ -107,6 +165,49 @@ def test_two_reviewers_never_have_the_same_turn(played: Log) -> None:
     later = NOW + timedelta(seconds=CLAIM_S)
     assert hold_turn(played, ("t3", 1), person="Ada", at=later).person == "Ada"
     assert claim_turn(played, ("t3", 1), person="Bob", at=later).person == "Ada"
+
+
+@pytest.mark.parametrize(
+    "person_of", [lambda n: f"person {n}", lambda n: seated("Ada", f"browser{n}")], ids=["names", "one name"]
+)
+def test_none_of_many_who_ask_at_once_gets_a_turn_twice(played: Log, person_of: Callable[[int], str]) -> None:
+    """Six open turns, five people, five times: everybody gets one, and nobody another's."""
+    count = 5
+    with ThreadPoolExecutor(count) as pool:
+        for hour in range(5):  # the claims of the time before have run out
+            barrier = Barrier(count, timeout=30)
+
+            def ask(n: int, at: datetime = NOW + timedelta(hours=hour), barrier: Barrier = barrier) -> Turn | None:
+                barrier.wait()
+                return take_turn(played, QueueFilter(), person=person_of(n), at=at)
+
+            given = list(pool.map(ask, range(count)))
+            assert None not in given and len(set(given)) == count, given
+
+
+def test_two_browsers_of_one_name_have_turns_and_places_of_their_own(played: Log) -> None:
+    wanted, here, there = QueueFilter(), seated("Ada", "b1"), seated("Ada", "b2")
+    assert take_turn(played, wanted, person=here, at=NOW) == ("t3", 0)
+    assert take_turn(played, wanted, person=there, at=NOW) == ("t3", 1)
+    assert [claim.name for claim in claims_of_others(played, here, NOW)] == ["Ada"]
+    with pytest.raises(LogError, match=r"^Ada has turn 1 of trajectory 't3'"):
+        hold_turn(played, ("t3", 1), person=here, at=NOW)
+    keep_draft(played, here, wanted.name, "it rai")
+    keep_draft(played, there, wanted.name, "thanks are")
+    at_both = [place_of(played, person, wanted.name) for person in (here, there)]
+    assert [place and (place.turn, place.draft) for place in at_both] == [
+        (("t3", 0), "it rai"),
+        (("t3", 1), "thanks are"),
+    ]
+    # Tomorrow at a third one: where Ada stood last, with what she had begun to write.
+    tomorrow, third = NOW + timedelta(days=1), seated("Ada", "b3")
+    claim_turn(played, ("t3", 0), person=here, at=NOW + timedelta(hours=1), queue=wanted.name)
+    assert resume_turn(played, wanted, person=third, at=tomorrow) == ("t3", 0)
+    place = place_of(played, third, wanted.name)
+    assert place is not None and (place.turn, place.draft) == (("t3", 0), "it rai")
+    assert place_of(played, seated("Ad", "b1"), wanted.name) is None
+    assert place_of(played, seated("Ad%", "b1"), wanted.name) is None
+    assert name_of(seated("A\x1fB" + "C" * 200, "b1")) == "A B" + "C" * 97
 
 
 def test_a_claim_is_kept_by_renewing_it(played: Log) -> None:

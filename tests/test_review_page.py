@@ -3,22 +3,28 @@
 from datetime import UTC, datetime
 from html import unescape
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.dialogue import call_html, step_html
 from dashboard.links import REVIEW
 from dashboard.quotes import Quote, marked
 from dashboard.review_turn import COUNTED, progress_html
+from dashboard.seat import browser_of
 from dashboard.text import LONGEST
 from store.database import Log
+from store.jobs import list_jobs
 from store.objections import objections_of
+from store.ratings import rate_turn
 from store.records import CallRecord, Item, StepRecord
 from store.review_claims import Pace, claims_of_others
+from store.review_queues import judged_items
+from store.review_samples import ReviewSample, add_review_batch
 from store.scenarios import get_scenario
 from store.trajectories import NewTrajectory, create_trajectories, get_trajectory
 from store.turns import get_turns
 from store.verdicts import verdicts_of
-from store.vocabulary import Origin, Outcome, VerdictSource
+from store.vocabulary import JobKind, Origin, Outcome, SampleReason, VerdictSource
 from tests.pages import HOSTILE, hostile_trajectory, html, ids, open_page, shown
 
 
@@ -201,6 +207,38 @@ def test_two_reviewers_see_different_turns(sample: Log) -> None:
     assert turn_at(bob) != (name, index) and not bob.button(key="pass").disabled
 
 
+def test_two_browsers_that_give_one_name_see_different_turns_and_are_told(
+    sample: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at(browser: str, **query: str) -> AppTest:
+        monkeypatch.setattr("dashboard.review_actions.browser", lambda: browser)
+        return open_page(REVIEW, verdict="FAIL", reviewer="ada", **query)
+
+    one = at("b1")
+    assert not one.warning
+    other = at("b2")
+    assert turn_at(other) != turn_at(one) and "in another browser, too" in other.warning[0].value
+    assert turn_at(at("b1")) == turn_at(one), "a reload stays where it was"
+    name, index = turn_at(one)
+    linked = at("b2", turn=f"{name}:{index}")
+    assert "has this turn until" in html(linked) and linked.button(key="pass").disabled
+    app = at("b1")
+    press(app, "pass")
+    assert [judge for *_, judge in by_people(sample)] == ["ada"], "what is said is recorded under the name"
+
+
+def test_a_browser_is_known_by_the_token_below_the_mask() -> None:
+    def masked(token: str, mask: str) -> str:
+        covered = bytes(a ^ b for a, b in zip(bytes.fromhex(token), bytes.fromhex(mask * 4), strict=True))
+        return f"2|{mask}|{covered.hex()}|1764490000"
+
+    one, other = "00112233445566778899aabbccddeeff", "ff112233445566778899aabbccddeeff"
+    assert browser_of(masked(one, "0a0b0c0d")) == browser_of(masked(one, "deadbeef"))
+    assert len(browser_of(masked(one, "0a0b0c0d"))) == 12
+    assert browser_of(masked(one, "0a0b0c0d")) != browser_of(masked(other, "0a0b0c0d"))
+    assert [browser_of(cookie) for cookie in ("", "2||", "2|zz|aa|1", "3|aa|bb|1", "nothing")] == [""] * 5
+
+
 def test_only_one_item_and_what_is_written_outlive_the_browser(sample: Log) -> None:
     app = open_page(REVIEW, verdict="FAIL", reviewer="ada")
     app.text_input(key="reason").set_value("half a sen").run()
@@ -218,6 +256,38 @@ def test_a_queue_that_is_done_and_a_sample_that_was_not_drawn_say_so(sample: Log
     assert "This queue is done" in html(open_page(REVIEW, item="999999", reviewer="ada"))
     assert "checkloop judge sample" in shown(open_page(REVIEW, why="random", reviewer="ada"))
     assert "There is no such turn" in html(open_page(REVIEW, turn="nobody:3", reviewer="ada"))
+
+
+def test_a_queue_is_narrowed_to_a_domain_a_kind_and_an_item(sample: Log) -> None:
+    app = open_page(REVIEW, reviewer="ada", of_kind="called")
+    assert app.query_params["focus"] and not [box for box in app.selectbox if box.label == "Item"]
+    domain = next(value for value in app.selectbox(key="of_domain").options if value != "any")
+    app = open_page(REVIEW, reviewer="ada", of_kind="called", of_domain=domain)
+    (first, *_) = judged_items(sample, domain=domain, kind="called")
+    app.selectbox(key="of-item").set_value(first.id).run()
+    assert app.query_params["item"] == str(first.id)
+    name, index = turn_at(app)
+    of_turn = [v for v in verdicts_of(sample, [name])[name] if v.turn_index == index]
+    assert first.id in {v.item_id for v in of_turn} and app.query_params["focus"] == first.key
+    assert get_trajectory(sample, name).domain == domain
+    press(app, "every-item")
+    assert app.selectbox(key="of-item").value is None and "item" not in app.query_params
+
+
+def test_several_reasons_are_asked_for_at_once_and_an_empty_one_says_what_to_do(sample: Log) -> None:
+    one, other = ids(sample, batch="demo/after")[:2]
+    add_review_batch(sample, "b1", [ReviewSample(one, 0, SampleReason.RANDOM)])
+    add_review_batch(sample, "b2", [ReviewSample(other, 0, SampleReason.ANCHOR)])
+    rate_turn(sample, other, 0, -1, person="bob")
+    app = open_page(REVIEW, reviewer="ada", why=["random", "anchor"])
+    assert turn_at(app) == (one, 0)
+    press(app, "next")
+    assert turn_at(app) == (other, 0)
+    assert turn_at(open_page(REVIEW, reviewer="ada", why=["random", "anchor"], thumbs="true")) == (other, 0)
+    app = open_page(REVIEW, reviewer="ada", why=["disputed", "uncertain"])
+    assert "No turn was put up as disputed or uncertain yet" in html(app)
+    app.button(key="offer-sample").click().run()
+    assert [job.kind for job in list_jobs(sample)] == [JobKind.SAMPLE]
 
 
 def test_hostile_text_is_marked_as_text(sample: Log) -> None:

@@ -7,7 +7,8 @@ from sqlalchemy import event
 from typer.testing import CliRunner
 
 from checkloop import app
-from reward.payments import payslip
+from reward.payments import StepEarnings, payslip, step_earnings
+from reward.rewards import ItemState
 from reward.scoring import SOFTWARE, score_trajectories
 from store.checklists import Checklist, add_checklists
 from store.database import Log, LogError, open_log
@@ -120,6 +121,25 @@ def test_a_reward_is_shown_with_its_items(command_log: Log) -> None:
         "  0.0000 of 1.0000  answers-thanks  FAIL, big: because",
     ]
     assert "2 of 2 turns were reached; a turn that was not counts 0" in lines
+
+
+def test_what_each_step_earns_by_hand() -> None:
+    """Equations 2 and 3; b waits for a, c never holds."""
+    states = [
+        ItemState("a", 0.5, 0),
+        ItemState("b", 0.25, 2, depends_on=("a",)),
+        ItemState("c", 0.25, None),
+    ]
+    assert step_earnings([states], 3, 0.5, 2) == (
+        StepEarnings(0.5, 0.5 / 0.75, 0.5),
+        StepEarnings(0.0, 0.5, 0.5),
+        StepEarnings(0.25, 0.5, 0.625),
+    )
+    of_two = step_earnings([states, [ItemState("d", 1.0, None)]], 3, 0.0, 2)
+    assert [step.earned for step in of_two] == [0.25, 0.0, 0.125], "the mean over the checklists"
+    assert [step.running for step in step_earnings([states], 3, None, 2)] == [None] * 3
+    unscored = [*states, ItemState("e", 0.0, None, scored=False)]
+    assert step_earnings([unscored], 2, 0.0, 2) == (StepEarnings(None, None, None),) * 2
 
 
 def test_the_items_of_several_checklists_are_told_apart(sqlite_log: Log) -> None:

@@ -177,6 +177,11 @@ def test_a_trajectory_s_reward_is_explained_item_by_item(sample: Log) -> None:
     said = html(open_page(TRAJECTORIES, trajectory=name, show="Reward"))
     slip = payslip(sample, name)
     assert f"Reward {slip.reward.value:.3f} = (" in said
+    last = [step.running for turn in slip.turns for step in turn.steps][-1]
+    assert last == pytest.approx(slip.reward.value) and f">{last:.3f}</td>" in said
+    for turn in slip.turns:
+        assert sum(step.earned or 0.0 for step in turn.steps) == pytest.approx(turn.reward)
+        assert all(f">{turn.turn_index + 1}.{n + 1}</td>" in said for n in range(len(turn.steps)))
     for payment in slip.turns[0].payments:
         assert payment.key in said and f"{payment.pays:.3f}" in said
 

@@ -18,7 +18,8 @@ from agent.special_tokens import start_from_words
 from checkloop import app
 from env_sim.scenario_generator import generate_scenarios
 from store.database import Log
-from store.runs import get_run, list_runs, metrics_of, run_dialogues
+from store.run_dialogues import page_of_run_dialogues
+from store.runs import get_run, list_runs, metrics_of
 from store.scenarios import add_scenarios
 from store.settings import DataSettings, SettingsError, load_settings
 from store.sft_sets import get_sft_set
@@ -246,7 +247,7 @@ def test_the_commands_from_scenarios_to_a_version(
     data = get_sft_set(sqlite_log)
     assert (run.status, run.settings["data"], run.settings["data_sha256"]) == (JobStatus.DONE, "data-0001", data.sha256)
     assert len(metrics_of(sqlite_log, run.id)["validation_loss"]) == 1
-    used = run_dialogues(sqlite_log, run.id)
+    used = {one.scenario_hash: one.split for one in page_of_run_dialogues(sqlite_log, run.id, limit=100)}
     assert {name for name, split in used.items() if split is Split.TRAIN} == {scenario.hash for scenario in train}
     assert list(used.values()).count(Split.VALIDATION) == 1
     version = get_version(sqlite_log, "v0001")

@@ -3,16 +3,15 @@
 import pytest
 
 from store.database import Log, LogError
+from store.run_dialogues import RunDialogue, add_run_dialogues, count_run_dialogues, page_of_run_dialogues
 from store.runs import (
     RunUse,
     add_metrics,
-    add_run_dialogues,
     add_run_trajectories,
     finish_run,
     get_run,
     list_runs,
     metrics_of,
-    run_dialogues,
     run_trajectories,
     start_run,
     used_by,
@@ -107,7 +106,11 @@ def test_a_cold_start_knows_its_dialogues(log: Log) -> None:
     add_run_dialogues(log, run, {sun.hash: Split.TRAIN})
     used = {rain.hash: Split.TRAIN, sun.hash: Split.VALIDATION}
     add_run_dialogues(log, run, used)
-    assert run_dialogues(log, run) == used, "what a killed try said is gone"
+    listed = page_of_run_dialogues(log, run, limit=10)
+    assert {one.scenario_hash: one.split for one in listed} == used, "what a killed try said is gone"
+    assert listed[0] == RunDialogue(rain.hash, "rain", rain.domain, rain.source, len(rain.turns), Split.TRAIN)
+    assert page_of_run_dialogues(log, run, limit=1, offset=1) == listed[1:]
+    assert count_run_dialogues(log, [run, run + 1]) == {run: {Split.TRAIN: 1, Split.VALIDATION: 1}}
     with pytest.raises(LogError, match=r"(?i)foreign key"):
         add_run_dialogues(log, run, {"nothing of this log": Split.TRAIN})
-    assert run_dialogues(log, run) == used
+    assert page_of_run_dialogues(log, run, limit=10) == listed

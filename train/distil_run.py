@@ -17,10 +17,11 @@ from agent.weight_files import file_hashes
 from reward.small_judge import PROMPT_HASH
 from store.database import Log
 from store.records import canonical_json
+from store.run_dialogues import add_run_dialogues
 from store.runs import add_metrics, finish_run, list_runs, start_run
 from store.settings import ModelSettings, Settings
 from store.training_settings import DistilSettings
-from store.vocabulary import JobStatus, Outcome, RunKind
+from store.vocabulary import JobStatus, Outcome, RunKind, Split
 from train.checkpoints import move_into_place
 from train.distil import DistilResult, train_judge
 from train.errors import TrainingFailed
@@ -92,6 +93,9 @@ def distil_judge(
     place = (judges_folder(home) / name).resolve()
     work = place.with_name(f".{name}")
     key = hashlib.sha256(canonical_json([made_of, seed]).encode()).hexdigest()
+    held_out = {example.scenario_hash: Split.VALIDATION for example in data.held_out}
+    learnt = {example.scenario_hash: Split.TRAIN for example in data.train}
+    add_run_dialogues(log, run_id, held_out | learnt)
     try:
         trained = _train_once(log, run_id, base, work / key, data.train, wanted, seed, progress)
         report = _report(name, base, trained.adapter, data, seed, progress)

@@ -15,7 +15,8 @@ from agent.renderer_choice import load_renderer
 from env_sim.rollouts import derive_seed
 from store.database import Log
 from store.records import Scenario
-from store.runs import add_metrics, add_run_dialogues, ended_run, finish_run, start_run
+from store.run_dialogues import add_run_dialogues
+from store.runs import add_metrics, ended_run, finish_run, start_run
 from store.scenarios import add_scenarios
 from store.settings import Settings
 from store.stages import open_loop

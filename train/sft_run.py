@@ -19,7 +19,8 @@ from agent.renderer_choice import load_renderer
 from agent.special_tokens import start_from_words
 from store.database import Log
 from store.records import canonical_json
-from store.runs import add_metrics, add_run_dialogues, finish_run, list_runs, start_run
+from store.run_dialogues import add_run_dialogues
+from store.runs import add_metrics, finish_run, list_runs, start_run
 from store.settings import Settings
 from store.sft_sets import SftSet, get_sft_set
 from store.versions import add_figures, get_version, live_version, set_version_state

@@ -16,15 +16,18 @@ from dashboard.links import REVIEW
 from dashboard.review_actions import (
     ANY,
     FOCUS,
+    ITEM,
+    LIVE,
     NOTE,
     PROBLEM,
     REASON,
-    THUMBS,
     chosen_queue,
+    claimant,
     draw_keys_for,
     focus_item,
     keep_reason,
     move,
+    only_chosen_item,
     only_item,
     open_turn,
     reviewer,
@@ -36,26 +39,27 @@ from dashboard.review_actions import (
     undo_last,
 )
 from dashboard.review_turn import dialogue_html, item_html, progress_html
-from dashboard.text import escape, show, show_code, show_empty, soft
+from dashboard.text import escape, escape_markdown, show, show_code, show_empty, soft
 from reward.review import TurnToReview, read_turn, resume_turn
 from store.browsing import sampled_arguments, step_figures
 from store.database import Log
 from store.figures import facets
 from store.ratings import ratings_of
-from store.review_claims import Claim, claim_turn, claims_of_others, pace_of, place_of
-from store.review_queues import QueueFilter, any_judged, count_open, is_logged
-from store.review_samples import review_batches
+from store.review_claims import Claim, claim_turn, claims_of_others, name_of, pace_of, place_of
+from store.review_queues import QueueFilter, any_judged, count_open, is_logged, judged_items, judged_kinds
+from store.review_samples import any_put_up, review_batches
 from store.settings import Settings
 from store.vocabulary import AccessRole, JobKind, Outcome, SampleReason
 
 RENEW_S = 60
 """An open page keeps its turn by renewing the claim."""
 
-WHYS = [ANY, SampleReason.RANDOM, SampleReason.DISPUTED, SampleReason.UNCERTAIN, SampleReason.ANCHOR, THUMBS]
+WHYS = [SampleReason.RANDOM, SampleReason.DISPUTED, SampleReason.UNCERTAIN, SampleReason.ANCHOR]
 WHY_HELP = (
     "random: the audit share, drawn with equal chance; disputed: judges, votes or thumbs disagree; uncertain: a judge "
     "was not sure; anchor: the fixed set. `checkloop judge sample` puts turns up."
 )
+SAMPLE = "checkloop judge sample"
 SAMPLE_HELP = "20 at random, the 10 most disputed, the 10 most uncertain."
 
 
@@ -95,11 +99,24 @@ def show_queue_filters(log: Log) -> None:
     known = counted(log, facets)
     batches = [batch.name for batch in review_batches(log)]
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
-        _select("Put up as", "why", [str(why) for why in WHYS], 150, WHY_HELP)
+        st.multiselect(
+            "Put up as",
+            [str(why) for why in WHYS],
+            key="why",
+            bind="query-params",
+            width=210,
+            help=WHY_HELP,
+            placeholder=ANY,
+            on_change=start_queue,
+        )
         _select("Judge's verdict", "verdict", [ANY, *(one.value for one in Outcome)], 140)
         _select("Version", "of_version", [ANY, *known.versions], 115)
+        _select("Domain", "of_domain", [ANY, *known.domains], 130)
+        _select("Kind of item", "of_kind", [ANY, *counted(log, judged_kinds)], 130)
+        _select_item(log)
         if batches:
             _select("Batch", "of_batch", [ANY, *batches], 190)
+        st.checkbox("Thumbs down", key="thumbs", bind="query-params", on_change=start_queue)
         if not looking().signed_in:
             st.text_input(
                 "Reviewer",
@@ -114,6 +131,27 @@ def show_queue_filters(log: Log) -> None:
 
 def _select(label: str, key: str, values: list[str], width: int, note: str | None = None) -> None:
     st.selectbox(label, values, key=key, bind="query-params", width=width, help=note, on_change=start_queue)
+
+
+def _select_item(log: Log) -> None:
+    """Among the items of the chosen domain (and kind); there are too many to choose among all."""
+    wanted = chosen_queue()
+    if wanted.domain is None:
+        return
+    found = judged_items(log, domain=wanted.domain, kind=wanted.kind)
+    names = {one.id: f"{one.key} · {one.scenario}, turn {one.turn_index + 1}" for one in found}
+    if wanted.item_id is not None:
+        names.setdefault(wanted.item_id, f"item {wanted.item_id}")
+    st.session_state[ITEM] = wanted.item_id
+    st.selectbox(
+        "Item",
+        [None, *names],
+        key=ITEM,
+        format_func=lambda number: ANY if number is None else names[number],
+        width=230,
+        help="The first 500 of the domain, by scenario; O narrows to any.",
+        on_change=only_chosen_item,
+    )
 
 
 @st.fragment
@@ -132,7 +170,7 @@ def _renew_claim() -> None:
         return
     log = connect(current_settings())
     if is_logged(log, turn):  # a link may name any turn; the page says so, and the claim stays where it is
-        claim_turn(log, turn, person=reviewer(), at=datetime.now(UTC))
+        claim_turn(log, turn, person=claimant(), at=datetime.now(UTC))
 
 
 def _show_queue(log: Log) -> None:
@@ -140,7 +178,7 @@ def _show_queue(log: Log) -> None:
         st.error("That did not work.", icon=":material/error:")
         show_code(problem)
     note = st.session_state.pop(NOTE, None)
-    wanted, person, now = chosen_queue(), reviewer(), datetime.now(UTC)
+    wanted, person, now = chosen_queue(), claimant(), datetime.now(UTC)
     turn = turn_of_address()
     if turn is None:
         turn = resume_turn(log, wanted, person=person, at=now)
@@ -179,14 +217,24 @@ def focused_item(shown: TurnToReview, wanted: QueueFilter) -> str | None:
 
 def show_progress(log: Log, wanted: QueueFilter, person: str, now: datetime, note: str | None) -> None:
     left = count_open(log, wanted, person=person, at=now)
-    show(progress_html(pace_of(log, person, now), left, len(claims_of_others(log, person, now)), note))
+    others = claims_of_others(log, person, now)
+    show(progress_html(pace_of(log, name_of(person), now), left, len(others), note))
+    for claim in others:
+        if claim.name == name_of(person):
+            st.warning(
+                f"Somebody reviews as {escape_markdown(claim.name)} in another browser, too: they have a turn until "
+                f"{claim.until:%H:%M} UTC. What both say is recorded under this one name, and Undo takes back the "
+                "newest of it, whoever said it. Write your own name in the field Reviewer.",
+                icon=":material/group:",
+            )
+            break
 
 
 def show_keys(shown: TurnToReview, focused: str | None, claim: Claim, person: str, wanted: QueueFilter) -> None:
     mine = claim.person == person
     if not mine:
         show(
-            f'<div class="cl-row"><b>{escape(claim.person)}</b>'
+            f'<div class="cl-row"><b>{escape(claim.name)}</b>'
             f"{soft(f'has this turn until {claim.until:%H:%M} UTC: go on to the next one')}</div>"
         )
     can = mine and focused is not None
@@ -231,6 +279,7 @@ def show_keys(shown: TurnToReview, focused: str | None, claim: Claim, person: st
         "Reason",
         key=REASON,
         on_change=keep_reason,
+        live=LIVE,
         label_visibility="collapsed",
         placeholder="Reason (goes with the next key; Tab leaves the field)",
     )
@@ -292,13 +341,17 @@ def show_narrowing(shown: TurnToReview, focused: str | None, wanted: QueueFilter
 def show_nothing_open(log: Log, wanted: QueueFilter, person: str, now: datetime) -> None:
     others = claims_of_others(log, person, now)
     if wanted.is_sampled and not review_batches(log):
-        show_empty("No turn was put up for review yet", "Draw a sample first:", "checkloop judge sample")
+        show_empty("No turn was put up for review yet", "Draw a sample first:", SAMPLE)
         offer_job(log, "Put turns up for review", JobKind.SAMPLE, {}, "offer-sample", SAMPLE_HELP)
     elif others:
-        names = ", ".join(sorted({claim.person for claim in others}))
+        names = ", ".join(sorted({claim.name for claim in others}))
         show_empty("Nothing is open here but what others look at", f"At work: {names}. Reload in a few minutes.")
     else:
-        show_empty("This queue is done", "Choose another filter above, or come back when more is judged.")
+        if wanted.whys and not any_put_up(log, wanted.whys):
+            named = " or ".join(wanted.whys)
+            show_empty(f"No turn was put up as {named} yet", "Draw a sample of what is judged by now:", SAMPLE)
+        else:
+            show_empty("This queue is done", "Choose another filter above, or come back when more is judged.")
         if wanted.is_sampled:
             offer_job(log, "Put more turns up", JobKind.SAMPLE, {}, "offer-sample", SAMPLE_HELP)
     if wanted.item_id is not None:

@@ -15,23 +15,26 @@ from dashboard.choice import choose
 from dashboard.format import figures, moment, percent, plural, seconds
 from dashboard.job_actions import say_outcome
 from dashboard.lineage import difference_table, differences, shared, version_tree
-from dashboard.links import GATE_DECISIONS, TRAINING, TRAJECTORIES, address
+from dashboard.links import GATE_DECISIONS, SCENARIOS, TRAINING, TRAJECTORIES, address
 from dashboard.paging import captioned_offset
 from dashboard.run_curves import CURVES as KEPT
 from dashboard.text import escape, escape_markdown, link, show, show_empty, soft, status_badge, table
 from dashboard.version_actions import show_actions
 from store.database import Log
 from store.figures import VersionFigures, version_figures
+from store.run_dialogues import count_run_dialogues, page_of_run_dialogues
 from store.runs import RunRecord, list_runs, training_standing, used_by
 from store.settings import Settings
 from store.stages import StageRecord, list_loops, list_stages, running_loops
 from store.traffic import pinned_versions
 from store.versions import GateDecision, list_gate_decisions
-from store.vocabulary import AccessRole, JobStatus
+from store.vocabulary import AccessRole, JobStatus, RunKind, Split
 
 POLL = "4s"
 SHOWN_RUNS = 6
 PAGE_SIZE = 25
+DATA = "run-data"
+"""The place of the dialogues of the run that `?data=RUN` names."""
 SHOWN_LOOPS = 8
 # Metrics that are drawn first, with title and unit; the others follow by name.
 CURVES: tuple[tuple[str, str, str], ...] = (
@@ -103,19 +106,24 @@ def show_runs(log: Log, runs: Sequence[RunRecord]) -> None:
     offset = captioned_offset(f"{plural(len(runs), 'run')}, newest first", len(runs), PAGE_SIZE, "t_page")
     listed = newest[offset : offset + PAGE_SIZE]
     used = used_by(log, [run.id for run in listed])
+    learnt = count_run_dialogues(log, [run.id for run in listed])
     rows = [
         (
             status_badge(run.status),
             escape(run.name),
             escape(run.kind),
             escape(run.base_version or "–"),
-            _used(run, used),
+            _learnt(run, learnt[run.id]) if run.id in learnt else _used(run, used),
             seconds((run.ended_at - run.created_at).total_seconds()) if run.ended_at else "–",
             _settings_or_error(run),
         )
         for run in listed
     ]
     show(table(("status", "run", "kind", "from", "trained on", "took", "settings"), rows, numeric=(5,), fill=True))
+    asked = st.query_params.get("data")
+    for run in newest:
+        if run.name == asked:
+            show_data(log, run)
     names = [run.name for run in newest]
     chosen = pick_runs(names, [run.name for run in newest if run.kind == runs[-1].kind][:SHOWN_RUNS])
     show_curves({run.name: KEPT.of(log, run.id) for run in runs if run.name in chosen})
@@ -141,6 +149,38 @@ def _used(run: RunRecord, used: dict[int, tuple[int, float]]) -> str:
     count, nonzero = used[run.id]
     note = soft(f" {percent(nonzero)} with an advantage other than 0")
     return link(plural(count, "dialogue"), address(TRAJECTORIES, run=run.id)) + note
+
+
+def _learnt(run: RunRecord, counts: Mapping[Split, int]) -> str:
+    """What a cold start or a small judge learnt from, with the way to it."""
+    noun = "scenario" if run.kind is RunKind.DISTIL else "dialogue"
+    place = f"{address(TRAINING, data=run.name)}#{DATA}"
+    measured = counts.get(Split.VALIDATION, 0)
+    note = soft(f" and {measured:,} to measure on") if measured else ""
+    return link(plural(counts.get(Split.TRAIN, 0), noun), place) + note
+
+
+def show_data(log: Log, run: RunRecord) -> None:
+    """The dialogues of a cold start, or the scenarios whose verdicts a small judge learnt."""
+    st.subheader(f"What {escape_markdown(run.name)} learnt from", anchor=DATA)
+    counts = count_run_dialogues(log, [run.id]).get(run.id, {})
+    total = sum(counts.values())
+    if not total:
+        show(soft("No scenario of it is recorded; what a GRPO run trained on is on Trajectories."))
+        return
+    what = "Verdicts on dialogues of" if run.kind is RunKind.DISTIL else "The references of"
+    offset = captioned_offset(f"{what} {plural(total, 'scenario')}", total, PAGE_SIZE, "d_page")
+    rows = [
+        (
+            "trained on" if one.split is Split.TRAIN else "measured on",
+            link(one.name, address(SCENARIOS, opened=one.scenario_hash)),
+            escape(one.domain),
+            escape(one.source),
+            str(one.turns),
+        )
+        for one in page_of_run_dialogues(log, run.id, limit=PAGE_SIZE, offset=offset)
+    ]
+    show(table(("", "scenario", "domain", "source", "turns"), rows, numeric=(4,)))
 
 
 def _settings_or_error(run: RunRecord) -> str:

@@ -11,14 +11,16 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from dashboard.boundary import counted, guard, run_page
+from dashboard.branch_choice import choose_branch, show_openings
 from dashboard.chat_turns import rating_html
 from dashboard.dialogue import checklist_html, turn_html
 from dashboard.format import moment, percent, plural
 from dashboard.job_actions import say_outcome
 from dashboard.links import REVIEW, TRAJECTORIES, address
 from dashboard.paging import captioned_offset
+from dashboard.step_tokens import show_tokens
 from dashboard.text import badge, chip, escape, link, show, show_code, show_empty, soft
-from dashboard.trajectory_details import show_promotion, show_reward, show_tokens
+from dashboard.trajectory_details import show_promotion, show_reward
 from dashboard.trajectory_export import show_export
 from dashboard.trajectory_table import (
     EVERYWHERE,
@@ -164,23 +166,29 @@ def show_trajectory(log: Log, settings: Settings, trajectory_id: str, wanted: Tr
         show_empty("There is no such trajectory", f"The log holds none with the id {trajectory_id}.")
         return None
     summary = get_trajectory(log, trajectory_id)
-    turns = get_turns(log, trajectory_id)
     said = verdicts_of(log, [trajectory_id], all_rows=True).get(trajectory_id, [])
     verdicts = winning(said)
     reward = rewards_of(log, [trajectory_id]).get(trajectory_id)
-    figures = step_figures(log, trajectory_id)
-    show_summary(summary, reward, verdicts, figures)
-    say_outcome()
-    show_promotion(log, summary)
+    above = st.container()
+    branch = choose_branch(log, trajectory_id)
+    figures = step_figures(log, trajectory_id, None if branch is None else branch.steps)
+    with above:
+        show_summary(summary, reward, verdicts, figures)
+        say_outcome()
+        show_promotion(log, summary)
+    scenario = get_scenario(log, summary.scenario_hash) if summary.scenario_hash else None
+    if branch is not None:
+        show_openings(log, summary, scenario, branch)
     look = st.segmented_control(
         "Show", LOOKS, default=LOOKS[0], required=True, key="show", bind="query-params", label_visibility="collapsed"
     )
     if look == REWARD:
         return show_reward(log, summary)
     if look == TOKENS:
-        return show_tokens(log, settings, summary, figures)
+        return show_tokens(log, settings, summary, branch, figures)
     sampled = sampled_arguments(log, trajectory_id)
-    scenario = get_scenario(log, summary.scenario_hash) if summary.scenario_hash else None
+    judged = get_turns(log, trajectory_id)
+    turns = judged if branch is None or branch.parts_at is None else get_turns(log, trajectory_id, branch.last)
     checklists = current_checklists(log, [scenario])[scenario.hash] if scenario else []
     ratings = ratings_of(log, [trajectory_id])
     times = Counter((verdict.turn_index, verdict.item_key) for verdict in said)
@@ -191,6 +199,9 @@ def show_trajectory(log: Log, settings: Settings, trajectory_id: str, wanted: Tr
         with left:
             show(turn_html(turn, figures, sampled))
         with right:
+            if turn not in judged:
+                show(soft("Verdicts and ratings speak of the newest branch, which went on otherwise here."))
+                continue
             if rating := ratings.get((trajectory_id, turn.index)):
                 show('<div class="cl-label">A person\'s rating</div>', rating_html(rating))
             if scenario is None or turn.index >= len(scenario.turns):
@@ -203,7 +214,7 @@ def show_trajectory(log: Log, settings: Settings, trajectory_id: str, wanted: Tr
             if of_turn:
                 heading += link("review this turn", address(REVIEW, turn=f"{trajectory_id}:{turn.index}"))
             show(heading, checklist_html(items, of_turn, counts))
-    if scenario and len(turns) < len(scenario.turns):
+    if scenario and turns is judged and len(turns) < len(scenario.turns):
         rest = plural(len(scenario.turns) - len(turns), "turn")
         show(soft(f"Not reached: {rest} of the scenario ({summary.stop_reason or 'still running'}). They count 0."))
     return None

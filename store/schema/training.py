@@ -106,7 +106,8 @@ class RunTrajectoryRow(Base):
 
 
 class RunDialogueRow(Base):
-    """Exactly which scenarios' dialogues a cold start was trained on (split train) and measured on (validation)."""
+    """Exactly which scenarios' dialogues a cold start, or a small judge, was trained on (split train) and measured on
+    (validation)."""
 
     __tablename__ = "run_dialogue"
     run_id: Mapped[int] = mapped_column(ForeignKey("run.id"), primary_key=True)
