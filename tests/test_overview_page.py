@@ -6,12 +6,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.charts import LABELLED, CurvePoint, RatePoint, metric_curve, rates_over_days, rates_over_versions
 from dashboard.links import OVERVIEW
 from dashboard.overview_tables import SHOWN_TURNS, turns_behind
 from reward.failure_patterns import FailurePattern, find_patterns
+from reward.overview_commands import overview
 from reward.rate_alerts import LOOK_BACK
 from store.coverage import coverage_by, coverage_cells, item_coverage
 from store.database import Log
@@ -19,12 +21,14 @@ from store.failures import FailedItem
 from store.figures import Slice, item_figures, rates_by
 from store.job_log import add_lines
 from store.leases import end_job
+from store.night import LONGEST, jobs_since, runs_since, stages_since
 from store.objections import retire_item
+from store.runs import finish_run, start_run
 from store.scenarios import item_ids, load_scenarios
 from store.schedules import fire_schedule, get_schedule
 from store.schema import now
-from store.trouble import jobs_since
-from store.vocabulary import ExitReason, FocusOn, Origin
+from store.stages import open_loop, start_stage
+from store.vocabulary import ExitReason, FocusOn, JobStatus, Origin, RunKind
 from tests.job_examples import submit, take
 from tests.pages import html, open_page
 from tests.store_examples import start
@@ -154,12 +158,65 @@ def test_what_ran_last_night_is_listed_and_what_failed_is_an_alert(sample: Log) 
     assert "job failed" in alerts and "the disk is full &lt;b&gt;" in alerts and f"jobs?job={failed}" in alerts
     assert "✗ failed" in night and "▶ running" in night and "12 of 30 dialogues" in night
     assert f"jobs?job={running}" in night and f"jobs?job={waiting}" not in night
-    assert [job.id for job in jobs_since(sample, now() - LOOK_BACK)] == [running, failed]
-    assert [job.id for job in jobs_since(sample, now() + LOOK_BACK)] == [running]
+    assert [job.id for job in jobs_since(sample, now() - LOOK_BACK).rows] == [running, failed]
+    assert [job.id for job in jobs_since(sample, now() + LOOK_BACK).rows] == [running]
 
 
-def test_a_night_without_jobs_says_how_there_are_some(sample: Log) -> None:
-    assert "No job ran in the last 24 hours" in html(open_page(OVERVIEW))
+def ended_before(log: Log, *tables: str) -> None:
+    """All that ran, ran two days ago."""
+    with log.writing() as connection:
+        for table in tables:
+            then = f"{now() - timedelta(days=2):%Y-%m-%d %H:%M:%S.%f}"
+            connection.exec_driver_sql(f"UPDATE {table} SET ended_at = ?", (then,))
+
+
+def test_a_night_in_which_nothing_ran_says_how_something_does(sample: Log) -> None:
+    ended_before(sample, "run", "stage")
+    assert "No job, training run or loop ran in the last 24 hours" in html(open_page(OVERVIEW))
+
+
+def test_a_night_of_training_by_hand_is_listed_with_what_came_of_it(
+    sample: Log, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = start_run(sample, "by-hand", RunKind.GRPO, "v0003", 1, {})
+    finish_run(sample, failed, JobStatus.FAILED, "TrainingFailed: too much is excluded <b>\nand more")
+    night = html(open_page(OVERVIEW)).split("demo/before", 1)[1]
+    row = night.split("training?runs=by-hand")[1].split("</tr>")[0]
+    assert "v0003" in row and "too much is excluded &lt;b&gt;" in row and "and more" not in row
+    row = night.split("training?runs=demo-round-2")[1].split("</tr>")[0]
+    assert "grpo" in row and "v0002" in row and "<b>v0003</b>" in row and "live" in row
+    assert "evaluate-before" in night and "41.8 s" in night
+    overview(origin=Origin.EVALUATION, domain=None, version=None, limit=300, config=None)
+    said = capsys.readouterr().out
+    assert "run demo-round-2 grpo from v0002 done → v0003 live" in said and "stage evaluate-before of demo done" in said
+    ended_before(sample, "run", "stage")
+    going_on = start_run(sample, "by-hand", RunKind.GRPO, "v0003", 1, {})
+    assert [one.run.id for one in runs_since(sample, now() - LOOK_BACK).rows] == [going_on]
+
+
+def test_what_a_job_or_a_stage_trained_stands_there_once(log: Log) -> None:
+    submit(log, "prune", "train")
+    end_job(log, take(log), ExitReason.DONE)
+    job = take(log)
+    start_run(log, job.name, RunKind.GRPO, "v0001", 1, {})
+    open_loop(log, "online-1", 1, {})
+    for key in ("round-1/play", "round-1/train", "round-2/train"):
+        start_stage(log, "online-1", key)
+    start_run(log, "online-1/round-1", RunKind.GRPO, "v0001", 1, {})
+    since = now() - LOOK_BACK
+    assert job.name in {one.name for one in jobs_since(log, since).rows}
+    assert [one.run.name for one in runs_since(log, since).rows] == ["online-1/round-1"]
+    assert [one.key for one in stages_since(log, since).rows] == ["round-2/train", "round-1/play"]
+
+
+def test_a_night_with_more_than_a_list_holds_says_how_much_and_where(sample: Log) -> None:
+    for n in range(LONGEST + 1):
+        start_run(sample, f"run {n}", RunKind.GRPO, "v0003", 1, {})
+        submit(sample, "prune")
+        end_job(sample, take(sample), ExitReason.DONE)
+    night = html(open_page(OVERVIEW)).split("demo/before", 1)[1]
+    assert "and 1 earlier job of these 24 hours" in night and "and 3 earlier runs" in night  # two are the sample's
+    assert 'href="jobs"' in night and 'href="training"' in night and night.count("training?runs=") == LONGEST
 
 
 def test_a_due_time_that_was_left_out_is_an_alert(sample: Log) -> None:

@@ -11,16 +11,16 @@ import streamlit as st
 
 from dashboard.boundary import counted, counted_every, guard, run_page
 from dashboard.format import ago, moment, percent
-from dashboard.job_tables import job_rows
-from dashboard.links import ITEMS, JOBS, REVIEW, TRAJECTORIES, address
+from dashboard.links import ITEMS, REVIEW, TRAJECTORIES, address
 from dashboard.overview_evaluations import show_batches, show_headline
 from dashboard.overview_evidence import evidence_rows
+from dashboard.overview_night import show_night
 from dashboard.overview_patterns import show_patterns
 from dashboard.overview_rates import show_rates
 from dashboard.overview_tables import ALL, alert_rows
 from dashboard.text import escape, link, show, show_empty, soft, state_badge, table
 from reward.newest_evidence import newest_evidence
-from reward.rate_alerts import LOOK_BACK, Alert, find_alerts
+from reward.rate_alerts import Alert, find_alerts
 from store.database import Log
 from store.figures import (
     Counts,
@@ -33,11 +33,8 @@ from store.figures import (
     rates_by,
     version_figures,
 )
-from store.job_log import newest_lines
 from store.objections import ids_called_bad
-from store.schedules import list_schedules
 from store.settings import Settings
-from store.trouble import jobs_since
 from store.vocabulary import VersionState
 
 WORST_ITEMS = 8
@@ -112,18 +109,6 @@ def show_filters(log: Log, rates: Mapping[str, Counts]) -> dict[str, str | None]
         version = st.selectbox("Version", [ALL, *known.versions], key="o_version", bind="query-params", width=130)
     chosen = {"origin": origin, "batch": batch, "domain": domain, "version": version}
     return {name: None if value in (ALL, None) else str(value) for name, value in chosen.items()}
-
-
-def show_night(log: Log) -> None:
-    st.subheader("What ran last night", anchor=False, help="Jobs of the last 24 hours.")
-    now = datetime.now(UTC)
-    jobs = jobs_since(log, now - LOOK_BACK)
-    if not jobs:
-        show(soft("No job ran in the last 24 hours. A schedule makes the loop run by itself: page Jobs and schedules."))
-        return
-    names = {schedule.id: schedule.name for schedule in list_schedules(log)}
-    show(job_rows(jobs, newest_lines(log, [job.id for job in jobs]), names, now))
-    st.page_link(JOBS.target, label="All jobs", icon=":material/arrow_forward:")
 
 
 def worst_items(log: Log) -> list[ItemFigures]:
