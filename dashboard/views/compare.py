@@ -28,7 +28,7 @@ from dashboard.links import COMPARE
 from dashboard.paging import page_offset
 from dashboard.text import chip, escape, show, show_empty, soft
 from dashboard.theme import change_of_metric
-from reward.comparison import FEWEST, ScenarioPair, VersionComparison, by_dialogue, compare_versions
+from reward.comparison import ScenarioPair, VersionComparison, by_dialogue, compare_versions
 from reward.intervals import PairedInterval
 from store.browsing import sampled_arguments, step_figures
 from store.database import Log
@@ -133,9 +133,9 @@ def show_whole(found: VersionComparison, asked: dict[str, str]) -> None:
 
 
 def ends(interval: PairedInterval | None) -> str:
-    """ "[+1.2, +6.0]"."""
+    """ "[+1.2, +6.0]", in points."""
     if interval is None:
-        return f"(no interval: fewer than {FEWEST} scenarios)"
+        return "(no interval)"  # the page says above why not
     return f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
