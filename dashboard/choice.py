@@ -1,7 +1,7 @@
-"""A select box whose value always stands in the address, also where the page chose it.
+"""Select boxes and segments whose value always stands in the address, also where the page chose it.
 
 Streamlit leaves a bound value that equals the widget's default out of the address. Where the default depends on the log
-(the newest two versions, say), a copied link would show something else tomorrow; so these boxes have no default.
+(the newest two versions, say), a copied link would show something else tomorrow; so these have no default.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,11 +15,22 @@ def choose(
 ) -> str:
     """The option that the address or the reader chose, else `start`; also where what was chosen is no option (any
     more). `named`: how an option is shown, and stands in the address."""
+    _begin(options, start, key, named)
+    chosen = st.selectbox(label, options, None, key=key, bind="query-params", format_func=named, **look)
+    return start if chosen is None else chosen
+
+
+def choose_segment(label: str, options: Sequence[str], start: str, *, key: str, **look: Any) -> str:
+    """As `choose`, all options beside each other."""
+    _begin(options, start, key, str)
+    chosen = st.segmented_control(label, options, required=True, key=key, bind="query-params", **look)
+    return start if chosen is None else chosen
+
+
+def _begin(options: Sequence[str], start: str, key: str, named: Callable[[str], str]) -> None:
     if key in st.session_state:
         if st.session_state[key] not in options:
             st.session_state[key] = start
     elif st.query_params.get(key) not in [named(option) for option in options]:
         st.session_state[key] = start
         st.query_params[key] = named(start)  # Streamlit writes only what is set after the first drawing
-    chosen = st.selectbox(label, options, None, key=key, bind="query-params", format_func=named, **look)
-    return start if chosen is None else chosen

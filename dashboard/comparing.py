@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from dashboard.alignment import align_steps
 from dashboard.dialogue import step_html, user_html
 from dashboard.format import percent, plural
+from dashboard.format import points as format_points
 from dashboard.links import COMPARE, TRAJECTORIES, address
 from dashboard.text import badge, chip, escape, link, soft, table
-from dashboard.theme import ACCENT, CONTRAST, NEUTRAL
-from reward.comparison import FEWEST, ItemChange, LeftOut, ScenarioPair, Stratum
+from dashboard.theme import ACCENT, CONTRAST, NEUTRAL, change_color
+from reward.comparison import FEWEST, ItemChange, LeftOut, ScenarioPair, Stratum, VersionComparison
 from store.browsing import StepFigures
+from store.figures import Counts
 from store.records import TurnRecord
 from store.vocabulary import Outcome
 
@@ -30,10 +32,9 @@ def default_versions(versions: Sequence[str], live: str | None, before: Sequence
 
 def points(stratum: Stratum) -> str:
     """ "+12.0 points [+4.1, +19.8]"."""
-    value = f"{100 * stratum.difference:+.1f} points"
     if stratum.interval is None:
-        return value
-    return f"{value} [{100 * stratum.interval.low:+.1f}, {100 * stratum.interval.high:+.1f}]"
+        return f"{100 * stratum.difference:+.1f} points"
+    return format_points(stratum.difference, stratum.interval.low, stratum.interval.high)
 
 
 def verdict_on(stratum: Stratum, before: str, after: str) -> str:
@@ -54,14 +55,15 @@ def difference_rows(strata: Sequence[Stratum]) -> str:
     rows = []
     for one in strata:
         low, high = _ends(one)
-        color = NEUTRAL if one.interval is None or low <= 0 <= high else ACCENT if low > 0 else CONTRAST
+        color = NEUTRAL if one.interval is None else change_color(low, high)
+        ends_of = "no interval" if one.interval is None else f"[{100 * low:+.1f}, {100 * high:+.1f}]"
         left, width = _place(low, reach), _place(high, reach) - _place(low, reach)
         rows.append(
             f'<div class="cl-name">{escape(one.name)}</div>'
             f'<div class="cl-track cl-zero" title="{escape(points(one))}">'
             f'<i style="left:{left:.2f}%;width:{width:.2f}%;background:{color}"></i>'
             f'<b style="left:{_place(one.difference, reach):.2f}%;background:{color}"></b></div>'
-            f'<div class="cl-value">{100 * one.difference:+.1f}</div>'
+            f'<div class="cl-value">{100 * one.difference:+.1f} <span class="cl-soft">{ends_of}</span></div>'
             f'<div class="cl-soft">{one.before_mean:.3f} → {one.after_mean:.3f} · '
             f"{plural(one.scenarios, 'scenario')}</div>"
         )
@@ -78,6 +80,18 @@ def _ends(stratum: Stratum) -> tuple[float, float]:
 def _place(value: float, reach: int) -> float:
     """Percent from the left end of the track."""
     return min(100.0, max(0.0, 50 + 50 * 100 * value / reach))
+
+
+def paired_note(found: VersionComparison) -> str:
+    """What the figures stand on: how many scenarios are paired, and what share of the verdicts there is UNSCORED."""
+    pairs, both = len(found.pairs), len(found.pairs) + found.left_out.unjudged
+    sides = ((found.verdicts_before, found.before), (found.verdicts_after, found.after))
+    unscored = ", ".join(
+        f"{percent(1 - counts.coverage if counts.coverage is not None else None, 1)} of {counts.total:,} on {version}"
+        for counts, version in sides
+    )
+    judged = f"Paired: {pairs:,} of the {plural(both, 'scenario')} that both played ({percent(pairs / both)})"
+    return f"{judged}, {found.left_out.unjudged:,} left out as not judged · UNSCORED verdicts: {unscored}"
 
 
 def left_out_note(left_out: LeftOut, before: str, after: str) -> str:
@@ -138,12 +152,18 @@ def item_change_rows(changes: Sequence[ItemChange], before: str, after: str, par
                 f"{change.scenario}, turn {change.item.turn_index + 1}",
                 address(COMPARE, **parameters, scenario=change.item.scenario_hash),
             ),
-            percent(change.before),
-            percent(change.after),
+            _passed(change.counts_before),
+            _passed(change.counts_after),
         )
         for change in changes
     ]
     return table(("question", "kind", "scenario", f"passed {before}", f"passed {after}"), rows, numeric=(3, 4))
+
+
+def _passed(counts: Counts) -> str:
+    """ "67 % of 3 dialogues", with how many are UNSCORED beside them."""
+    beside = f"of {plural(counts.judged, 'dialogue')}" + (f" · {counts.unscored:,} UNSCORED" if counts.unscored else "")
+    return f"{percent(counts.rate)} {soft(beside)}"
 
 
 @dataclass(frozen=True)

@@ -35,18 +35,21 @@ class BatchFigures:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two evaluation batches over the scenarios that both played and both could be judged on."""
+    """Two evaluation batches over the scenarios that both played and both could be judged on. Intervals are of 95 %."""
 
     before_batch: str
     after_batch: str
     before_version: str
     after_version: str
     pairs: int
-    before_mean: float
-    after_mean: float
+    unjudged: int
+    """Scenarios that both played, but could not both be judged on."""
+    reward: Interval
+    """Mean trajectory reward of the batch after, over the pairs."""
     difference: PairedInterval
-    passed_before: float
-    passed_after: float
+    passed: Interval
+    """Share of fully passed dialogues of the batch after, over the pairs."""
+    passed_difference: PairedInterval
     by_domain: tuple[RewardPoint, ...]
 
 
@@ -96,6 +99,9 @@ def compare_batches(log: Log, *, before: str, after: str) -> Comparison | None:
         return None
     values_before = [_value(first[key]) for key in shared]
     values_after = [_value(second[key]) for key in shared]
+    passed_before = [float(bool(first[key].fully_passed)) for key in shared]
+    passed_after = [float(bool(second[key].fully_passed)) for key in shared]
+    played = {_key(reward) for reward in batches[before]} & {_key(reward) for reward in batches[after]}
     one, other = first[shared[0]], second[shared[0]]
     return Comparison(
         before_batch=before,
@@ -103,11 +109,11 @@ def compare_batches(log: Log, *, before: str, after: str) -> Comparison | None:
         before_version=one.version,
         after_version=other.version,
         pairs=len(shared),
-        before_mean=sum(values_before) / len(shared),
-        after_mean=sum(values_after) / len(shared),
+        unjudged=len(played) - len(shared),
+        reward=bootstrap_mean(values_after, SEED, DRAWS),
         difference=paired_bootstrap(values_before, values_after, SEED, DRAWS),
-        passed_before=sum(bool(first[key].fully_passed) for key in shared) / len(shared),
-        passed_after=sum(bool(second[key].fully_passed) for key in shared) / len(shared),
+        passed=bootstrap_mean(passed_after, SEED, DRAWS),
+        passed_difference=paired_bootstrap(passed_before, passed_after, SEED, DRAWS),
         by_domain=tuple(
             _point(batch, domain, [rewards[key] for key in shared if rewards[key].domain == domain])
             for domain in sorted({first[key].domain for key in shared}, key=lambda d: _place(d, first.values()))
@@ -139,7 +145,11 @@ def _batch(name: str, rewards: Sequence[EvaluationReward]) -> BatchFigures:
 
 
 def _judged(rewards: Sequence[EvaluationReward]) -> dict[tuple[str, int], EvaluationReward]:
-    return {(r.scenario_hash, r.member): r for r in rewards if r.value is not None}
+    return {_key(reward): reward for reward in rewards if reward.value is not None}
+
+
+def _key(reward: EvaluationReward) -> tuple[str, int]:
+    return reward.scenario_hash, reward.member
 
 
 def _value(reward: EvaluationReward) -> float:

@@ -21,6 +21,10 @@ def _line(value: float, low: float, high: float, color: str, title: str) -> str:
     )
 
 
+def _ends(low: float, high: float) -> str:
+    return f'<span class="cl-soft">[{100 * low:.0f}, {100 * high:.0f}]</span>'
+
+
 def rate_rows(points: Sequence[RatePoint]) -> str:
     """A row a rate: label, interval, rate, how many verdicts were judged, what share was left unscored, and of how many
     eligible dialogues they are."""
@@ -32,7 +36,7 @@ def rate_rows(points: Sequence[RatePoint]) -> str:
         rows.append(
             f'<div class="cl-name">{escape(point.label)}</div>'
             f"{_line(point.rate, point.low, point.high, ACCENT, title)}"
-            f'<div class="cl-value">{percent(point.rate)}</div>'
+            f'<div class="cl-value">{percent(point.rate)} {_ends(point.low, point.high)}</div>'
             f'<div class="cl-soft">{escape(beside)}{dialogues}</div>'
         )
     return f'<div class="cl-forest">{"".join(rows)}<div></div>{_SCALE}</div>'
@@ -49,7 +53,7 @@ def reward_rows(points: Sequence[RewardPoint], before: str) -> str:
         rows.append(
             f'<div class="cl-name">{escape(name)}</div>'
             f"{_line(point.mean, point.low, point.high, color, title)}"
-            f'<div class="cl-value">{100 * point.mean:.0f}</div>'
+            f'<div class="cl-value">{100 * point.mean:.0f} {_ends(point.low, point.high)}</div>'
             f'<div class="cl-soft">{escape(point.label)} · {point.dialogues}</div>'
         )
     return f'<div class="cl-forest">{"".join(rows)}<div></div>{_SCALE.replace(" %", "")}</div>'

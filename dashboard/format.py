@@ -26,6 +26,11 @@ def interval(value: Interval | None, *, as_percent: bool = False) -> str:
     return f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 
+def points(difference: float, low: float, high: float) -> str:
+    """A difference of shares or rewards with its interval, in points of 100: "+3.6 points [+1.2, +6.0]"."""
+    return f"{100 * difference:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
 def ago(moment: datetime, now: datetime) -> str:
     """ "12 min ago"; both moments carry their zone."""
     seconds = max(0.0, (now - moment).total_seconds())

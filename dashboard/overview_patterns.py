@@ -7,9 +7,10 @@ import streamlit as st
 
 from dashboard.boundary import counted
 from dashboard.format import plural
+from dashboard.links import OVERVIEW, address
 from dashboard.overview_tables import ALL, PATTERNS, SHOWN_TURNS, pattern_rows, turns_behind
 from dashboard.paging import page_offset
-from dashboard.text import show, soft
+from dashboard.text import link, show, soft
 from reward.failure_patterns import LOOKED_AT, TREND, FailurePattern, find_patterns
 from reward.rate_alerts import well_judged
 from store.database import Log
@@ -28,6 +29,10 @@ def show_patterns(log: Log, chosen: dict[str, str | None]) -> None:
     if not judged or judged[-1] not in rates:
         show(soft("Nothing that these filters leave is judged."))
         return
+    newest = judged[-1]
+    asked = st.query_params.get("pattern_of")  # so that a link to a pattern shows the same turns tomorrow
+    if chosen["version"] is None and asked in judged:
+        judged = judged[: judged.index(asked) + 1]
     *earlier, version = judged[-TREND:]
     found = counted(log, find_patterns, version=version, earlier=tuple(earlier), **wanted)
     if not found.figures:
@@ -41,7 +46,10 @@ def show_patterns(log: Log, chosen: dict[str, str | None]) -> None:
     filters |= {"o_origin": chosen["origin"] or ALL}
     if over := st.query_params.get("o_over"):
         filters["o_over"] = over
-    show(pattern_rows(found, filters))
+    if version != newest:
+        said = f"As of {version}, which the link says: "
+        show(soft(said), link(f"of {newest}, the newest", f"{address(OVERVIEW, **filters)}#{PATTERNS}"))
+    show(pattern_rows(found, filters | {"pattern_of": version}))
     wanted_pattern = st.query_params.get("pattern")
     one = next((one for one in found.figures if one.pattern == wanted_pattern), None)
     if one is not None:

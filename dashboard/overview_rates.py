@@ -13,14 +13,17 @@ from dashboard import charts
 from dashboard.boundary import counted
 from dashboard.estimates import rate_points
 from dashboard.forest import rate_rows
-from dashboard.format import percent
+from dashboard.format import percent, plural
 from dashboard.overview_tables import coverage_note, coverage_notes, unjudged_note
+from dashboard.paging import captioned_offset
 from dashboard.text import show, show_empty, soft
 from store.coverage import OF_DIALOGUES, Coverage, coverage_by, coverage_cells, item_coverage
 from store.database import Log
 from store.figures import Counts, Slice, rates_by, unseen_domains
 
 SHOWN_TOOLS = 12
+SHOWN_ROWS = 12
+"""Of versions or days, on a page."""
 Kept: TypeAlias = Mapping[Slice, Mapping[str, Counts]]
 Covered: TypeAlias = Mapping[Slice, Mapping[str, Coverage]]
 
@@ -61,8 +64,10 @@ def show_over(kept: Kept, covered: Covered) -> None:
     by, draw = (Slice.DAY, charts.rates_over_days) if over == "time" else (Slice.VERSION, charts.rates_over_versions)
     points = rate_points(kept[by], coverage_notes(covered[by], kept[by]))
     charts.show_chart(draw(points))
-    with st.expander("The same as rows"):
-        show(rate_rows(points))
+    newest = points[::-1]
+    noun = "day" if by is Slice.DAY else "version"
+    first = captioned_offset(f"{plural(len(newest), noun)}, the newest first", len(newest), SHOWN_ROWS, "o_rows_page")
+    show(rate_rows(newest[first : first + SHOWN_ROWS]))
     whole = sum(kept[Slice.VERSION].values(), start=Counts())
     dialogues = sum(covered[Slice.VERSION].values(), start=Coverage())
     unscored = percent(1 - (whole.coverage or 0), 1)
@@ -78,6 +83,9 @@ def show_slice(
     notes = coverage_notes(covered[by], kept[by])
     points = rate_points(kept[by], notes, worst_first=worst_first)
     marked = [replace(one, label=f"{one.label} (unseen)") if one.label in unseen else one for one in points]
-    show(rate_rows(marked[:SHOWN_TOOLS] if by is Slice.TOOL else marked))
+    if by is Slice.TOOL and len(marked) > SHOWN_TOOLS:
+        first = captioned_offset(plural(len(marked), "tool"), len(marked), SHOWN_TOOLS, "o_tools_page")
+        marked = marked[first : first + SHOWN_TOOLS]
+    show(rate_rows(marked))
     if note := unjudged_note(covered[by], kept[by]):
         show(soft(note))

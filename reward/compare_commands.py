@@ -9,6 +9,7 @@ from store.vocabulary import Origin, Split
 
 if TYPE_CHECKING:
     from reward.comparison import ItemChange, Stratum, VersionComparison
+    from store.figures import Counts
 
 
 def compare(
@@ -42,7 +43,7 @@ def compare(
         return
     table = Table("", "scenarios", before, after, "difference, points", "fully passed", "better", "worse")
     for stratum in (*found.domains, found.all):
-        passed = f"{100 * stratum.passed_before:.0f} → {100 * stratum.passed_after:.0f} %"
+        passed = f"{100 * stratum.passed_before:.0f} → {100 * stratum.passed_after:.0f} %{_passed_interval(stratum)}"
         means = (f"{stratum.before_mean:.3f}", f"{stratum.after_mean:.3f}")
         counts = (str(stratum.better), str(stratum.worse))
         table.add_row(Text(stratum.name), str(stratum.scenarios), *means, points(stratum), passed, *counts)
@@ -58,12 +59,16 @@ def compare(
             values = (f"{pair.before_mean:.2f}", f"{pair.after_mean:.2f}", f"{100 * pair.difference:+.0f}")
             regressions.add_row(Text(pair.scenario), Text(pair.domain), *values, ids)
         console.print(regressions)
+        if len(worse) > limit:
+            typer.echo(f"{limit} of {len(worse)}: `--limit {len(worse)}` shows them all")
     for title, changes in (("item lost", found.lost), ("item gained", found.gained)):
         if changes:
             items = Table(title, "scenario", "turn", before, after)
             for change in changes[:limit]:
                 items.add_row(*map(Text, _item(change)))
             console.print(items)
+            if len(changes) > limit:
+                typer.echo(f"{limit} of {len(changes)}: `--limit {len(changes)}` shows them all")
 
 
 def points(stratum: "Stratum") -> str:
@@ -74,9 +79,21 @@ def points(stratum: "Stratum") -> str:
     return f"{value} [{100 * stratum.interval.low:+.1f}, {100 * stratum.interval.high:+.1f}]"
 
 
+def _passed_interval(stratum: "Stratum") -> str:
+    found = stratum.passed_interval
+    return f", {100 * found.mean_difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]" if found else ""
+
+
 def _item(change: "ItemChange") -> tuple[str, ...]:
-    shares = (f"{100 * change.before:.0f} %", f"{100 * change.after:.0f} %")
+    shares = (
+        f"{counts.passed} of {counts.judged}" + (f", {counts.unscored} UNSCORED" if counts.unscored else "")
+        for counts in (change.counts_before, change.counts_after)
+    )
     return (change.item.question, change.scenario, str(change.item.turn_index + 1), *shares)
+
+
+def _unscored(counts: "Counts") -> str:
+    return f"{100 * counts.unscored / counts.total:.1f} %" if counts.total else "none"
 
 
 def _left_out(found: "VersionComparison") -> list[str]:
@@ -90,6 +107,12 @@ def _left_out(found: "VersionComparison") -> list[str]:
         lines.append(
             f"left out: dialogues that could not be judged, {out.unjudged_before} of {found.before} and "
             f"{out.unjudged_after} of {found.after}"
+        )
+    if found.pairs:
+        lines.append(
+            f"{len(found.pairs)} of {len(found.pairs) + out.unjudged} scenarios that both played are paired; UNSCORED: "
+            f"{_unscored(found.verdicts_before)} of the verdicts on {found.before}, "
+            f"{_unscored(found.verdicts_after)} on {found.after}"
         )
     if found.pairs and not all(pair.same_worlds for pair in found.pairs):
         others = sum(not pair.same_worlds for pair in found.pairs)

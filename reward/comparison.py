@@ -8,12 +8,14 @@ rollouts are never mixed: they are sampled at different temperatures.
 Reads the log through store/played.py; the pairing is pure.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from reward.intervals import PairedInterval, paired_bootstrap
 from store.checklists import current_checklists
 from store.database import Log
+from store.figures import Counts
 from store.played import ItemOutcome, ItemWords, PlayedDialogue, outcomes_of, played_by, words_of
 from store.scenarios import get_scenarios
 from store.vocabulary import Origin, Outcome, Split
@@ -59,11 +61,14 @@ class LeftOut:
     unjudged_before: int
     """Dialogues without a reward."""
     unjudged_after: int
+    unjudged: int
+    """Scenarios that both versions played, but could not both be judged on."""
 
 
 @dataclass(frozen=True)
 class Stratum:
-    """The scenarios of one domain, or all of them. Means are of rewards in [0, 1], shares of dialogues."""
+    """The scenarios of one domain, or all of them. Means are of rewards in [0, 1]; a scenario with several dialogues
+    counts as one, with their mean."""
 
     name: str
     scenarios: int
@@ -75,6 +80,8 @@ class Stratum:
     passed_before: float
     """Share of fully passed dialogues."""
     passed_after: float
+    passed_interval: PairedInterval | None
+    """Of the difference of these shares; None as `interval`."""
     better: int
     """Scenarios whose value rose."""
     worse: int
@@ -82,12 +89,21 @@ class Stratum:
 
 @dataclass(frozen=True)
 class ItemChange:
-    """An item that passes in another share of a scenario's dialogues than before; not reached is not passed."""
+    """An item that passes in another share of a scenario's dialogues than before; not reached is not passed, and counts
+    as failed here."""
 
     item: ItemWords
     scenario: str
-    before: float
-    after: float
+    counts_before: Counts
+    counts_after: Counts
+
+    @property
+    def before(self) -> float:
+        return self.counts_before.rate or 0.0
+
+    @property
+    def after(self) -> float:
+        return self.counts_after.rate or 0.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +120,9 @@ class VersionComparison:
     lost: tuple[ItemChange, ...]
     """The greatest loss first."""
     gained: tuple[ItemChange, ...]
+    verdicts_before: Counts
+    """On the dialogues of the pairs."""
+    verdicts_after: Counts
 
 
 def compare_versions(
@@ -121,7 +140,8 @@ def compare_versions(
     played = [played_by(log, version, origin=origin, split=split, domain=domain) for version in (before, after)]
     pairs, left_out = pair_dialogues(*played)
     domains = sorted({(not pair.seen, pair.domain) for pair in pairs})
-    changes = _item_changes(log, pairs)
+    said = by_dialogue(outcomes_of(log, (one.trajectory_id for pair in pairs for one in (*pair.before, *pair.after))))
+    changes = _item_changes(log, pairs, said)
     return VersionComparison(
         before=before,
         after=after,
@@ -135,6 +155,8 @@ def compare_versions(
         ),
         lost=tuple(change for change in changes if change.after < change.before),
         gained=tuple(change for change in reversed(changes) if change.after > change.before),
+        verdicts_before=_verdicts((one for pair in pairs for one in pair.before), said),
+        verdicts_after=_verdicts((one for pair in pairs for one in pair.after), said),
     )
 
 
@@ -144,12 +166,14 @@ def pair_dialogues(
     """The scenarios of which both sides have a judged dialogue, by difference: the greatest loss first."""
     judged_before, judged_after = _by_scenario(before), _by_scenario(after)
     pairs = [_pair(judged_before[digest], judged_after[digest]) for digest in judged_before if digest in judged_after]
+    played_by_both = {one.scenario_hash for one in before} & {one.scenario_hash for one in after}
     pairs.sort(key=lambda pair: (pair.difference, pair.domain, pair.scenario))
     return pairs, LeftOut(
         only_before=len(judged_before) - len(pairs),
         only_after=len(judged_after) - len(pairs),
         unjudged_before=sum(dialogue.value is None for dialogue in before),
         unjudged_after=sum(dialogue.value is None for dialogue in after),
+        unjudged=len(played_by_both) - len(pairs),
     )
 
 
@@ -158,47 +182,51 @@ def measure_pairs(name: str, pairs: Sequence[ScenarioPair], seed: int, draws: in
     values = [(pair.before_mean, pair.after_mean) for pair in pairs]
     before, after = [value for value, _ in values], [value for _, value in values]
     interval = paired_bootstrap(before, after, seed, draws)
+    passed = [(_passed(pair.before), _passed(pair.after)) for pair in pairs]
+    passed_before, passed_after = [share for share, _ in passed], [share for _, share in passed]
+    enough = len(pairs) >= FEWEST
     return Stratum(
         name=name,
         scenarios=len(pairs),
         before_mean=sum(before) / len(pairs),
         after_mean=sum(after) / len(pairs),
         difference=interval.mean_difference,
-        interval=interval if len(pairs) >= FEWEST else None,
-        passed_before=_passed(one for pair in pairs for one in pair.before),
-        passed_after=_passed(one for pair in pairs for one in pair.after),
+        interval=interval if enough else None,
+        passed_before=sum(passed_before) / len(pairs),
+        passed_after=sum(passed_after) / len(pairs),
+        passed_interval=paired_bootstrap(passed_before, passed_after, seed, draws) if enough else None,
         better=sum(pair.difference > 0 for pair in pairs),
         worse=sum(pair.difference < 0 for pair in pairs),
     )
 
 
-def item_shares(pair: ScenarioPair, outcomes: Mapping[str, Mapping[int, Outcome]]) -> dict[int, tuple[float, float]]:
-    """For each item of the scenario the share of dialogues in which it passed, before and after.
+def item_counts(pair: ScenarioPair, outcomes: Mapping[str, Mapping[int, Outcome]]) -> dict[int, tuple[Counts, Counts]]:
+    """For each item of the scenario in how many dialogues it passed, before and after.
 
-    `outcomes`: trajectory id to item id to verdict. An item without one was not reached, which is not passed; where
-    every verdict of a side is UNSCORED nothing can be said, and the item is left out.
+    `outcomes`: trajectory id to item id to verdict. An item without one was not reached, which is not passed: it counts
+    as failed. Where every verdict of a side is UNSCORED nothing can be said, and the item is left out.
     """
     items = {item for dialogue in (*pair.before, *pair.after) for item in outcomes.get(dialogue.trajectory_id, {})}
-    shares = {}
+    counts = {}
     for item in sorted(items):
-        sides = [
-            [said for one in side if (said := outcomes.get(one.trajectory_id, {}).get(item)) != Outcome.UNSCORED]
+        before, after = (
+            _counts(outcomes.get(one.trajectory_id, {}).get(item, Outcome.FAIL) for one in side)
             for side in (pair.before, pair.after)
-        ]
-        if all(sides):
-            before, after = (sum(said == Outcome.PASS for said in side) / len(side) for side in sides)
-            shares[item] = (before, after)
-    return shares
+        )
+        if before.judged and after.judged:
+            counts[item] = (before, after)
+    return counts
 
 
-def _item_changes(log: Log, pairs: Sequence[ScenarioPair]) -> list[ItemChange]:
+def _item_changes(
+    log: Log, pairs: Sequence[ScenarioPair], said: Mapping[str, Mapping[int, Outcome]]
+) -> list[ItemChange]:
     """By difference, the greatest loss first. Items that no checklist of today holds are left out."""
-    said = by_dialogue(outcomes_of(log, (one.trajectory_id for pair in pairs for one in (*pair.before, *pair.after))))
     changed = [
         (pair, item, before, after)
         for pair in pairs
-        for item, (before, after) in item_shares(pair, said).items()
-        if before != after
+        for item, (before, after) in item_counts(pair, said).items()
+        if before.rate != after.rate
     ]
     words = words_of(log, (item for _, item, _, _ in changed))
     scenarios = get_scenarios(log, {pair.scenario_hash for pair, _, _, _ in changed})
@@ -223,6 +251,15 @@ def by_dialogue(outcomes: Iterable[ItemOutcome]) -> dict[str, dict[int, Outcome]
     for outcome in outcomes:
         found.setdefault(outcome.trajectory_id, {})[outcome.item_id] = outcome.outcome
     return found
+
+
+def _verdicts(dialogues: Iterable[PlayedDialogue], said: Mapping[str, Mapping[int, Outcome]]) -> Counts:
+    return _counts(outcome for one in dialogues for outcome in said.get(one.trajectory_id, {}).values())
+
+
+def _counts(outcomes: Iterable[Outcome]) -> Counts:
+    number = Counter(outcomes)
+    return Counts(number[Outcome.PASS], number[Outcome.FAIL], number[Outcome.UNSCORED])
 
 
 def _by_scenario(dialogues: Sequence[PlayedDialogue]) -> dict[str, list[PlayedDialogue]]:
@@ -252,6 +289,6 @@ def _mean(dialogues: Sequence[PlayedDialogue]) -> float:
     return sum(values) / len(values)
 
 
-def _passed(dialogues: Iterable[PlayedDialogue]) -> float:
+def _passed(dialogues: Sequence[PlayedDialogue]) -> float:
     passed = [bool(one.fully_passed) for one in dialogues]
     return sum(passed) / len(passed)

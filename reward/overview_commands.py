@@ -30,7 +30,7 @@ def overview(
     from reward.rate_alerts import LOOK_BACK, find_alerts, well_judged
     from store.coverage import coverage_by, coverage_cells, item_coverage
     from store.figures import Slice, rates_by
-    from store.trouble import jobs_since
+    from store.night import jobs_since, runs_since, stages_since
     from store.versions import live_version
 
     settings, log = settings_and_log(config)
@@ -56,8 +56,18 @@ def overview(
         *earlier, newest = judged
         found = find_patterns(log, version=newest, earlier=earlier, origin=origin, domain=domain, limit=limit)
         console.print(_patterns(found))
-    for job in jobs_since(log, now - LOOK_BACK):
+    since = now - LOOK_BACK
+    jobs, runs, stages = jobs_since(log, since), runs_since(log, since), stages_since(log, since)
+    for job in jobs.rows:
         typer.echo(f"job {job.id} {job.kind} {job.status} {job.pipeline}")
+    for one in runs.rows:
+        made = f" → {one.version} {one.state or ''}" if one.version else f": {one.run.error}" if one.run.error else ""
+        typer.echo(f"run {one.run.name} {one.run.kind} from {one.run.base_version or '–'} {one.run.status}{made}")
+    for stage in stages.rows:
+        typer.echo(f"stage {stage.key} of {stage.loop} {stage.status}{f': {stage.error}' if stage.error else ''}")
+    for more, what in ((jobs.more, "jobs"), (runs.more, "runs"), (stages.more, "stages")):
+        if more:
+            typer.echo(f"and {more} earlier {what}")
 
 
 def _rates(by: "Slice", rates: "dict[str, Counts]", covered: "dict[str, Coverage]") -> "Table":

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, case, func, literal, literal_column, select, text, union
 
-from store.database import Log
+from store.database import Log, in_chunks
 from store.figures import NO_TOOL, Slice
 from store.schema import ItemRow, ScenarioRow, TrajectoryRow
 from store.schema.dialogues import ELIGIBLE
@@ -110,6 +110,28 @@ def coverage_by(
         eligible[name] += coverage.eligible
         judged[name] += coverage.judged
     return {name: Coverage(eligible[name], judged[name]) for name in sorted(eligible)}
+
+
+def scenario_coverage(
+    log: Log,
+    *,
+    scenarios: Sequence[str],
+    origin: str | None = None,
+    batch: str | None = None,
+    version: str | None = None,
+) -> dict[str, Coverage]:
+    """The dialogues of these scenarios, by their hashes; a scenario of none is left out."""
+    row = TrajectoryRow
+    query = select(row.scenario_hash, func.count(), _judged()).where(text(ELIGIBLE)).group_by(row.scenario_hash)
+    for column, value in ((row.origin, origin), (row.batch, batch), (row.version, version)):
+        if value is not None:
+            query = query.where(column == value)
+    found: dict[str, Coverage] = {}
+    with log.lookup() as connection:
+        for chunk in in_chunks(sorted(set(scenarios))):
+            for digest, eligible, judged in connection.execute(query.where(row.scenario_hash.in_(chunk))):
+                found[str(digest)] = Coverage(eligible, int(judged))
+    return found
 
 
 def item_coverage(

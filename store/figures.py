@@ -42,6 +42,9 @@ from store.schema import (
 from store.standing import newest_reward
 from store.vocabulary import Origin, VersionState
 
+OUTCOMES = ("passed", "failed", "unscored")
+"""Sums of verdicts, as `Counts` takes them."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -108,6 +111,7 @@ class ItemFigures:
     """How one item of one scenario fares."""
 
     item_id: int
+    scenario_hash: str
     scenario: str
     domain: str
     turn_index: int
@@ -343,8 +347,9 @@ def item_figures(
     tally = ItemTallyRow
     passed, failed, unscored = (func.sum(column) for column in (tally.passed, tally.failed, tally.unscored))
     item = (
-        ItemRow.id,
-        ScenarioRow.name,
+        ItemRow.id.label("item_id"),
+        ScenarioRow.hash.label("scenario_hash"),
+        ScenarioRow.name.label("scenario"),
         ScenarioRow.domain,
         ItemRow.turn_index,
         ItemRow.key,
@@ -362,7 +367,7 @@ def item_figures(
         (ItemRow.kind, kind),
     )
     query = (
-        select(*item, passed, failed, unscored)
+        select(*item, *(sums.label(name) for name, sums in zip(OUTCOMES, (passed, failed, unscored), strict=True)))
         .select_from(tally)
         .join(ItemRow, ItemRow.id == tally.item_id)
         .join(ScenarioRow, ScenarioRow.hash == ItemRow.scenario_hash)
@@ -373,7 +378,8 @@ def item_figures(
         .limit(limit)
     )
     with log.reading() as session:
-        return [ItemFigures(*row[:10], counts=Counts(*map(int, row[10:]))) for row in session.execute(query)]
+        rows = [row._asdict() for row in session.execute(query)]
+    return [ItemFigures(counts=Counts(*(int(row.pop(one)) for one in OUTCOMES)), **row) for row in rows]
 
 
 def version_figures(log: Log) -> list[VersionFigures]:

@@ -238,7 +238,7 @@ def ended_run(log: Log, name: str) -> int | None:
 def list_runs(log: Log) -> list[RunRecord]:
     """Oldest first."""
     with log.lookup() as connection:
-        return [_record(row) for row in connection.execute(select(RunRow.__table__).order_by(RunRow.id))]
+        return [run_record(row) for row in connection.execute(select(RunRow.__table__).order_by(RunRow.id))]
 
 
 def get_run(log: Log, name: str) -> RunRecord:
@@ -247,12 +247,12 @@ def get_run(log: Log, name: str) -> RunRecord:
         row = _find(connection, name)
     if row is None:
         raise LogError(f"there is no run {name!r} in the log")
-    return _record(row)
+    return run_record(row)
 
 
 def _find(connection: Connection, name: str) -> AnyRow | None:
     return connection.execute(select(RunRow.__table__).where(RunRow.name == name)).first()
 
 
-def _record(row: AnyRow) -> RunRecord:
+def run_record(row: AnyRow) -> RunRecord:
     return RunRecord(**row._asdict() | {"kind": RunKind(row.kind), "status": JobStatus(row.status)})

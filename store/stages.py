@@ -99,7 +99,9 @@ def list_stages(log: Log, loop: str) -> list[StageRecord]:
     """In the order in which they were first started."""
     table = StageRow.__table__
     with log.lookup() as connection:
-        return [_record(row) for row in connection.execute(select(table).where(table.c.loop == loop).order_by("id"))]
+        return [
+            stage_record(row) for row in connection.execute(select(table).where(table.c.loop == loop).order_by("id"))
+        ]
 
 
 def running_loops(log: Log) -> set[str]:
@@ -130,7 +132,7 @@ def _end(log: Log, loop: str, key: str, values: dict[str, Any]) -> None:
         raise LogError(f"stage {key!r} of loop {loop!r} is not running: start it first")
 
 
-def _record(row: AnyRow) -> StageRecord:
+def stage_record(row: AnyRow) -> StageRecord:
     return StageRecord(**row._asdict() | {"status": JobStatus(row.status)})
 
 

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 
 from store.database import Log
-from store.jobs import JobRecord, job_record
 from store.schema import FiringRow, JobRow, ModelCallRow, ScheduleRow
 from store.vocabulary import FiringOutcome, JobStatus, ModelRole
 
@@ -39,15 +38,6 @@ def failed_jobs(log: Log, since: datetime) -> list[tuple[int, str, str]]:
     with log.lookup() as connection:
         found = connection.execute(select(row.id, row.kind, row.error).where(*failed).order_by(row.id.desc()).limit(20))
         return [(job.id, job.kind, job.error or "") for job in found]
-
-
-def jobs_since(log: Log, since: datetime, limit: int = 20) -> list[JobRecord]:
-    """The jobs that ran since, or run now, newest first."""
-    row = JobRow
-    ran = or_(row.ended_at >= since, row.status == JobStatus.RUNNING.value)
-    query = select(row.__table__).where(ran, row.started_at.is_not(None))
-    with log.lookup() as connection:
-        return [job_record(one) for one in connection.execute(query.order_by(row.id.desc()).limit(limit))]
 
 
 def missed_firings(log: Log, since: datetime) -> list[tuple[str, str, str]]:

@@ -8,8 +8,9 @@ from sqlalchemy import update
 import checkloop
 from dashboard.alignment import align_steps
 from dashboard.links import COMPARE
-from reward.comparison import ScenarioPair, compare_versions, item_shares, measure_pairs, pair_dialogues
+from reward.comparison import ScenarioPair, compare_versions, item_counts, measure_pairs, pair_dialogues
 from store.database import Log
+from store.figures import Counts
 from store.objections import retire_item
 from store.played import PlayedDialogue, played_by, versions_that_played
 from store.scenarios import item_ids
@@ -56,7 +57,7 @@ def test_pairs_by_hand() -> None:
     assert told == [("s2", 0.4, 0.1, False), ("s1", 0.4, 0.9, True)], "regressions first"
     assert [one.trajectory_id for one in (*pairs[1].before, *pairs[1].after)] == ["b2", "a1"]
     assert (left_out.only_before, left_out.only_after) == (1, 1)
-    assert (left_out.unjudged_before, left_out.unjudged_after) == (0, 1)
+    assert (left_out.unjudged_before, left_out.unjudged_after, left_out.unjudged) == (0, 1, 1)
 
 
 def test_a_difference_by_hand_and_its_interval() -> None:
@@ -74,7 +75,7 @@ def test_shares_of_items_by_hand() -> None:
     (pair,), _ = pair_dialogues(
         [played("b1", "s", 1.0, 1), played("b2", "s", 1.0, 2)], [played("a1", "s", 0.5, 1), played("a2", "s", 0.5, 2)]
     )
-    shares = item_shares(
+    shares = item_counts(
         pair,
         {
             "b1": {1: PASS, 2: PASS, 3: UNSCORED, 4: UNSCORED},
@@ -83,7 +84,11 @@ def test_shares_of_items_by_hand() -> None:
             "a2": {1: FAIL, 3: PASS, 4: FAIL},
         },
     )
-    assert shares == {1: (1.0, 0.5), 2: (0.5, 0.0), 4: (1.0, 0.0)}
+    assert shares == {
+        1: (Counts(2, 0), Counts(1, 1)),
+        2: (Counts(1, 1), Counts(0, 2)),
+        4: (Counts(1, 0, 1), Counts(0, 2)),
+    }
 
 
 def test_steps_stand_beside_those_that_call_the_same() -> None:
@@ -221,3 +226,43 @@ def test_the_dialogues_that_were_chosen_stand_in_the_address_and_give_way_to_the
     next(button for button in app.button if button.label == "Next").click().run()
     assert not app.exception and app.query_params["scenario"] == second.scenario_hash
     assert app.selectbox(key="left").value in {one.trajectory_id for one in second.before}
+
+
+def test_every_item_that_changed_can_be_reached_page_by_page_and_from_the_command(
+    sample: Log, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = compare_versions(sample, before="v0001", after="v0003")
+    assert len(found.gained) > 15
+    seen: list[str] = []
+    for page in range(1, -(-len(found.gained) // 15) + 1):
+        app = open_page(COMPARE, c_before="v0001", c_after="v0003", c_gained_page=str(page))
+        rows = html(app).split("passed v0003")[-1].split("<tr>")[1:]
+        assert len(rows) <= 15
+        seen += [row.split("<td>")[1].split("</td>")[0] + row.split("href=")[1].split("</a>")[0] for row in rows]
+    assert len(seen) == len(set(seen)) == len(found.gained)
+    monkeypatch.setattr("sys.argv", ["checkloop", "compare", "v0001", "v0003", "--limit", "4"])
+    checkloop.main()
+    assert f"4 of {len(found.gained)}: `--limit {len(found.gained)}` shows them all" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["checkloop", "compare", "v0001", "v0003", "--limit", str(len(found.gained))])
+    checkloop.main()
+    said = capsys.readouterr().out
+    assert "shows them all" not in said and said.count(" of 1") >= 2 * len(found.gained)
+
+
+def test_an_interval_s_numbers_and_what_it_stands_on_are_there_without_a_pointer(sample: Log) -> None:
+    scenarios = 12
+    for n in range(scenarios):
+        scenario = a_scenario(name=f"s{n}", split=Split.TEST)
+        for version, value in (("v0011", 0.2), ("v0012", 0.9)):
+            start(sample, f"{version}-{n}", scenario=scenario, version=version, origin=Origin.EVALUATION, seed=n)
+            end_trajectory(sample, f"{version}-{n}", StopReason.COMPLETED)
+            unjudged = n == 0 and version == "v0012"
+            add_rewards(sample, [Reward(f"{version}-{n}", None if unjudged else value, (), value > 0.5, 0)])
+    app = open_page(COMPARE, c_before="v0011", c_after="v0012")
+    metrics = {metric.label: metric for metric in app.metric}
+    assert metrics["Paired difference"].delta == "[+70.0, +70.0]"
+    assert metrics["Fully passed dialogues"].delta == "+100.0 points [+100.0, +100.0]"
+    assert '+70.0 <span class="cl-soft">[+70.0, +70.0]</span>' in html(app)
+    assert f"Paired: 11 of the {scenarios} scenarios that both played (92 %), 1 left out as not judged" in html(app)
+    assert metrics["Paired difference"].proto.color == metrics["Fully passed dialogues"].proto.color
+    assert "no interval" in html(open_page(COMPARE, c_before="v0001", c_after="v0003"))

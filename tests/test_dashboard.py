@@ -8,6 +8,7 @@ import pytest
 
 from agent.ports import free_port
 from dashboard import trajectory_table
+from dashboard.estimates import compare_batches
 from dashboard.links import (
     CHAT,
     COMPARE,
@@ -177,6 +178,17 @@ def test_the_overview_shows_the_live_version_and_the_log_s_own_numbers(sample: L
     after = [r for r in rewards_of(sample, ids(sample, batch="demo/after")).values() if r.value is not None]
     assert f"{sum(r.value or 0 for r in after) / len(after):.3f} [" in html(app)
     assert "demo/before" in html(app) and "banking (unseen)" in html(app)
+    found = compare_batches(sample, before="demo/before", after="demo/after")
+    assert found is not None and found.unjudged > 0
+    for label, one in (
+        ("Held-out checklist reward", found.difference),
+        ("Fully passed dialogues", found.passed_difference),
+    ):
+        low, high = f"{100 * one.low:+.1f}", f"{100 * one.high:+.1f}"
+        assert metrics[label].delta == f"{100 * one.mean_difference:+.1f} points [{low}, {high}]"
+    both = found.pairs + found.unjudged
+    assert f"{found.pairs} of the {both} scenarios" in said and f"{found.unjudged} left out as not judged" in said
+    assert f"reward {found.reward.mean:.3f} [{found.reward.low:.3f}, {found.reward.high:.3f}]" in said
 
 
 def test_the_overview_filters_by_what_the_address_says(sample: Log) -> None:

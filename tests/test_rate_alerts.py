@@ -1,13 +1,16 @@
 """When a rate counts as fallen, worked out by hand; and what a log with trouble in it raises."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import update
 
 from reward.rate_alerts import AlertKind, difference, falls, find_alerts, unscored_rise
 from store.database import Log
 from store.figures import Counts
 from store.model_calls import ModelCall, add_model_calls
+from store.schema import TrajectoryRow
 from store.verdicts import add_verdicts
 from store.vocabulary import ModelRole, Origin, Outcome
 from tests.store_examples import a_scenario, start
@@ -53,3 +56,35 @@ def test_a_log_in_which_a_version_fell_and_a_judge_fails_says_both(sqlite_log: L
     said = next(alert for alert in alerts if alert.kind is AlertKind.JUDGE_ERRORS)
     assert said.where == "big-judge" and "1 of 1 calls" in said.detail and "500" in said.detail
     assert not [alert for alert in find_alerts(log, now + timedelta(days=2), missed_after_s=300) if alert in [said]]
+
+
+def judged_dialogues(log: Log, name: str, outcomes: Sequence[Outcome], began: datetime, version: str = "v0001") -> None:
+    """Forty chats or so that began then, each with one verdict."""
+    ids = [f"{name}-{n}" for n in range(len(outcomes))]
+    start(log, *ids, scenario=a_scenario(), version=version, origin=Origin.ROLLOUT)
+    with log.writing() as connection:
+        table = TrajectoryRow.__table__
+        connection.execute(update(table).where(table.c.id.in_(ids)).values(created_at=began))
+    add_verdicts(log, [verdict(log, one, "umbrella", said) for one, said in zip(ids, outcomes, strict=True)])
+
+
+def test_a_week_that_is_worse_than_the_one_before_it_is_an_alert(log: Log) -> None:
+    now = datetime.now(UTC)
+    good, bad = [Outcome.PASS] * 36 + [Outcome.FAIL] * 4, [Outcome.PASS] * 20 + [Outcome.FAIL] * 20
+    judged_dialogues(log, "older", bad, now - timedelta(days=14))  # of neither week
+    judged_dialogues(log, "before", good, now - timedelta(days=7))
+    judged_dialogues(log, "today", bad, now)
+    alerts = find_alerts(log, now, missed_after_s=300)
+    whole = [alert for alert in alerts if alert.where == "rollout"]
+    assert [alert.kind for alert in whole] == [AlertKind.RATE_FELL], alerts
+    assert "90.0 % → 50.0 %" in whole[0].detail and "the last 7 days after the 7 before" in whole[0].detail
+    assert find_alerts(log, now + timedelta(days=7), missed_after_s=300) == [], "that week has nothing judged"
+
+
+def test_what_nobody_could_judge_under_the_newest_version_is_an_alert(log: Log) -> None:
+    now = datetime.now(UTC)
+    judged_dialogues(log, "before", [Outcome.PASS] * 40, now)
+    judged_dialogues(log, "after", [Outcome.PASS] * 32 + [Outcome.UNSCORED] * 8, now, "v0002")
+    (alert,) = find_alerts(log, now, missed_after_s=300)
+    assert (alert.kind, alert.where) == (AlertKind.UNSCORED_ROSE, "rollout")
+    assert alert.detail == "0.0 % → 20.0 % of all verdicts, v0002 after v0001"

@@ -19,7 +19,7 @@ from dashboard.comparing import (
     left_out_note,
     outcome_rows,
     pair_rows,
-    points,
+    paired_note,
     side_by_side,
     verdict_on,
 )
@@ -27,7 +27,9 @@ from dashboard.format import percent, plural
 from dashboard.links import COMPARE
 from dashboard.paging import page_offset
 from dashboard.text import chip, escape, show, show_empty, soft
+from dashboard.theme import change_of_metric
 from reward.comparison import ScenarioPair, VersionComparison, by_dialogue, compare_versions
+from reward.intervals import PairedInterval
 from store.browsing import sampled_arguments, step_figures
 from store.database import Log
 from store.figures import facets
@@ -92,26 +94,28 @@ def show_whole(found: VersionComparison, asked: dict[str, str]) -> None:
     whole = found.all
     show(f'<div class="cl-title">{escape(verdict_on(whole, found.before, found.after))}</div>')
     with st.grid(columns=4, min_column_width=210, gap="small", key="headline"):
+        of = "Mean over {} of the difference of {}, in points of 100, with its 95 % bootstrap interval."
+        scenarios = plural(whole.scenarios, "scenario")
         st.metric(
             "Paired difference",
             f"{100 * whole.difference:+.1f} points",
-            f"{whole.before_mean:.3f} → {whole.after_mean:.3f}",
-            delta_color="off",
-            delta_arrow="off",
-            help=f"Mean over {plural(whole.scenarios, 'scenario')} of the difference of their rewards (equation 4), in "
-            f"points of 100. With its 95 % bootstrap interval: {points(whole)}.",
-            border=True,
+            ends(whole.interval),
+            delta_description=f"{whole.before_mean:.3f} → {whole.after_mean:.3f}",
+            help=of.format(scenarios, "their rewards (equation 4)"),
+            **change(whole.interval),
         )
         st.metric(
             "Fully passed dialogues",
             percent(whole.passed_after),
-            f"{100 * (whole.passed_after - whole.passed_before):+.1f} points",
-            border=True,
+            f"{100 * (whole.passed_after - whole.passed_before):+.1f} points {ends(whole.passed_interval)}",
+            help=of.format(scenarios, "the shares of their dialogues in which every item of every turn passed"),
+            **change(whole.passed_interval),
         )
         same = whole.scenarios - whole.better - whole.worse
         st.metric("Scenarios better · worse", f"{whole.better} · {whole.worse}", f"{same} the same", **_grey())
         gained, lost = len(found.gained), len(found.lost)
         st.metric("Items gained · lost", f"{gained} · {lost}", "of items in a scenario", **_grey())
+    show(soft(paired_note(found)))
     if note := left_out_note(found.left_out, found.before, found.after):
         show(soft(note))
     st.subheader("By domain", anchor=False, help="Paired difference in points with its 95 % bootstrap interval.")
@@ -120,11 +124,23 @@ def show_whole(found: VersionComparison, asked: dict[str, str]) -> None:
     offset = page_offset(len(found.pairs), PAGE_SIZE, "c_page")
     shown = found.pairs[offset : offset + PAGE_SIZE]
     show(pair_rows(shown, found.before, found.after, asked))
-    for title, changes in (("Items lost", found.lost), ("Items gained", found.gained)):
+    lists = (("Items lost", found.lost, "c_lost_page"), ("Items gained", found.gained, "c_gained_page"))
+    for title, changes, key in lists:
         if changes:
-            more = f"the {SHOWN_ITEMS} greatest of {len(changes)}" if len(changes) > SHOWN_ITEMS else str(len(changes))
-            st.subheader(f"{title}: {more}", anchor=False)
-            show(item_change_rows(changes[:SHOWN_ITEMS], found.before, found.after, asked))
+            st.subheader(f"{title}: {len(changes):,}, the greatest change first", anchor=False)
+            first = page_offset(len(changes), SHOWN_ITEMS, key)
+            show(item_change_rows(changes[first : first + SHOWN_ITEMS], found.before, found.after, asked))
+
+
+def ends(interval: PairedInterval | None) -> str:
+    """ "[+1.2, +6.0]", in points."""
+    if interval is None:
+        return "(no interval)"  # the page says above why not
+    return f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def change(interval: PairedInterval | None) -> dict[str, Any]:
+    return change_of_metric(interval.low, interval.high) | {"border": True} if interval else _grey()
 
 
 def _grey() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Reads store.figures; every filter stands in the address.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,9 +13,11 @@ from dashboard.boundary import counted, run_page
 from dashboard.estimates import rate_points
 from dashboard.forest import rate_rows
 from dashboard.links import ITEMS, REVIEW, TRAJECTORIES, address, parameters
-from dashboard.text import show, show_empty, visible_cells
+from dashboard.overview_tables import coverage_note, coverage_notes, unjudged_note
+from dashboard.text import show, show_empty, soft, visible_cells
+from store.coverage import Coverage, item_coverage, scenario_coverage
 from store.database import Log
-from store.figures import ItemFigures, item_figures, sum_counts, verdict_cube
+from store.figures import ItemFigures, Slice, item_figures, sum_counts, verdict_cube
 from store.settings import Settings
 from store.vocabulary import Outcome
 
@@ -39,16 +42,28 @@ def show_items(log: Log, settings: Settings) -> None:
         show_empty("No verdicts match", "Widen the filters above.")
         return
     st.subheader("By kind", anchor=False, help="PASS ÷ (PASS + FAIL), with 95 % Wilson intervals, worst first.")
-    show(rate_rows(rate_points(sum_counts(kept, "kind"), worst_first=True)))
+    by_kind = sum_counts(kept, "kind")
+    covered = counted(log, item_coverage, **chosen)[Slice.KIND]
+    show(rate_rows(rate_points(by_kind, coverage_notes(covered, by_kind), worst_first=True)))
+    if note := unjudged_note(covered, by_kind):
+        show(soft(note))
     items = counted(log, item_figures, **chosen, kind=kind, limit=SHOWN)
     st.subheader("By question", anchor=False)
     if not items:
         show_empty("No item matches", "Widen the filters above.")
         return
+    of_scenarios = counted(
+        log,
+        scenario_coverage,
+        scenarios=tuple(item.scenario_hash for item in items),
+        origin=origin,
+        version=version,
+        batch=batch,
+    )
     more = f"The {SHOWN} worst" if len(items) == SHOWN else f"{len(items)} items"
     st.caption(f"{more}, by pass rate. Click a row to see the dialogues that fail it.")
     picked = st.dataframe(
-        visible_cells(_frame(items)),
+        visible_cells(_frame(items, of_scenarios)),
         column_config=_columns(),
         hide_index=True,
         height="content" if len(items) <= 20 else 740,
@@ -69,13 +84,15 @@ def _pick(label: str, key: str, values: set[str], width: int) -> str | None:
     return None if value == ALL else value
 
 
-def _frame(items: list[ItemFigures]) -> pd.DataFrame:
+def _frame(items: Sequence[ItemFigures], covered: Mapping[str, Coverage]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "rate": [item.counts.rate for item in items],
             "passed": [item.counts.passed for item in items],
             "failed": [item.counts.failed for item in items],
             "unscored": [item.counts.unscored for item in items],
+            "unscored_share": [1 - (item.counts.coverage or 0.0) for item in items],
+            "dialogues": [coverage_note(covered.get(item.scenario_hash, Coverage())) for item in items],
             "question": [item.question for item in items],
             "kind": [item.kind for item in items],
             "scenario": [f"{item.scenario}, turn {item.turn_index + 1}" for item in items],
@@ -94,6 +111,8 @@ def _columns() -> dict[str, Any]:
         "passed": column.NumberColumn("✓ Pass", width=62),
         "failed": column.NumberColumn("✗ Fail", width=62),
         "unscored": column.NumberColumn("? Unscored", width=90),
+        "unscored_share": column.NumberColumn("UNSCORED", format="percent", width=85, help="Of all its verdicts."),
+        "dialogues": column.TextColumn("Dialogues judged", width=165, help="Of its scenario: judged of eligible."),
         "question": column.TextColumn("Question", width=380),
         "kind": column.TextColumn("Kind", width=135),
         "scenario": column.TextColumn("Scenario", width=190),

@@ -10,17 +10,20 @@ from datetime import UTC, datetime, timedelta
 import streamlit as st
 
 from dashboard.boundary import counted, counted_every, guard, run_page
-from dashboard.format import ago, moment, percent
-from dashboard.job_tables import job_rows
-from dashboard.links import ITEMS, JOBS, REVIEW, TRAJECTORIES, address
+from dashboard.choice import choose_segment
+from dashboard.format import ago, interval, moment, percent
+from dashboard.links import ITEMS, REVIEW, TRAJECTORIES, address
 from dashboard.overview_evaluations import show_batches, show_headline
 from dashboard.overview_evidence import evidence_rows
+from dashboard.overview_night import show_night
 from dashboard.overview_patterns import show_patterns
 from dashboard.overview_rates import show_rates
-from dashboard.overview_tables import ALL, alert_rows
+from dashboard.overview_tables import ALL, alert_rows, coverage_note
 from dashboard.text import escape, link, show, show_empty, soft, state_badge, table
+from reward.intervals import wilson
 from reward.newest_evidence import newest_evidence
-from reward.rate_alerts import LOOK_BACK, Alert, find_alerts
+from reward.rate_alerts import Alert, find_alerts
+from store.coverage import Coverage, scenario_coverage
 from store.database import Log
 from store.figures import (
     Counts,
@@ -33,11 +36,8 @@ from store.figures import (
     rates_by,
     version_figures,
 )
-from store.job_log import newest_lines
 from store.objections import ids_called_bad
-from store.schedules import list_schedules
 from store.settings import Settings
-from store.trouble import jobs_since
 from store.vocabulary import VersionState
 
 WORST_ITEMS = 8
@@ -103,27 +103,12 @@ def show_filters(log: Log, rates: Mapping[str, Counts]) -> dict[str, str | None]
     known = counted(log, facets)
     with st.container(horizontal=True, vertical_alignment="bottom", key="filters"):
         origins = [ALL, *rates]
-        start = "evaluation" if "evaluation" in origins else ALL
-        origin = st.segmented_control(
-            "Origin", origins, default=start, required=True, key="o_origin", bind="query-params"
-        )
+        origin = choose_segment("Origin", origins, "evaluation" if "evaluation" in origins else ALL, key="o_origin")
         batch = st.selectbox("Batch", [ALL, *known.batches], key="o_batch", bind="query-params", width=230)
         domain = st.selectbox("Domain", [ALL, *known.domains], key="o_domain", bind="query-params", width=190)
         version = st.selectbox("Version", [ALL, *known.versions], key="o_version", bind="query-params", width=130)
     chosen = {"origin": origin, "batch": batch, "domain": domain, "version": version}
     return {name: None if value in (ALL, None) else str(value) for name, value in chosen.items()}
-
-
-def show_night(log: Log) -> None:
-    st.subheader("What ran last night", anchor=False, help="Jobs of the last 24 hours.")
-    now = datetime.now(UTC)
-    jobs = jobs_since(log, now - LOOK_BACK)
-    if not jobs:
-        show(soft("No job ran in the last 24 hours. A schedule makes the loop run by itself: page Jobs and schedules."))
-        return
-    names = {schedule.id: schedule.name for schedule in list_schedules(log)}
-    show(job_rows(jobs, newest_lines(log, [job.id for job in jobs]), names, now))
-    st.page_link(JOBS.target, label="All jobs", icon=":material/arrow_forward:")
 
 
 def worst_items(log: Log) -> list[ItemFigures]:
@@ -133,25 +118,32 @@ def worst_items(log: Log) -> list[ItemFigures]:
     return [item for item in items if item.item_id not in bad][:WORST_ITEMS]
 
 
+def rate_with_interval(counts: Counts) -> str:
+    return interval(wilson(counts.passed, counts.judged), as_percent=True)
+
+
 def show_worst_items(log: Log) -> None:
     items = counted(log, worst_items)
-    st.subheader("Items that fail most", anchor=False)
+    covered = counted(log, scenario_coverage, scenarios=tuple(item.scenario_hash for item in items))
+    note = "Of all verdicts on an item; dialogues are those of its scenario, judged of eligible."
+    st.subheader("Items that fail most", anchor=False, help=note)
     rows = [
         (
             escape(item.question),
             escape(item.domain),
             escape(item.kind),
-            percent(item.counts.rate),
+            rate_with_interval(item.counts),
             f"{item.counts.judged:,}",
-            percent(item.counts.coverage),
+            percent(1 - (item.counts.coverage or 0.0), 1),
+            coverage_note(covered.get(item.scenario_hash, Coverage())),
             link("failing dialogues", address(TRAJECTORIES, item=item.item_id, outcome="FAIL"))
             + " · "
             + link("review", address(REVIEW, item=item.item_id, verdict="FAIL")),
         )
         for item in items
     ]
-    columns = ("question", "domain", "kind", "pass rate", "verdicts", "judged", "")
-    show(table(columns, rows, numeric=(3, 4, 5)))
+    columns = ("question", "domain", "kind", "pass rate", "judged verdicts", "UNSCORED", "dialogues judged", "")
+    show(table(columns, rows, numeric=(3, 4, 5, 6)))
     st.page_link(ITEMS.target, label="All items", icon=":material/arrow_forward:")
 
 
