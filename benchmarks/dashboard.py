@@ -74,9 +74,11 @@ def looks(dialogues: int) -> Iterator[tuple[PageSpec, str, Query]]:
     deep = str(max(1, dialogues // 100))
     yield OVERVIEW, "one domain over time", {"o_domain": "shop", "o_over": "time"}
     yield REVIEW, "the random share", {"why": "random"}
+    yield REVIEW, "a kind of item in a domain", {"of_kind": "reply_mentions", "of_domain": "shop"}
     yield REVIEW, "FAIL of a version", {"verdict": "FAIL", "of_version": version}
     yield TRAJECTORIES, "one dialogue", {"trajectory": some}
     yield TRAJECTORIES, "its reward", {"trajectory": some, "show": "Reward"}
+    yield TRAJECTORIES, "its tokens", {"trajectory": some, "show": "Tokens"}
     yield TRAJECTORIES, "filtered", {"origin": "evaluation", "domain": "shop", "version": version}
     yield TRAJECTORIES, "searched", {"text": "number 42"}
     yield TRAJECTORIES, "by reward", {"order": "lowest reward"}
