@@ -166,7 +166,7 @@ def rows_of(n: int, dialogues: int, scenario: Scenario, rng: random.Random) -> I
                     "delta_ids": pack_ids(ids),
                     "sampled_ids": pack_ids(ids[:20]),
                     "logprobs": pack_logprobs([-0.5] * 20),
-                    "context_tokens": 40,
+                    "context_tokens": 40 + 60 * ((step - 1) % 3),
                     "sampled_tokens": 20,
                     "finish_reason": "tool_calls" if calls else "stop",
                     "latency_ms": 12.0,

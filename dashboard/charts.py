@@ -6,9 +6,11 @@ could not be judged.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, lru_cache, partial
+from typing import Any
 
 import altair as alt
 import streamlit as st
@@ -65,7 +67,8 @@ def show_chart(chart: alt.Chart | alt.LayerChart) -> None:
     keep the chart that it drew before they came, empty or with a version "undefined".
     """
     if isinstance(chart, alt.LayerChart):  # of few rows; handed over like the others it stays empty
-        object.__setattr__(chart, "to_dict", partial(chart.to_dict, validate=False))
+        if "to_dict" not in vars(chart):
+            object.__setattr__(chart, "to_dict", partial(_spec_again, cache(partial(_spec, chart))))
         st.altair_chart(chart)
         return
     rows, chart.data = chart.data["values"], alt.Undefined
@@ -73,6 +76,16 @@ def show_chart(chart: alt.Chart | alt.LayerChart) -> None:
     spec.pop("config", None)  # of Altair's own theme; Streamlit has its own
     name = hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()[:32]
     st.vega_lite_chart(spec | {"data": {"name": name}, "datasets": {name: rows}})
+
+
+def _spec(chart: alt.LayerChart) -> dict[str, Any]:
+    spec: dict[str, Any] = alt.LayerChart.to_dict(chart, validate=False)
+    return spec
+
+
+def _spec_again(made: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Streamlit changes what it is given; the chart itself may be drawn for others."""
+    return deepcopy(made())
 
 
 def _rows(points: Sequence[CurvePoint]) -> alt.Data:
@@ -95,15 +108,18 @@ def _rate_tooltip(label: str) -> list[alt.Tooltip]:
     ]
 
 
-def rates_over_versions(points: Sequence[RatePoint]) -> alt.LayerChart:
-    """Pass rate against version, joined by a line, with 95 % intervals."""
+@lru_cache(maxsize=32)
+def rates_over_versions(points: tuple[RatePoint, ...]) -> alt.LayerChart:
+    """Pass rate against version, joined by a line, with 95 % intervals. Shared: never change it."""
     order = list(dict.fromkeys(point.label for point in points))
     axis = alt.Axis(labelAngle=0 if len(order) <= LABELLED else -45, labelOverlap=True, grid=False)
     return _rates(points, alt.X("label:N", sort=order, title=None, axis=axis), "version")
 
 
-def rates_over_days(points: Sequence[RatePoint]) -> alt.LayerChart:
-    """Pass rate against the day on which dialogues began, in UTC, each at its place in time. Labels: "2026-05-14"."""
+@lru_cache(maxsize=32)
+def rates_over_days(points: tuple[RatePoint, ...]) -> alt.LayerChart:
+    """Pass rate against the day on which dialogues began, in UTC, each at its place in time. Labels: "2026-05-14".
+    Shared: never change it."""
     axis = alt.Axis(format="%d %b %Y", labelOverlap=True, tickCount=8, grid=False)
     return _rates(points, alt.X("day:T", title=None, axis=axis, scale=alt.Scale(type="utc", padding=12)), "day (UTC)")
 

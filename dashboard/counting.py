@@ -66,6 +66,8 @@ class _Request:
     deadline: float
     oldest: datetime | None = None
     states: dict[Hashable, Hashable] = field(default_factory=dict)
+    later: list[Callable[[], None]] = field(default_factory=list)
+    """Counts that begin when it has ended: beside it they would take the time that it does not wait for them."""
 
 
 _request: ContextVar[_Request | None] = ContextVar("request", default=None)
@@ -81,6 +83,9 @@ def one_request() -> Iterator[Callable[[], datetime | None]]:
         yield lambda: None if before else request.oldest
     finally:
         _request.reset(token)
+        if before is None:
+            for begin in request.later:
+                begin()
 
 
 def once_a_request(key: Hashable, state: Callable[[], T]) -> T:
@@ -122,15 +127,19 @@ class Counts:
             rests = time.monotonic() - entry.finished < REST * entry.took_s
             if entry.running is None and rests:
                 self._raise_error(entry)
-            if entry.running is None and not (entry.made_at and rests and entry.took_s > PATIENCE_S):
-                pool = self._first if entry.made_at is None else self._again
-                entry.running = pool.submit(self._count, entry, state, count)
-            running = entry.running
-        if running is not None:
             request = _request.get()
             left = PATIENCE_S if request is None else request.deadline - time.monotonic()
             if entry.made_at is not None:  # there is a figure to show meanwhile
                 left -= PATIENCE_S / 2
+            if entry.running is None and not (entry.made_at and rests and entry.took_s > PATIENCE_S):
+                if request is not None and entry.made_at is not None and left <= 0:
+                    request.later.append(lambda: self._count_later(entry, state, count))
+                    if not entry.told:
+                        self._raise_error(entry)
+                else:
+                    self._begin(entry, state, count)
+            running = entry.running
+        if running is not None:
             ended = bool(wait([running], max(0.0, left)).done)
             with self._lock:
                 if ended or not entry.told:
@@ -140,6 +149,15 @@ class Counts:
             elif entry.made_at is None:
                 raise StillCounting(running.done)
         return self._shown(entry, state)
+
+    def _begin(self, entry: _Entry, state: Hashable, count: Callable[[], Any]) -> None:
+        pool = self._first if entry.made_at is None else self._again
+        entry.running = pool.submit(self._count, entry, state, count)
+
+    def _count_later(self, entry: _Entry, state: Hashable, count: Callable[[], Any]) -> None:
+        with self._lock:
+            if entry.running is None and entry.state != state:
+                self._begin(entry, state, count)
 
     def kept(self, key: Hashable) -> Any:
         """What was counted last; None if nothing is kept."""

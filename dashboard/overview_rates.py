@@ -63,7 +63,7 @@ def show_over(kept: Kept, covered: Covered) -> None:
     )
     by, draw = (Slice.DAY, charts.rates_over_days) if over == "time" else (Slice.VERSION, charts.rates_over_versions)
     points = rate_points(kept[by], coverage_notes(covered[by], kept[by]))
-    charts.show_chart(draw(points))
+    charts.show_chart(draw(tuple(points)))
     newest = points[::-1]
     noun = "day" if by is Slice.DAY else "version"
     first = captioned_offset(f"{plural(len(newest), noun)}, the newest first", len(newest), SHOWN_ROWS, "o_rows_page")

@@ -9,6 +9,8 @@ from store.configured import ConfigOption, printer, settings_and_log
 from store.vocabulary import Origin
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.table import Table
 
     from reward.failure_patterns import Patterns
@@ -70,7 +72,7 @@ def overview(
             typer.echo(f"and {more} earlier {what}")
 
 
-def _rates(by: "Slice", rates: "dict[str, Counts]", covered: "dict[str, Coverage]") -> "Table":
+def _rates(by: "Slice", rates: "dict[str, Counts]", covered: "Mapping[str, Coverage]") -> "Table":
     """`covered`: dialogues; by kind, channel and tool those whose scenario has such an item."""
     from rich.table import Table
     from rich.text import Text

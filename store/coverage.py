@@ -6,8 +6,9 @@ its scenario has, so those figures do not add up to the whole; they are one quer
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -53,7 +54,14 @@ class CoverageCell:
     coverage: Coverage
 
 
-def coverage_cells(log: Log) -> list[CoverageCell]:
+@dataclass(frozen=True, eq=False)
+class CoverageCells:
+    """Equal to nothing but itself: what was added up of it once is known."""
+
+    cells: tuple[CoverageCell, ...]
+
+
+def coverage_cells(log: Log) -> CoverageCells:
     """Of the whole log. Reads every eligible dialogue by its index, and of the verdicts on it the first that counts."""
     row = TrajectoryRow
     key = (row.version, row.origin, row.batch, _day_of(log), ScenarioRow.domain)
@@ -65,10 +73,12 @@ def coverage_cells(log: Log) -> list[CoverageCell]:
         .group_by(*key)
     )
     with log.lookup() as connection:
-        return [
-            CoverageCell(version or "unknown", origin, batch or "", day, domain, Coverage(n, int(said)))
-            for version, origin, batch, day, domain, n, said in connection.execute(query)
-        ]
+        return CoverageCells(
+            tuple(
+                CoverageCell(version or "unknown", origin, batch or "", day, domain, Coverage(n, int(said)))
+                for version, origin, batch, day, domain, n, said in connection.execute(query)
+            )
+        )
 
 
 def _judged() -> ColumnElement[Any]:
@@ -83,25 +93,27 @@ def _day_of(log: Log) -> ColumnElement[Any]:
     return literal_column("to_char(trajectory.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')")
 
 
+@lru_cache(maxsize=32)
 def coverage_by(
-    cells: Sequence[CoverageCell],
+    cells: CoverageCells,
     by: Slice,
     *,
     origin: str | None = None,
     batch: str | None = None,
     domain: str | None = None,
     version: str | None = None,
-) -> dict[str, Coverage]:
-    """In sorted order. Raises ValueError for what is no property of a dialogue (`OF_DIALOGUES`)."""
+) -> Mapping[str, Coverage]:
+    """In sorted order; shared, so never change it. Raises ValueError for what is no property of a dialogue
+    (`OF_DIALOGUES`)."""
     if by not in OF_DIALOGUES:
         raise ValueError(f"a dialogue has no {by}: coverage goes by {', '.join(sorted(OF_DIALOGUES))}")
     wanted = {"origin": origin, "batch": batch, "domain": domain, "version": version}
-    kept: Iterable[CoverageCell] = cells
+    kept: Iterable[CoverageCell] = cells.cells
     for name, value in wanted.items():
         if value is not None:
             of = attrgetter(name)
             kept = [cell for cell in kept if of(cell) == value]
-    # Numbers are added, not objects: there are thousands of cells, and every look at the page adds them up.
+    # Numbers are added, not objects: there are thousands of cells.
     eligible: Counter[str] = Counter()
     judged: Counter[str] = Counter()
     named = attrgetter(by.value)

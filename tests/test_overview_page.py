@@ -70,7 +70,7 @@ def test_days_stand_at_their_place_in_time_and_versions_side_by_side(sample: Log
 
 
 def test_a_hundred_days_carry_no_texts() -> None:
-    points = [RatePoint(f"2026-{1 + n // 28:02d}-{1 + n % 28:02d}", 0.5, 0.4, 0.6, 10, 1.0) for n in range(100)]
+    points = tuple(RatePoint(f"2026-{1 + n // 28:02d}-{1 + n % 28:02d}", 0.5, 0.4, 0.6, 10, 1.0) for n in range(100))
     for draw in (rates_over_days, rates_over_versions):
         marks = [layer["mark"]["type"] for layer in draw(points).to_dict()["layer"]]
         assert "text" not in marks and marks.count("point") == 1
