@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from store.database import Log
 from store.schema import StepRow
@@ -25,9 +25,8 @@ class StoredStep:
     """Whether its client went away, or its deadline passed, in the middle."""
 
 
-def stored_steps(log: Log, trajectory_id: str) -> list[StoredStep]:
-    """The steps of a session in the order they were recorded, parents before children."""
-    columns = (
+_STEPS = (
+    select(
         StepRow.id,
         StepRow.parent_id,
         StepRow.new_messages,
@@ -37,8 +36,16 @@ def stored_steps(log: Log, trajectory_id: str) -> list[StoredStep]:
         StepRow.sampled_ids,
         StepRow.untrainable_reason,
     )
+    .where(StepRow.trajectory_id == bindparam("trajectory_id"))
+    .order_by(StepRow.id)
+)
+"""Built once: the gateway waits for it where a session is new to it."""
+
+
+def stored_steps(log: Log, trajectory_id: str) -> list[StoredStep]:
+    """The steps of a session in the order they were recorded, parents before children."""
     with log.lookup() as connection:
-        rows = connection.execute(select(*columns).where(StepRow.trajectory_id == trajectory_id).order_by(StepRow.id))
+        rows = connection.execute(_STEPS, {"trajectory_id": trajectory_id})
         return [
             StoredStep(
                 row.id,
