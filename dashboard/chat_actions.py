@@ -14,7 +14,7 @@ from dashboard.chats import new_chat_id, setup_of
 from dashboard.live_chats import ChatFailed, TurnState, live_chats
 from store.chats import ChatSetup, create_chat, delete_chat, rename_chat, unlist_chat
 from store.database import Log
-from store.ratings import rate_turn, ratings_of
+from store.ratings import rate_turn
 from store.settings import Settings
 from store.trajectories import get_trajectory
 from store.turns import get_turns
@@ -116,9 +116,7 @@ def rate(log: Log, settings: Settings, chat_id: str, turn: int, key: str) -> Non
     """Thumbs up or down; the same thumb again takes it back."""
     thumb = st.session_state.get(key)
     value = 0 if thumb is None else (1 if thumb == 1 else -1)
-    before = ratings_of(log, [chat_id]).get((chat_id, turn))
-    comment = before.comment if before and value else ""
-    rate_turn(log, chat_id, turn, value, comment=comment, person=boundary.looking().name)
+    rate_turn(log, chat_id, turn, value, person=boundary.looking().name)
 
 
 @action
