@@ -25,8 +25,8 @@ PROBLEM = "chat-problem"
 """Key of what went wrong in the last action."""
 OUTSIDE = {ChatTools.REAL, ChatTools.MCP}
 """Tools that do something outside of this log."""
-SEED = "chat-seed"
-"""Key of the seed of the chat that would start now."""
+SEED = "seed"
+"""Of the address: the seed of the chat that would start now."""
 
 action = boundary.action(AccessRole.REVIEWER, PROBLEM, ChatFailed)
 """Makes a callback of a function that changes something; reviewers and operators."""
@@ -51,8 +51,8 @@ def _say(log: Log, settings: Settings, chat_id: str | None, setup: ChatSetup | N
     if chat_id is None:
         chat_id = new_chat_id()
         live = live_version(log)
-        seed = int(st.session_state.pop(SEED))
-        create_chat(log, chat_id, setup, version=live.name if live else None, seed=seed)
+        create_chat(log, chat_id, setup, version=live.name if live else None, seed=int(st.query_params[SEED]))
+        forget_seed()
         st.query_params["session"] = chat_id
     live_chats().say(log, settings, chat_id, text, len(get_turns(log, chat_id)))
 
@@ -148,6 +148,11 @@ def delete(log: Log, settings: Settings, chat_id: str) -> None:
     live_chats().forget(chat_id)
     leave()
     st.session_state["chat-note"] = "The chat and its log are deleted."
+
+
+def forget_seed() -> None:
+    """The next chat is another one."""
+    st.query_params.pop(SEED, None)
 
 
 def leave() -> None:
