@@ -39,6 +39,7 @@ demo: install
 
 pictures: install-dev
 	$(BIN)/python -m dashboard.screenshots docs/pictures
+	$(BIN)/python -m dashboard.screenshots --dark --only overview -- docs/pictures
 
 lint: install-dev
 	$(BIN)/ruff check .

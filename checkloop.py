@@ -171,7 +171,14 @@ def chat(
     domain: Annotated[str, typer.Option(help="The bundled world whose tools the agent has.")] = "travel",
     session: Annotated[str, typer.Option(help="A chat to go on with.")] = "",
     tools: Annotated[ChatTools, typer.Option(help="What answers the tools of a new chat.")] = ChatTools.WORLD,
-    trust: Annotated[bool, typer.Option("--trust", help="Do not ask before tools that have consequences.")] = False,
+    ask_first: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ask-first",
+            help="A tool before which a new chat asks; again for another. [with consequences]",
+        ),
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="A new chat asks before no tool.")] = False,
     mcp: Annotated[Path | None, typer.Option("--mcp", help="A file of MCP servers whose tools the agent has.")] = None,
 ) -> None:
     """Talk to the agent in the terminal. Needs `checkloop up` or `checkloop serve` running."""
@@ -180,7 +187,7 @@ def chat(
     from agent.chat_terminal import run_chat
     from agent.tools import ToolOutage
     from agent.vllm_client import ServerError
-    from dashboard.chats import marked, new_seed, specs_of, stored_setup
+    from dashboard.chats import asked_first, marked, new_seed, specs_of, stored_setup
     from dashboard.equipment import Equipment, equip, make_llm
     from env_sim.worlds import WORLDS
     from store.chats import ChatSetup
@@ -193,10 +200,15 @@ def chat(
         raise SettingsError(f"there is no bundled world {domain!r}; there are {', '.join(sorted(WORLDS))}")
     if tools is ChatTools.MCP and mcp is None:
         raise SettingsError("--tools mcp needs the file of the servers: --mcp FILE")
+    if trust and ask_first:
+        raise SettingsError("--trust asks before no tool, --ask-first before some: give one of the two")
     if tools is ChatTools.LLM and settings.simulator is None:
         raise SettingsError("--tools llm needs an LLM: name it in checkloop.toml, section [simulator]")
     log = open_log(settings.url, settings.log.durability)
     llm = make_llm(settings)
+
+    def asked(specs: Any, unless_chosen: tuple[str, ...]) -> tuple[str, ...]:
+        return asked_first(specs, ask_first or ()) if ask_first or trust else unless_chosen
 
     async def equip_chat(chat_id: str | None) -> Equipment:
         if chat_id is not None:
@@ -204,7 +216,8 @@ def chat(
         else:
             seed = new_seed()
             setup = ChatSetup(tools, None if tools is ChatTools.REAL else domain)
-            setup = ChatSetup(setup.tools, setup.domain, () if trust else marked(specs_of(setup, seed)))
+            specs = specs_of(setup, seed)
+            setup = ChatSetup(setup.tools, setup.domain, asked(specs, marked(specs)))
         return equip(log, chat_id, setup, seed, llm)
 
     async def talk(equip_it: Any) -> None:
@@ -220,7 +233,8 @@ def chat(
 
             async def equip_served(chat_id: str | None) -> Equipment:
                 # What a server's tool does cannot be known: each call waits for a person unless all are trusted.
-                setup = ChatSetup(ChatTools.MCP, None, () if trust else tuple(spec.name for spec in served.specs))
+                every = tuple(spec.name for spec in served.specs)
+                setup = ChatSetup(ChatTools.MCP, None, asked(served.specs, every))
                 seed = new_seed()
                 if chat_id is not None:
                     setup, seed = await asyncio.to_thread(stored_setup, log, chat_id)

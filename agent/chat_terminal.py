@@ -23,7 +23,7 @@ from agent.tools import ToolOutage
 from store.access import machine_user
 from store.chats import chat_steps, list_chats
 from store.database import Log, LogError
-from store.ratings import rate_turn
+from store.ratings import THUMB_VALUES, Thumb, rate_turn
 from store.turns import get_turns
 from store.versions import live_version
 
@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, str] = {
     "/new": "starts a new chat",
     "/resume [id]": "goes on with a chat; without an id, lists the newest",
     "/again [text]": "says the last turn anew, in other words if some are given; the log keeps both",
-    "/rate up|down [comment]": "says what the last turn was worth",
+    "/rate up|down|none [comment]": "says what the last turn was worth; none takes that back",
     "/show [number]": "shows a call or result whole, without a number all of the last turn",
     "/tools": "lists the tools",
     "/version": "says which version answers",
@@ -178,14 +178,14 @@ class Terminal:
 
     def rate(self, said: str) -> None:
         thumb, _, comment = said.partition(" ")
-        value = {"up": 1, "down": -1}.get(thumb)
-        if value is None:
-            raise LogError("say /rate up or /rate down, and a comment if there is one")
+        if thumb not in set(Thumb):
+            raise LogError("say /rate up or /rate down, and a comment if there is one; /rate none takes it back")
         turns = get_turns(self.log, self.chat.id)
         if not turns:
             raise LogError("nothing was said yet that could be rated")
         turn = turns[-1].index
-        rate_turn(self.log, self.chat.id, turn, value, comment=comment.strip(), person=machine_user())
+        value = THUMB_VALUES[Thumb(thumb)]
+        rate_turn(self.log, self.chat.id, turn, value, comment=comment.strip() or None, person=machine_user())
         self.out.print(f"[dim]turn {turn + 1} rated {thumb}[/dim]")
 
     def show_whole(self, number: str) -> None:

@@ -14,7 +14,7 @@ from dashboard.chats import new_chat_id, setup_of
 from dashboard.live_chats import ChatFailed, TurnState, live_chats
 from store.chats import ChatSetup, create_chat, delete_chat, rename_chat, unlist_chat
 from store.database import Log
-from store.ratings import rate_turn, ratings_of
+from store.ratings import rate_turn
 from store.settings import Settings
 from store.trajectories import get_trajectory
 from store.turns import get_turns
@@ -25,8 +25,8 @@ PROBLEM = "chat-problem"
 """Key of what went wrong in the last action."""
 OUTSIDE = {ChatTools.REAL, ChatTools.MCP}
 """Tools that do something outside of this log."""
-SEED = "chat-seed"
-"""Key of the seed of the chat that would start now."""
+SEED = "seed"
+"""Of the address: the seed of the chat that would start now."""
 
 action = boundary.action(AccessRole.REVIEWER, PROBLEM, ChatFailed)
 """Makes a callback of a function that changes something; reviewers and operators."""
@@ -51,8 +51,8 @@ def _say(log: Log, settings: Settings, chat_id: str | None, setup: ChatSetup | N
     if chat_id is None:
         chat_id = new_chat_id()
         live = live_version(log)
-        seed = int(st.session_state.pop(SEED))
-        create_chat(log, chat_id, setup, version=live.name if live else None, seed=seed)
+        create_chat(log, chat_id, setup, version=live.name if live else None, seed=int(st.query_params[SEED]))
+        forget_seed()
         st.query_params["session"] = chat_id
     live_chats().say(log, settings, chat_id, text, len(get_turns(log, chat_id)))
 
@@ -116,9 +116,7 @@ def rate(log: Log, settings: Settings, chat_id: str, turn: int, key: str) -> Non
     """Thumbs up or down; the same thumb again takes it back."""
     thumb = st.session_state.get(key)
     value = 0 if thumb is None else (1 if thumb == 1 else -1)
-    before = ratings_of(log, [chat_id]).get((chat_id, turn))
-    comment = before.comment if before and value else ""
-    rate_turn(log, chat_id, turn, value, comment=comment, person=boundary.looking().name)
+    rate_turn(log, chat_id, turn, value, person=boundary.looking().name)
 
 
 @action
@@ -150,6 +148,11 @@ def delete(log: Log, settings: Settings, chat_id: str) -> None:
     live_chats().forget(chat_id)
     leave()
     st.session_state["chat-note"] = "The chat and its log are deleted."
+
+
+def forget_seed() -> None:
+    """The next chat is another one."""
+    st.query_params.pop(SEED, None)
 
 
 def leave() -> None:

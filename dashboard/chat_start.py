@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dashboard.boundary import may
-from dashboard.chat_actions import OUTSIDE, SEED, say_text
+from dashboard.chat_actions import OUTSIDE, SEED, forget_seed, say_text
 from dashboard.chats import marked, new_seed, scenario_of, specs_of
 from dashboard.text import chip, prose, show, soft
 from env_sim.worlds import WORLDS
@@ -52,7 +52,7 @@ def choose_setup(settings: Settings, ready: bool) -> ChatSetup:
             bind="query-params",
             width=320,
         )
-    seed = st.session_state.setdefault(SEED, new_seed())
+    seed = chosen_seed()
     specs = specs_of(ChatSetup(tools, domain), seed)
     names = [spec.name for spec in specs]
     ask_first = st.multiselect(
@@ -60,6 +60,7 @@ def choose_setup(settings: Settings, ready: bool) -> ChatSetup:
         names,
         default=list(marked(specs)),
         key=f"ask-{tools}-{domain}-{seed}",
+        bind="query-params",
         placeholder="No tool: the agent calls them all by itself",
         help="The call waits until you approve it; a refusal is told to the agent with your reason.",
     )
@@ -70,12 +71,23 @@ def choose_setup(settings: Settings, ready: bool) -> ChatSetup:
         '<div class="cl-label">For example</div>',
         *(f'<div class="cl-block">{prose(example)}</div>' for example in examples),
     )
-    st.button(
-        "Ask the first one",
-        icon=":material/play_arrow:",
-        key="suggest",
-        disabled=not ready,
-        on_click=say_text,
-        args=(setup, examples[0]),
-    )
+    with st.container(horizontal=True):
+        st.button(
+            "Ask the first one",
+            icon=":material/play_arrow:",
+            key="suggest",
+            disabled=not ready,
+            on_click=say_text,
+            args=(setup, examples[0]),
+        )
+        if domain is not None:
+            st.button("Another world", icon=":material/casino:", key="another-world", on_click=forget_seed)
     return setup
+
+
+def chosen_seed() -> int:
+    """Of the chat that would start: the address keeps it, so that a link shows the same tools and examples."""
+    said = st.query_params.get(SEED, "")
+    if not (said.isascii() and said.isdigit() and len(said) < 11 and int(said) < 2**31):
+        said = st.query_params[SEED] = str(new_seed())
+    return int(said)

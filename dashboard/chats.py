@@ -13,9 +13,11 @@ from env_sim.worlds.consequential import CONSEQUENTIAL
 from store.chats import ChatSetup
 from store.database import Log, LogError
 from store.records import ToolSpec
+from store.settings import SettingsError
 from store.trajectories import TrajectorySummary, get_trajectory
 
 __all__ = [
+    "asked_first",
     "marked",
     "new_chat_id",
     "new_seed",
@@ -38,6 +40,16 @@ def new_chat_id() -> str:
 def marked(specs: Sequence[ToolSpec]) -> tuple[str, ...]:
     """The tools among them that a person is asked about unless they say otherwise."""
     return tuple(spec.name for spec in specs if spec.name in CONSEQUENTIAL)
+
+
+def asked_first(specs: Sequence[ToolSpec], chosen: Sequence[str]) -> tuple[str, ...]:
+    """Those of `chosen` that the chat has: a seed gives it some of a world's tools. Raises SettingsError for what is no
+    tool of the chat or of a bundled world."""
+    names = [spec.name for spec in specs]
+    known = {*names, *(spec.name for world in WORLDS.values() for spec in world.tools)}
+    if unknown := [one for one in chosen if one not in known]:
+        raise SettingsError(f"there is no tool {unknown[0]!r}; this chat has {', '.join(names)}")
+    return tuple(name for name in names if name in chosen)
 
 
 def stored_setup(log: Log, chat_id: str) -> tuple[ChatSetup, int]:

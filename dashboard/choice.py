@@ -1,7 +1,8 @@
 """Select boxes and segments whose value always stands in the address, also where the page chose it.
 
 Streamlit leaves a bound value that equals the widget's default out of the address. Where the default depends on the log
-(the newest two versions, say), a copied link would show something else tomorrow; so these have no default.
+(the newest two versions, say) or on who looks (their time zone), a copied link would show something else tomorrow, or
+to somebody else; so these boxes have no default.
 """
 
 from collections.abc import Callable, Sequence

@@ -8,7 +8,7 @@ from typing import Any
 
 from dashboard.format import ago, moment, plural, seconds
 from dashboard.links import JOBS, address
-from dashboard.text import advice, chip, escape, link, mono, soft, status_badge, table, tidy_json
+from dashboard.text import chip, escape, link, mono, soft, status_badge, table, tidy_json
 from store.job_log import LogLine
 from store.jobs import JobRecord
 from store.schedules import Firing, ScheduleRecord
@@ -110,12 +110,11 @@ def job_facts(job: JobRecord, at: datetime) -> str:
     return table(("", ""), [(soft(name), value) for name, value in facts], fill=True)
 
 
-def log_lines(lines: Sequence[LogLine], first_left_out: int) -> str:
-    """The log of a job, oldest line first."""
-    head = advice(f"{plural(first_left_out, 'earlier line')}: `checkloop job log` shows them") if first_left_out else ""
+def log_lines(lines: Sequence[LogLine]) -> str:
+    """A piece of a job's log, oldest line first."""
     # Line by line: `escape` cuts off what is too long for one text.
     text = "\n".join(escape(f"{line.created_at:%H:%M:%S}  {line.text}") for line in lines)
-    return head + f'<div class="cl-log">{text}</div>'
+    return f'<div class="cl-log">{text}</div>'
 
 
 def schedule_rows(schedules: Sequence[ScheduleRecord], at: datetime) -> str:

@@ -107,9 +107,7 @@ def show_filter_statistics(log: Log, settings: Settings) -> None:
     with st.container(horizontal=True):
         offer_job(log, "Have missing checklists written", JobKind.ANNOTATE, {}, "offer-annotate")
         offer_job(log, "Make an SFT set", JobKind.DATA, {}, "offer-data")
-    if st.button("Count", icon=":material/filter_alt:", key="count-filters"):
-        st.session_state[FILTERED] = True
-    if not st.session_state.get(FILTERED):
+    if not st.toggle("Count", key=FILTERED, bind="query-params"):
         return
     kept, looked_at, left_out = counted(log, filter_counts, wanted=settings.data)
     if not looked_at:

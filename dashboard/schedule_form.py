@@ -14,6 +14,7 @@ from zoneinfo import available_timezones
 
 import streamlit as st
 
+from dashboard.choice import choose
 from dashboard.job_actions import action, go, submit_typed
 from dashboard.job_tables import dates
 from dashboard.text import escape, show, soft
@@ -184,14 +185,7 @@ def _trigger_fields(key: str, trigger: Trigger, before: ScheduleRecord | None) -
             )
             zones = _zones()
             wanted = before.zone if before else (st.context.timezone or "UTC")
-            st.selectbox(
-                "Time zone",
-                zones,
-                zones.index(wanted) if wanted in zones else 0,
-                key=f"{key}-zone",
-                bind=BOUND,
-                width=240,
-            )
+            choose("Time zone", zones, wanted if wanted in zones else "UTC", key=f"{key}-zone", width=240)
     elif when == TURNS:
         every = trigger.every if isinstance(trigger, JudgedTurns) else 200
         st.number_input(

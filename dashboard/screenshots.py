@@ -1,5 +1,8 @@
 """Pictures of every page, taken with headless Chromium: `python -m dashboard.screenshots [OUT_DIR] [DATABASE_URL]`.
 
+Of each page the view that shows most: a turn whose verdict quotes it, a scenario opened, a dialogue. What the log does
+not hold is said, and has no picture.
+
 Reads the given log (or the configured one) through a dashboard that it starts on a free loopback port and ends again;
 writes OUT_DIR/NAME.png, with `--dark` NAME-dark.png. Needs playwright (extra "dev") and a Chromium on the path.
 """
@@ -13,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
@@ -24,10 +27,19 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from agent.ports import free_port
 from dashboard.boundary import connect
 from dashboard.counting import FIRST_COUNT
-from dashboard.links import JOBS, PAGES, PEOPLE, REVIEW, TRAJECTORIES, address
+from dashboard.links import CHAT, JOBS, PAGES, PEOPLE, REVIEW, SCENARIOS, TRAJECTORIES, address
+from reward.people import quote_occurs
+from reward.review import read_turn
+from store.agreement import judges_of
 from store.browsing import page_of_trajectories
+from store.chats import list_chats
+from store.database import Log
+from store.review_queues import QueueFilter, Turn, list_open
+from store.scenario_browsing import ScenarioFilter, page_of_scenarios
+from store.schema import now
 from store.settings import load_settings
 from store.trajectory_filters import TrajectoryFilter
+from store.vocabulary import Outcome
 
 APP = Path(__file__).parent / "app.py"
 READY_TIMEOUT_S = 60.0
@@ -51,10 +63,17 @@ SETTLED = """([quiet, live, counting]) => new Promise(resolve => {
   // Attributes change with every poll of something live, which shows nothing new.
   observer.observe(app, {subtree: true, childList: true, characterData: true})
 })"""
-TALLEST = 1700
-"""Pixels of a picture: what a person sees at the first look and a little more."""
-LARGEST = 150_000
+TALLEST = 4000
+"""Pixels of a picture: a page to its end, but no list without one."""
+LARGEST = 250_000
 """Bytes of a picture: it goes into the repository."""
+
+
+MAIN = "[data-testid=stMain], [data-testid=stAppScrollToBottomContainer]"
+"""The page beside the sidebar; with a chat's input it is another one."""
+REVIEWER = "ada"
+LOOKED_AT = 100
+"""Turns and scenarios of the log among which the one for a picture is looked for."""
 
 
 class DashboardError(RuntimeError):
@@ -116,29 +135,29 @@ def wait_until_shown(page: Page) -> None:
     page.wait_for_function(SETTLED, arg=[QUIET_MS, LIVE_MS, FIRST_COUNT], timeout=SHOWN_TIMEOUT_MS)
 
 
-def take_screenshots(out_dir: Path, database_url: str = "", theme: Literal["light", "dark"] = "light") -> list[Path]:
-    """One PNG a page, 1440 pixels wide and at most TALLEST high, of at most LARGEST bytes; returns the files."""
+def take_screenshots(
+    out_dir: Path, views: Mapping[str, str], database_url: str = "", theme: Literal["light", "dark"] = "light"
+) -> Iterator[Path]:
+    """One PNG a view, 1440 pixels wide, as tall as the page but at most TALLEST, of at most LARGEST bytes."""
     out_dir.mkdir(parents=True, exist_ok=True)
     environment = {"CHECKLOOP_DATABASE_URL": database_url} if database_url else {}
-    taken = []
     with running_dashboard(environment) as url, open_browser() as browser:
         context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=theme)
-        for name, view in _views(database_url).items():
+        for name, view in views.items():
             page = context.new_page()
             page.goto(f"{url}/{view}")
             wait_until_shown(page)
             # The page scrolls inside a container, so a full picture needs a window as tall as its content.
             height = page.evaluate(
-                "Math.max(...[...document.querySelectorAll('[data-testid=stMain]')].map(e => e.scrollHeight), 900)"
+                f"Math.max(...[...document.querySelectorAll('{MAIN}')].map(e => e.scrollHeight), 900)"
             )
             page.set_viewport_size({"width": 1440, "height": min(int(height), TALLEST)})
             wait_until_shown(page)
             file = out_dir / f"{name}{'-dark' if theme == 'dark' else ''}.png"
             page.screenshot(path=file)
             make_small(file)
-            taken.append(file)
             page.close()
-    return taken
+            yield file
 
 
 def make_small(file: Path) -> None:
@@ -151,16 +170,44 @@ def make_small(file: Path) -> None:
             return
 
 
-def _views(database_url: str) -> dict[str, str]:
-    log = connect(load_settings(None, database_url=database_url) if database_url else load_settings())
-    failing = page_of_trajectories(log, TrajectoryFilter(origin="evaluation", low=0.2, high=0.8), limit=1, offset=0)
+def choose_views(log: Log) -> tuple[dict[str, str], dict[str, str]]:
+    """The address of each picture, and of those that this log cannot fill why not."""
     views = {page.path: address(page) for page in PAGES}
-    views["review"] = address(REVIEW, verdict="FAIL", reviewer="ada")
-    if failing:
-        views["trajectory"] = address(TRAJECTORIES, trajectory=failing[0].id)
     views["schedule-form"] = address(JOBS, form="schedule")
     views["people"] = address(PEOPLE)
-    return views
+    missing = {}
+    if (seen := quoted_turn(log)) is not None:
+        (trajectory, index), item = seen
+        views["review"] = address(REVIEW, verdict="FAIL", reviewer=REVIEWER, turn=f"{trajectory}:{index}", focus=item)
+    else:
+        missing["review"] = "no open turn of it has a FAIL with a quote: `checkloop judge` judges what is logged"
+    scenarios = page_of_scenarios(log, ScenarioFilter(), limit=LOOKED_AT, offset=0)
+    if any(one.items for one in scenarios):
+        views["scenarios"] = address(SCENARIOS, opened=max(scenarios, key=lambda one: one.items).hash)
+    else:
+        missing["scenarios"] = "no scenario of it has a checklist: `checkloop annotate` writes some"
+    if failing := page_of_trajectories(
+        log, TrajectoryFilter(origin="evaluation", low=0.2, high=0.8), limit=1, offset=0
+    ):
+        views["trajectory"] = address(TRAJECTORIES, trajectory=failing[0].id)
+    else:
+        missing["trajectory"] = "no evaluation of it got a reward between 0.2 and 0.8"
+    if chats := list_chats(log, limit=1):
+        views["chat"] = address(CHAT, session=chats[0].id)
+    if not judges_of(log):
+        missing["judges"] = "no LLM judge has spoken: `checkloop judge --calibrate --limit 60` lets one"
+    return {name: view for name, view in views.items() if name not in missing}, missing
+
+
+def quoted_turn(log: Log) -> tuple[Turn, str] | None:
+    """An open turn with an item that a judge failed, and with a quote that stands in the turn."""
+    wanted = QueueFilter(outcome=Outcome.FAIL)
+    for turn, _ in list_open(log, wanted, person=REVIEWER, at=now(), limit=LOOKED_AT):
+        shown = read_turn(log, turn)
+        for one in shown.open_items(wanted) if shown is not None else ():
+            if one.judged and one.judged.quote.strip() and shown and quote_occurs(one.judged.quote, shown.turn.steps):
+                return turn, one.item.id
+    return None
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, said: IO[str]) -> None:
@@ -182,6 +229,16 @@ if __name__ == "__main__":
     parser.add_argument("out_dir", nargs="?", type=Path, default=Path("docs/pictures"))
     parser.add_argument("database_url", nargs="?", default="", help="default: the log of the settings")
     parser.add_argument("--dark", action="store_true", help="the dark theme")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these pictures alone")
     chosen = parser.parse_args()
-    for picture in take_screenshots(chosen.out_dir, chosen.database_url, "dark" if chosen.dark else "light"):
+    url = chosen.database_url
+    found, left_out = choose_views(connect(load_settings(None, database_url=url) if url else load_settings()))
+    for name in chosen.only or ():
+        if name not in found | left_out:
+            parser.error(f"there is no picture {name!r}, only {', '.join(sorted(found | left_out))}")
+    for name, why in left_out.items():
+        if name in (chosen.only or left_out):
+            print(f"no picture {name}: {why}", file=sys.stderr)
+    wanted = {name: view for name, view in found.items() if name in (chosen.only or found)}
+    for picture in take_screenshots(chosen.out_dir, wanted, url, "dark" if chosen.dark else "light"):
         print(picture)

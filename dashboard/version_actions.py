@@ -11,6 +11,7 @@ import streamlit as st
 
 from agent.promotion import refuse_version
 from dashboard.boundary import guard
+from dashboard.choice import choose
 from dashboard.format import figures, moment
 from dashboard.gateway_status import GatewayState, ask_gateway
 from dashboard.job_actions import action
@@ -41,7 +42,7 @@ def show_actions(log: Log, settings: Settings, decisions: Sequence[GateDecision]
     pins = pinned_versions(log)
     names = [version.name for version in reversed(versions)]
     with st.container(horizontal=True, vertical_alignment="bottom", key="version-actions"):
-        chosen = st.selectbox("Version", names, key="version", bind="query-params", width=150)
+        chosen = choose("Version", names, names[0], key="version", width=150)
         version = next(one for one in versions if one.name == chosen)
         refusal = why_not_promoted(version)
         if st.button("Promote …", icon=":material/upgrade:", key="promote", disabled=bool(refusal), help=refusal):

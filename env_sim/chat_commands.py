@@ -1,10 +1,12 @@
-"""`checkloop chat list, rename, remove, delete`: chats as the page Chat lists them, by the functions that it calls."""
+"""`checkloop chat list, rename, rate, promote, remove, delete`: what the dashboard does with a chat, as it does."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from store.configured import ConfigOption, open_configured
+from store.ratings import Thumb
 
 if TYPE_CHECKING:
     from store.database import Log
@@ -48,6 +50,46 @@ def rename(
     chat_id = _chosen(log, chat)
     rename_chat(log, chat_id, name, setup_of(get_trajectory(log, chat_id)))
     typer.echo(f"{chat_id} is called {' '.join(name.split())!r}" if name.strip() else f"{chat_id} has no name")
+
+
+@app.command()
+def rate(
+    chat: ChatArgument,
+    turn: Annotated[int, typer.Argument(help="Index of the turn, from 0.", min=0)],
+    thumb: Annotated[Thumb, typer.Argument(help="none takes the rating back.")],
+    comment: Annotated[
+        str | None, typer.Option(help="Why, in a sentence; default: what the person said before.")
+    ] = None,
+    person: Annotated[str, typer.Option(help="Who rates; default: the user of this machine.")] = "",
+    config: ConfigOption = None,
+) -> None:
+    """Says what a turn was worth: a thumb up or down, with a comment."""
+    from store.access import machine_user
+    from store.ratings import THUMB_VALUES, rate_turn
+
+    log = open_configured(config)
+    chat_id = _chosen(log, chat)
+    rate_turn(log, chat_id, turn, THUMB_VALUES[thumb], comment=comment, person=person.strip() or machine_user())
+    said = "has no rating any more" if thumb is Thumb.NONE else f"is rated {thumb}"
+    typer.echo(f"turn {turn} of {chat_id} {said}")
+
+
+@app.command()
+def promote(
+    chat: ChatArgument,
+    tools: Annotated[
+        Path | None, typer.Option(help="The tools it had (JSON, OpenAI's form), where the log does not know them.")
+    ] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Makes a chat a scenario: its tool responses are the recordings. No model is asked; `checkloop annotate` has its
+    checklists written."""
+    from env_sim.chat_worlds import promote_chat, read_tools
+
+    log = open_configured(config)
+    chat_id = _chosen(log, chat)
+    made = promote_chat(log, chat_id, read_tools(tools) if tools is not None else None)
+    typer.echo(f"{chat_id} is scenario {made.name!r} ({made.hash[:12]}), split {made.split.value}")
 
 
 @app.command()

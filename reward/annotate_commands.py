@@ -70,14 +70,19 @@ def annotate(
     panel = self_test_panel(log, settings) if with_judge else None
     judge_items = judge_items_with(panel) if panel is not None else None
     if answer is not None:
-        chosen_ones = choose_scenarios(log, split=split, domain=domain, source=source, named=scenario)
-        _store_answer(log, chosen_ones, variant or 0, again, answer, person, judge_items)
+        if dry_run:
+            raise SettingsError("--dry-run says what the annotator would be asked: with --answer nobody is asked")
+        if chat is not None:
+            answered = [_promoted(log, chat, tools, dry_run=False)]
+        else:
+            answered = choose_scenarios(log, split=split, domain=domain, source=source, named=scenario)
+        _store_answer(log, answered, variant or 0, again, answer, person, judge_items)
         return _say_spent(panel)
     endpoint = annotator_endpoint(log, settings)
     chosen = chosen_variants(settings, variants, variant)
     annotator = Annotator(log, endpoint, settings.annotation)
     if chat is not None:
-        scenarios = [_promoted(log, chat, tools, dry_run)]
+        scenarios = [_promoted(log, chat, tools, dry_run=dry_run)]
     else:
         scenarios = choose_scenarios(log, split=split, domain=domain, source=source, named=scenario)
     if limit is not None:
@@ -110,7 +115,7 @@ def annotate(
     return None
 
 
-def _promoted(log: "Log", chat_id: str, tools: Path | None, dry_run: bool) -> "Scenario":
+def _promoted(log: "Log", chat_id: str, tools: Path | None, *, dry_run: bool) -> "Scenario":
     from env_sim.chat_worlds import promote_chat, read_tools, scenario_of_chat
 
     known = read_tools(tools) if tools is not None else None

@@ -97,22 +97,32 @@ def agree(
     turn: Annotated[int, typer.Argument(help="Index of the turn, from 0.", min=0)],
     person: PersonOption,
     reason: Annotated[str, typer.Option(help="Why, in a sentence.")] = "",
+    why: WhyOption = None,
+    batch: BatchOption = None,
+    version: VersionOption = None,
+    domain: DomainOption = None,
+    kind: KindOption = None,
+    item: ItemOption = None,
+    verdict: VerdictOption = None,
+    thumbs_down: ThumbsOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Says of every open item of the turn what the judge said of it."""
+    """Says of every open item of the turn what the judge said of it; under a filter, of those that it asks for."""
     from reward.review import agree as write
     from reward.review import hold_turn, read_turn
     from store.database import LogError
 
+    wanted = _filter(why, batch, version, domain, kind, item, verdict, thumbs_down)
     log = open_configured(config)
     shown = read_turn(log, (trajectory, turn))
     if shown is None:
         raise LogError(f"trajectory {trajectory!r} did not reach a turn {turn}, or is not in the log")
-    hold_turn(log, shown.key, person=person, at=datetime.now(UTC))
-    said = write(log, shown, person=person, reason=reason)
+    hold_turn(log, shown.key, person=person, at=datetime.now(UTC), queue=wanted.name)
+    said = write(log, shown, person=person, reason=reason, wanted=wanted)
     for one in said:
         typer.echo(f"{one.verdict.item_key}: {one.verdict.outcome}, says {one.verdict.judge}")
-    left = [one.item.id for one in shown.items if one.is_open and one.item.id not in {s.verdict.item_key for s in said}]
+    agreed = {one.verdict.item_key for one in said}
+    left = [one.item.id for one in shown.open_items(wanted) if one.item.id not in agreed]
     if left:
         typer.echo(f"still open, for no judge could decide: {', '.join(left)}")
 

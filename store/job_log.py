@@ -49,15 +49,6 @@ def read_lines(log: Log, job_id: int, *, after: int = 0, limit: int | None = Non
     return [LogLine(row.number, row.text, row.created_at) for row in rows]
 
 
-def last_lines(log: Log, job_id: int, count: int) -> list[LogLine]:
-    """The newest `count` lines, in order."""
-    columns = (JobLogRow.number, JobLogRow.text, JobLogRow.created_at)
-    query = select(*columns).where(JobLogRow.job_id == job_id).order_by(JobLogRow.number.desc()).limit(count)
-    with log.lookup() as connection:
-        rows = connection.execute(query).all()
-    return [LogLine(row.number, row.text, row.created_at) for row in reversed(rows)]
-
-
 def newest_lines(log: Log, job_ids: Sequence[int]) -> dict[int, LogLine]:
     """The newest line of each job: how far it is. Jobs that have written nothing are left out."""
     newest = (

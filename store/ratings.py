@@ -6,11 +6,24 @@ Reads and writes the rating table. A rating is no verdict: it says that a turn w
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy import func, insert, select
 
 from store.database import Log, LogError, in_chunks
 from store.schema import RatingRow, TurnRow
+
+
+class Thumb(StrEnum):
+    """A rating as one types it."""
+
+    UP = "up"
+    DOWN = "down"
+    NONE = "none"
+    """Takes it back."""
+
+
+THUMB_VALUES = {Thumb.UP: 1, Thumb.DOWN: -1, Thumb.NONE: 0}
 
 
 @dataclass(frozen=True)
@@ -24,10 +37,18 @@ class Rating:
     created_at: datetime
 
 
-def rate_turn(log: Log, trajectory_id: str, turn_index: int, value: int, *, comment: str = "", person: str) -> None:
-    """Appends a rating; the newest one of a turn counts. Raises LogError for a turn that is not in the log."""
+def rate_turn(
+    log: Log, trajectory_id: str, turn_index: int, value: int, *, comment: str | None = None, person: str
+) -> None:
+    """Appends a rating; the newest one of a turn counts. Without a comment the thumb keeps the one that its person gave
+    before. Raises LogError for a turn that is not in the log, and for a comment on what is taken back."""
     if value not in (-1, 0, 1):
         raise LogError(f"a rating is +1, -1 or 0 (taken back), not {value}")
+    if comment and not value:
+        raise LogError("a rating that is taken back has no comment")
+    if comment is None:
+        before = ratings_of(log, [trajectory_id]).get((trajectory_id, turn_index)) if value else None
+        comment = before.comment if before is not None and before.person == person else ""
     turn = select(TurnRow.index).where(TurnRow.trajectory_id == trajectory_id, TurnRow.index == turn_index)
     row = {"trajectory_id": trajectory_id, "turn_index": turn_index, "value": value}
     with log.writing() as connection:

@@ -8,15 +8,17 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from agent.ports import free_port
-from dashboard.screenshots import open_browser, running_dashboard, wait_until_shown
+from dashboard.screenshots import MAIN, TALLEST, open_browser, running_dashboard, wait_until_shown
 from store.database import open_log
 from store.jobs import list_jobs
 from store.review_claims import place_of
 from store.review_queues import QueueFilter
-from store.trajectories import list_trajectories
+from store.scenarios import add_scenarios, get_scenario
+from store.trajectories import get_trajectory, list_trajectories
 from store.turns import get_turns
 from store.verdicts import verdicts_of
 from store.versions import live_version
@@ -24,6 +26,7 @@ from store.vocabulary import Outcome
 from tests.pages import HOSTILE, WORSE, hostile_trajectory
 from tests.sample_log import build_sample_log
 from tests.scripted_gateway import RunningGateway, Says
+from tests.test_hostile import poison
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -129,10 +132,6 @@ def test_an_item_leads_to_the_dialogues_that_fail_it(page: Page, dashboard: str)
     assert query(page)["outcome"] == ["FAIL"]
 
 
-MAIN = "[data-testid=stMain], [data-testid=stAppScrollToBottomContainer]"
-"""The page beside the sidebar; with a chat's input it is another one."""
-
-
 def test_hostile_text_does_nothing(page: Page, dashboard: str) -> None:
     page.goto(f"{dashboard}/trajectories?trajectory=hostile")
     expect(page.get_by_role("heading", name="Turn 1")).to_be_visible(timeout=30_000)
@@ -157,6 +156,47 @@ def test_hostile_text_does_nothing(page: Page, dashboard: str) -> None:
     page.get_by_role("button", name="New chat").click()
     expect(page.get_by_role("combobox", name="Domain of the simulated tools")).to_be_visible(timeout=40_000)
     page.wait_for_url(lambda url: "session" not in url)
+
+
+def test_hostile_text_does_nothing_on_the_other_pages(page: Page, tmp_path: Path) -> None:
+    """Comparing, a checklist with its graph and its editor, runs, jobs, people: with all that `poison` writes."""
+    url = f"sqlite:///{tmp_path}/log.db"
+    log = build_sample_log(url)
+    job = poison(log)
+    played = get_scenario(log, get_trajectory(log, "hostile").scenario_hash or "")
+    first, second, *_ = played.turns[0].checklist
+    chained = (
+        first.model_copy(update={"id": WORSE[:120], "depends_on": (), "weight": 0.5}),
+        second.model_copy(update={"id": f"2 {HOSTILE[:110]}", "depends_on": (WORSE[:120],), "weight": 0.5}),
+    )
+    graph = played.model_copy(update={"turns": (played.turns[0].model_copy(update={"checklist": chained}),)})
+    add_scenarios(log, [graph])
+    log.close()
+    environment = {"CHECKLOOP_DATABASE_URL": url, "CHECKLOOP_GATEWAY__PORT": str(free_port())}
+    with running_dashboard(environment) as dashboard:
+        for address, sign in (
+            ("compare", "Scenarios, regressions first"),
+            (f"compare?scenario={played.hash}", "Turn 1"),
+            ("scenarios", "found, by name"),
+            (f"scenarios?opened={played.hash}&edit=true", "Add an item"),
+            (f"scenarios?opened={graph.hash}", "Checklist ·"),
+            (
+                "training?run_b=hostile+%3Cb%3Erun%3C%2Fb%3E+%21%5Bi%5D%28http%3A%2F%2Fevil.test%2Fi%29",
+                "Gate decisions",
+            ),
+            ("jobs", "newest first"),
+            (f"jobs?job={job}", "onerror"),
+            ("people", "evil.test"),
+        ):
+            page.goto(f"{dashboard}/{address}")
+            wait_until_shown(page)
+            expect(page.get_by_text(sign).first).to_be_visible(timeout=40_000)
+            assert page.locator(".cl img, .cl script, .cl svg, .cl iframe, .katex").count() == 0, address
+            drawn = "[data-testid=stGraphVizChart]"
+            assert page.locator(f"{drawn} :is(script, image, img, a, iframe, foreignObject)").count() == 0, address
+            assert page.locator(drawn).count() == (graph.hash in address), address
+            width = page.locator(MAIN).first.evaluate("main => main.scrollWidth")
+            assert width <= 1440, f"{address} is {width} pixels wide"
 
 
 def test_training_and_chat_open_by_their_links(page: Page, dashboard: str) -> None:
@@ -284,7 +324,8 @@ def test_pictures_of_every_page(database_url: str, tmp_path: Path) -> None:
         "chat",
         "people",
     }
-    assert all(file.read_bytes().startswith(b"\x89PNG") for file in taken)
+    heights = {file.stem: Image.open(file).height for file in taken}
+    assert 1700 < heights["overview"] <= TALLEST and 1700 < heights["training"] < TALLEST, "whole pages"
     sizes = {file.stem: file.stat().st_size for file in taken}
     assert {name: size for name, size in sizes.items() if size < 20_000} == {}, "a page that shows nothing is smaller"
 

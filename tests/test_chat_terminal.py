@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from agent.chat import Equipment
 from agent.chat_terminal import COMMANDS, run_chat
 from agent.tools import ToolOutage
+from checkloop import app
 from store.chats import chat_steps, list_chats
 from store.database import Log, LogError
 from store.ratings import ratings_of
@@ -153,6 +155,8 @@ def test_turns_are_rated_with_a_comment(sqlite_log: Log) -> None:
     ratings = ratings_of(sqlite_log, [session])
     assert [(ratings[session, n].value, ratings[session, n].comment) for n in (0, 1)] == [(1, ""), (-1, "far too late")]
     assert ratings[session, 0].person == getpass.getuser()
+    assert "turn 2 rated none" in chat(sqlite_log, "/rate none", session=session)
+    assert list(ratings_of(sqlite_log, [session])) == [(session, 0)]
 
 
 def test_the_version_is_said(sqlite_log: Log) -> None:
@@ -226,6 +230,23 @@ def test_the_command_chats_and_goes_on_with_a_chat(sqlite_log: Log, tmp_path: Pa
         assert listed.chat == {"tools": "real", "domain": None, "ask_first": []}
         assert "turns so far: 1" in run("again?\n", "--session", listed.id)
         assert len(get_turns(sqlite_log, listed.id)) == 2
+        run("hello\n", "--ask-first", "calculate", "--tools", "real")
+        assert list_chats(sqlite_log, limit=1)[0].chat == {"tools": "real", "domain": None, "ask_first": ["calculate"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--ask-first", "fly"), "there is no tool 'fly'; this chat has"),
+        (("--ask-first", "order_product", "--trust"), "give one of the two"),
+    ],
+)
+def test_what_cannot_be_asked_about_is_refused(
+    sqlite_log: Log, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], why: str
+) -> None:
+    monkeypatch.setenv("CHECKLOOP_DATABASE_URL", sqlite_log.url)
+    said = CliRunner().invoke(app, ["chat", "--domain", "shop", *options])
+    assert said.exit_code == 1 and why in str(said.exception)
 
 
 def test_the_command_chats_with_the_tools_of_an_mcp_server(sqlite_log: Log, tmp_path: Path) -> None:

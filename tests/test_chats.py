@@ -13,7 +13,7 @@ from env_sim.worlds import DOMAINS, WORLDS
 from env_sim.worlds.consequential import CONSEQUENTIAL
 from store.chats import ChatSetup, create_chat, delete_chat, is_listed, list_chats, rename_chat, unlist_chat
 from store.database import Log, LogError
-from store.ratings import rate_turn
+from store.ratings import rate_turn, ratings_of
 from store.runs import add_run_trajectories, start_run
 from store.schema import Base, IncidentRow
 from store.trajectories import (
@@ -154,7 +154,7 @@ def test_a_chat_off_the_list_keeps_its_log_and_comes_back(log: Log) -> None:
         unlist_chat(log, "r")
 
 
-def test_chats_are_listed_renamed_removed_and_deleted_by_commands(
+def test_chats_are_listed_renamed_rated_removed_and_deleted_by_commands(
     sqlite_log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHECKLOOP_DATABASE_URL", sqlite_log.url)
@@ -169,6 +169,16 @@ def test_chats_are_listed_renamed_removed_and_deleted_by_commands(
     status, listed = run("list")
     assert status == 0 and "the kettle" in listed and "1 turn " in listed and "v0001" in listed
     assert "2 chats begin with 'chat-a'" in run("remove", "chat-a")[1]
+    assert run("rate", "chat-aa1", "0", "down", "--comment", "too late", "--person", "ben")[1] == (
+        "turn 0 of chat-aa1 is rated down\n"
+    )
+    run("rate", "chat-aa1", "0", "up", "--person", "ben")
+    rating = ratings_of(sqlite_log, ["chat-aa1"])["chat-aa1", 0]
+    assert (rating.value, rating.comment, rating.person) == (1, "too late", "ben")
+    assert "has no comment" in run("rate", "chat-aa1", "0", "none", "--comment", "oh")[1]
+    assert "has no rating any more" in run("rate", "chat-aa1", "0", "none")[1]
+    assert ratings_of(sqlite_log, ["chat-aa1"]) == {}
+    assert "no turn 3 to rate" in run("rate", "chat-aa1", "3", "up")[1]
     assert run("remove", "chat-aa1")[1] == "chat-aa1 is off the list; its log stays\n"
     assert "chat-aa1" not in run("list")[1] and "chat-aa1" in run("list", "--removed")[1]
     assert run("remove", "chat-aa1", "--back")[1] == "chat-aa1 is on the list again\n"

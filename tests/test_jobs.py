@@ -8,7 +8,7 @@ from threading import Barrier
 import pytest
 
 from store.database import Log, LogError, open_log
-from store.job_log import add_lines, last_lines, newest_lines, read_lines
+from store.job_log import add_lines, newest_lines, read_lines
 from store.jobs import JobRecord, NewJob, cancel_job, get_job, list_jobs, retry_job, submit_pipeline
 from store.leases import Lease, end_job, look_at_lease, note_on_job, put_back, renew_lease, take_back_lost
 from store.vocabulary import ExitReason, JobKind, JobStatus
@@ -207,7 +207,7 @@ def test_lines_are_numbered_over_all_tries_and_read_from_where_one_stood(log: Lo
     assert [(line.number, line.text[:4]) for line in lines] == [(1, "one"), (2, "two�"), (3, "xxxx"), (4, "four")]
     assert len(lines[2].text) == 4000
     assert [line.text for line in read_lines(log, first.id, after=3)] == ["four"]
-    assert last_lines(log, first.id, 2) == lines[-2:]
+    assert read_lines(log, first.id, after=1, limit=2) == lines[1:3]
     assert newest_lines(log, [first.id, 999]) == {first.id: lines[-1]}
 
 

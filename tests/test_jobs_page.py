@@ -69,8 +69,10 @@ def test_a_job_opens_by_its_link_with_its_log_and_can_be_stopped(empty: Log) -> 
     add_lines(empty, job, [(now(), f"line {number} {HOSTILE}") for number in range(310)])
     app = open_page(JOBS, job=str(job.id))
     said = html(app)
-    assert "line 309" in said and "line 9 " not in said and "10 earlier lines" in said
+    assert "line 309" in said and "line 9 " not in said and "310 lines, the newest on page 1" in shown(app)
     assert "<script" not in said and "&lt;script&gt;" in said
+    earlier = html(open_page(JOBS, job=str(job.id), log_page="2"))
+    assert "line 0 " in earlier and "line 9 " in earlier and "line 10 " not in earlier
     press(app, "Cancel")
     assert get_job(empty, job.id).cancel_requested
     assert next(button for button in app.button if button.label == "Asked to stop").disabled

@@ -129,8 +129,10 @@ def test_a_person_goes_through_a_queue_and_undoes(empty: Log, checkloop_judge) -
     assert "FAIL by big-judge: so it is" in said and '{"sky": "grey"}' in said
     status, said = checkloop_judge("agree", "t2", "0", "--person", "Bob")
     assert status == 1 and "Ada has turn 0 of trajectory 't2'" in said
-    status, said = checkloop_judge("agree", "t2", "0", "--person", "Ada")
-    assert status == 0 and "umbrella: FAIL, says Ada" in said
+    status, said = checkloop_judge("agree", "t2", "0", "--person", "Ada", "--verdict", "UNSCORED")
+    assert status == 0 and said == ""  # no item of the turn is asked for
+    status, said = checkloop_judge("agree", "t2", "0", "--person", "Ada", "--verdict", "FAIL")
+    assert status == 0 and "umbrella: FAIL, says Ada" in said and "asks-weather" not in said
     status, said = checkloop_judge("next", "--person", "Ada", "--verdict", "FAIL")
     assert "turn 0 of t1" in said
     status, said = checkloop_judge("next", "--person", "Ada", "--verdict", "FAIL", "--skip")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import checkloop
 from env_sim.chat_worlds import promote_chat, read_tools, scenario_of, scenario_of_chat
@@ -228,6 +229,31 @@ def test_a_person_writes_what_the_annotator_could_not(command: Any, sqlite_url: 
     status, _, complaint = command(*given)
     assert status == 1 and "has a checklist of variant 0" in complaint
     assert command("--answer", str(file))[0] == 1
+
+
+def test_a_chat_is_promoted_by_a_command_that_asks_no_model(sqlite_log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHECKLOOP_DATABASE_URL", sqlite_log.url)
+    hold_chat(sqlite_log, ChatSetup(ChatTools.WORLD, "travel"))
+    said = CliRunner().invoke(checkloop.app, ["chat", "promote", "chat"])
+    assert said.exit_code == 0, said.output
+    (made,) = load_scenarios(sqlite_log, source="chat")
+    assert f"chat-1 is scenario 'chat chat-1' ({made.hash[:12]}), split train" in said.output
+    assert get_trajectory(sqlite_log, "chat-1").scenario_hash == made.hash
+    hold_chat(sqlite_log, ChatSetup(ChatTools.MCP), chat_id="mcp")
+    assert "--tools FILE" in str(CliRunner().invoke(checkloop.app, ["chat", "promote", "mcp"]).exception)
+
+
+def test_a_person_writes_the_checklists_of_a_chat(command: Any, sqlite_url: str, tmp_path: Path) -> None:
+    log = open_log(sqlite_url)
+    hold_chat(log, ChatSetup(ChatTools.WORLD, "travel"))
+    file = tmp_path / "mine.json"
+    file.write_text(as_text(as_answer(ITEMS, 0)))
+    given = ("--chat", "chat-1", "--answer", str(file), "--person", "ada")
+    status, _, complaint = command(*given, "--dry-run")
+    assert status == 1 and "nobody is asked" in complaint
+    status, said, complaint = command(*given)
+    assert status == 0 and "2 items in 1 turns" in said, complaint
+    assert get_trajectory(log, "chat-1").scenario_hash is not None
 
 
 def test_the_command_says_what_got_no_answer(command: Any, sqlite_url: str) -> None:

@@ -155,7 +155,7 @@ def test_a_file_with_a_check_that_its_reference_fails_waits(sample: Log) -> None
 def test_what_the_filters_leave_out_is_counted_when_asked_for(sample: Log) -> None:
     app = open_page(SCENARIOS, look="Filters")
     assert not app.metric
-    app.button(key="count-filters").click().run()
+    app.toggle(key="filtered").set_value(True).run()
     looked_at = len(load_scenarios(sample, split="train"))
     assert app.metric[0].value == f"0 of {looked_at}" and "a turn has no reference" in html(app)
 
@@ -281,7 +281,7 @@ def test_an_uploaded_file_is_read_once_however_often_the_page_is_drawn(
 def test_filters_are_counted_beside_the_page_and_again_when_the_log_changes(sample: Log) -> None:
     app = open_page(SCENARIOS, look="Filters")
     assert not app.metric
-    app.button(key="count-filters").click().run()
+    app.toggle(key="filtered").set_value(True).run()
     before = app.metric[0].value
     looked_at = len(load_scenarios(sample, split=Split.TRAIN)) + len(load_scenarios(sample, split=Split.VALIDATION))
     assert before.endswith(f"of {looked_at:,}")

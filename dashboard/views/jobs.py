@@ -29,7 +29,7 @@ from dashboard.paging import captioned_offset
 from dashboard.schedule_form import MISSED, OVERLAP, show_job_form, show_schedule_form
 from dashboard.text import advice, escape, escape_markdown, link, show, show_empty, soft, status_badge
 from store.database import Log, LogError
-from store.job_log import last_lines, newest_lines
+from store.job_log import newest_lines, read_lines
 from store.jobs import UNFINISHED, JobRecord, count_jobs, get_job, list_jobs
 from store.schedules import ScheduleRecord, get_schedule, list_firings, list_schedules
 from store.schema import now
@@ -110,9 +110,8 @@ def show_list(log: Log) -> None:
         if any(wanted.values()):
             show_empty("No job matches", "Widen the filters above.")
         else:
-            show_empty(
-                "No job has been queued yet", "Queue some above, or let a worker start on a schedule.", "make demo"
-            )
+            hint = "Queue some above, now or by a schedule (`checkloop schedule add` makes one, too), or by a command:"
+            show_empty("No job has been queued yet", hint, "checkloop job submit rollout judge")
         return
     offset = captioned_offset(f"{plural(total, 'job')}, newest first", total, PAGE_SIZE, "j_page")
     show_rows(log, list_jobs(log, **wanted, limit=PAGE_SIZE, offset=offset))
@@ -200,14 +199,18 @@ def show_pipeline(jobs: Sequence[JobRecord]) -> None:
 
 
 def show_log(log: Log, job: JobRecord) -> None:
-    lines = last_lines(log, job.id, SHOWN_LINES)
+    newest = newest_lines(log, [job.id]).get(job.id)
     show('<div class="cl-label">Log</div>')
-    if not lines:
+    if newest is None:
         unfinished = job.status in UNFINISHED
         show(soft("Nothing yet: lines appear here as the job writes them." if unfinished else "It wrote nothing."))
         return
-    with st.container(height=440, autoscroll=True, border=True, key="job-log"):
-        show(log_lines(lines, lines[0].number - 1))
+    total = newest.number
+    offset = captioned_offset(f"{plural(total, 'line')}, the newest on page 1", total, SHOWN_LINES, "log_page")
+    last = total - offset
+    lines = read_lines(log, job.id, after=max(0, last - SHOWN_LINES), limit=min(last, SHOWN_LINES))
+    with st.container(height=440, autoscroll=not offset, border=True, key="job-log"):
+        show(log_lines(lines))
 
 
 def show_schedule(log: Log, name: str, *, editing: bool) -> None:

@@ -147,7 +147,9 @@ def offer_another_judge(log: Log) -> None:
     if not may(AccessRole.OPERATOR):
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        model = st.text_input("Another model at the judge's endpoint", key="other-model", max_chars=128, width=330)
+        model = st.text_input(
+            "Another model at the judge's endpoint", key="other-model", bind="query-params", max_chars=128, width=330
+        )
         if model.strip():
             payload = {"beside": True, "model": model.strip(), "limit": 200}
             offer_job(log, "Let it judge 200 dialogues beside", JobKind.JUDGE, payload, "offer-beside")
