@@ -22,7 +22,7 @@ from agent.chat_terminal import COMMANDS, Terminal
 from checkloop import app
 from dashboard.boundary import ACTIONS
 
-ROOT = Path(dashboard.__file__).parent.parent
+OURS = {"agent", "checkloop", "dashboard", "env_sim", "reward", "store", "train"}
 BY_COMMAND: dict[str, tuple[str, tuple[str, ...]]] = {
     "chat_actions.comment": ("store.ratings.rate_turn", ("chat rate", "chat /rate")),
     "chat_actions.decide": ("agent.chat.ChatSession.decide", ("chat",)),
@@ -165,5 +165,4 @@ def _is_ours(one: Any) -> bool:
     if not callable(one):
         return False
     one = inspect.unwrap(one)
-    file = getattr(sys.modules.get(getattr(one, "__module__", None) or ""), "__file__", None)
-    return isinstance(one, type | FunctionType) and file is not None and ROOT in Path(file).parents
+    return isinstance(one, type | FunctionType) and one.__module__.partition(".")[0] in OURS
