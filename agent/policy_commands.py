@@ -117,17 +117,16 @@ def split(
     config: ConfigOption = None,
 ) -> None:
     """Lets a candidate answer a share of the sessions; it is loaded beside the live version where that is possible."""
-    from agent.gateway_process import GatewayProcess
+    from agent.promotion import split_traffic
     from store.settings import load_settings
 
     settings = load_settings(config)
-    gateway = GatewayProcess(settings)
     if candidate == "off":
-        gateway.split(None, 0.0, reason)
+        split_traffic(settings, None, 0.0, reason)
         typer.echo("all sessions go to the live version")
         return
     fraction = parse_share(share)
-    gateway.split(candidate, fraction, reason)
+    split_traffic(settings, candidate, fraction, reason)
     typer.echo(f"{100 * fraction:g} % of the sessions go to {candidate}")
 
 

@@ -1,4 +1,4 @@
-"""A version made live or refused by a person; `checkloop policy` and the dashboard both call this.
+"""A version made live, refused or given a share of the sessions by a person: by `checkloop policy` and the dashboard.
 
 It is made live through the running gateway, once the server has proved that it answers with it; the gateway writes the
 log.
@@ -33,6 +33,12 @@ def promote_version(settings: Settings, version: str, reason: str) -> Promotion:
     return Promotion(version, figures["before"], seconds)
 
 
+def split_traffic(settings: Settings, candidate: str | None, share: float, reason: str) -> None:
+    """A candidate answers this share (0 to 1) of the sessions; None: the live version answers all. Raises ServerError
+    without a gateway, and where it refuses."""
+    GatewayProcess(settings).split(candidate, share, reason)
+
+
 def refuse_version(log: Log, settings: Settings, version: str, reason: str) -> None:
     """A candidate is refused: no gate and nobody makes it live any more.
 
@@ -42,5 +48,5 @@ def refuse_version(log: Log, settings: Settings, version: str, reason: str) -> N
     split = traffic_split(log)
     candidate = get_version(log, version).state is VersionState.CANDIDATE
     if candidate and split is not None and split.candidate == version:
-        GatewayProcess(settings).split(None, 0.0, f"{version} is refused: {reason}")
+        split_traffic(settings, None, 0.0, f"{version} is refused: {reason}")
     set_version_state(log, version, VersionState.REFUSED, reason)

@@ -4,6 +4,7 @@ Stores through `reward.checklist_edits.store_edit`, as `checkloop checklist edit
 revision that they were filled from: when a new one comes, they are filled anew.
 """
 
+import hashlib
 import json
 from typing import Any
 
@@ -40,7 +41,8 @@ def show_editor(scenario: Scenario, checklist: Checklist) -> None:
     st.button("Add an item", icon=":material/add:", key=f"{base}-add", on_click=_add, args=(base,))
     items, unread = items_of_documents(documents)
     problems += unread
-    tried = try_edit(scenario, checklist.turn_index, items)
+    content = hashlib.sha256("\n".join(item.model_dump_json() for item in items).encode()).hexdigest()
+    tried = tried_edit(scenario.hash, checklist.turn_index, content, scenario, items)
     show_tried(tried, problems)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         reason = st.text_input("Reason", key=f"{base}-reason", placeholder="why, in a sentence", width=420)
@@ -55,6 +57,12 @@ def show_editor(scenario: Scenario, checklist: Checklist) -> None:
             on_click=store,
             args=(checklist, items, f"{base}-reason"),
         )
+
+
+@st.cache_resource(show_spinner=False, max_entries=100)
+def tried_edit(digest: str, turn_index: int, content: str, _scenario: Scenario, _items: tuple[Item, ...]) -> TriedEdit:
+    """Once for each content: every key that is pressed on the page draws the editor anew."""
+    return try_edit(_scenario, turn_index, _items)
 
 
 def _item_fields(key: str, item: Item | None, name: str, others: list[str]) -> tuple[dict[str, Any] | None, list[str]]:

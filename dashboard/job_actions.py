@@ -10,6 +10,7 @@ import streamlit as st
 
 from agent.vllm_client import ServerError
 from dashboard import boundary
+from dashboard.beside import AlreadyRunning
 from dashboard.text import escape_markdown
 from store.database import Log
 from store.jobs import NewJob, cancel_job, retry_job, submit_pipeline
@@ -27,7 +28,7 @@ PROBLEM = "action-problem"
 DONE = "action-done"
 """Key of what came of it."""
 
-action = boundary.action(AccessRole.OPERATOR, PROBLEM, TrainingFailed, ServerError, done_key=DONE)
+action = boundary.action(AccessRole.OPERATOR, PROBLEM, TrainingFailed, ServerError, AlreadyRunning, done_key=DONE)
 """Makes a callback of a function that changes something; operators only."""
 
 

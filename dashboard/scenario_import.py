@@ -9,15 +9,19 @@ from typing import Any
 
 import streamlit as st
 
+from dashboard.beside import follow_newest
 from dashboard.boundary import counted
 from dashboard.counting import Counts
 from dashboard.format import plural
+from dashboard.imports import imports
 from dashboard.job_actions import action
 from dashboard.job_offers import offer_job
+from dashboard.links import SCENARIOS
 from dashboard.text import escape, show, show_empty, soft, table
 from reward.scenario_self_test import FileTest, self_test_scenarios
 from store.database import Log, LogError
-from store.scenarios import ReadScenarios, add_scenarios, count_new, read_scenarios
+from store.records import Scenario
+from store.scenarios import ReadScenarios, count_new, read_scenarios
 from store.settings import DataSettings, Settings
 from store.vocabulary import JobKind
 from train.sft_set import filter_scenarios
@@ -33,6 +37,7 @@ FILES = Counts(longest=2)
 
 def show_import(log: Log) -> None:
     """Every bad line is named; the button is there when none is."""
+    follow_newest(SCENARIOS.title, imports())
     uploaded = st.file_uploader(
         "Scenario file (JSON Lines)", type=["jsonl", "json"], key=FILE, max_upload_size=LARGEST_MB
     )
@@ -84,13 +89,19 @@ def _read(content: bytes) -> tuple[ReadScenarios, FileTest]:
 
 @action
 def import_file(log: Log, settings: Settings) -> str:
+    """Beside the requests: a large file takes a while."""
     uploaded = st.session_state.get(FILE)
     if uploaded is None:
         raise LogError("the file is gone: choose it again")
-    found, tested = FILES.kept(_key(uploaded)) or _read(uploaded.getvalue())
-    if problems := (*found.problems, *tested.problems):
-        raise LogError(f"nothing was imported: {problems[0]}")
-    return f"{plural(add_scenarios(log, found.scenarios), 'new scenario')} imported"
+    key, content = _key(uploaded), uploaded.getvalue()
+
+    def read() -> list[Scenario]:
+        found, tested = FILES.kept(key) or _read(content)
+        if problems := (*found.problems, *tested.problems):
+            raise LogError(f"nothing was imported: {problems[0]}")
+        return list(found.scenarios)
+
+    return f"{imports().start(log, uploaded.name, read).name} …"
 
 
 def _key(uploaded: Any) -> str:

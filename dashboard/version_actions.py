@@ -1,43 +1,36 @@
-"""What a person does with policy versions on the training page: promote, refuse, roll back, pin; each asked twice.
+"""What a person does with policy versions on the training page: promote, refuse, roll back, pin, give a share of the
+sessions; each asked twice.
 
-The commands `checkloop policy promote`, `refuse`, `rollback` and `pin` call the same functions. What changes who
-answers goes through the running gateway, which proves it; without one it is said how to start it.
+The commands `checkloop policy promote`, `refuse`, `rollback`, `pin` and `split` call the same functions. What changes
+who answers goes through the running gateway, which proves it; without one it is said how to start it.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 
 import streamlit as st
 
 from agent.promotion import refuse_version
-from dashboard.boundary import guard
+from dashboard.beside import follow_newest
 from dashboard.choice import choose
 from dashboard.format import figures, moment
 from dashboard.gateway_status import GatewayState, ask_gateway
 from dashboard.job_actions import action
 from dashboard.links import TRAINING
 from dashboard.promotions import promotions
-from dashboard.text import escape, escape_markdown, show, soft, state_badge, status_badge
+from dashboard.text import escape, show, soft, state_badge, status_badge
 from store.database import Log, LogError
-from store.schema import now
 from store.settings import Settings
-from store.traffic import pin_version, pinned_versions
+from store.traffic import TrafficSplit, pin_version, pinned_versions, traffic_split
 from store.versions import PRUNED, GateDecision, PolicyVersion, list_versions, previous_live
 from store.vocabulary import VERSION_TRANSITIONS, VersionState
 
-POLL = "1s"
-SHOWN_FOR = timedelta(minutes=10)
-"""How long the outcome of a promotion stands on the page."""
 REASON = "version-reason"
+PERCENT = "share-percent"
 
 
 def show_actions(log: Log, settings: Settings, decisions: Sequence[GateDecision]) -> None:
     """A version to choose, and what can be done with it."""
-    newest = promotions().newest
-    if newest is not None and not newest.over.is_set():
-        follow_promotion()
-    else:
-        show_promotion()
+    follow_newest(TRAINING.title, promotions())
     versions = list_versions(log)
     pins = pinned_versions(log)
     names = [version.name for version in reversed(versions)]
@@ -54,6 +47,11 @@ def show_actions(log: Log, settings: Settings, decisions: Sequence[GateDecision]
         label = f"Roll back to {before.name} …" if before else "Roll back …"
         if st.button(label, icon=":material/undo:", key="rollback", disabled=before is None) and before:
             confirm_promotion(settings, before, decisions, "Roll back")
+        split = traffic_split(log)
+        share = f"{100 * split.share:g} % to {split.candidate} …" if split else "Share …"
+        hint = only if split is None else None
+        if st.button(share, icon=":material/call_split:", key="share", disabled=bool(hint), help=hint):
+            confirm_share(settings, version, split)
         pinned = version.name in pins
         label = f"Unpin {version.name} …" if pinned else f"Pin {version.name} …"
         if st.button(label, icon=":material/keep:", key="pin", help="A pinned version is not pruned."):
@@ -78,30 +76,6 @@ def _before(log: Log) -> PolicyVersion | None:
         return None
 
 
-@st.fragment(run_every=POLL)
-def follow_promotion() -> None:
-    """The promotion that goes on; the whole page is drawn anew when it has ended, for states have changed."""
-    guard(TRAINING.title, show_promotion)
-    newest = promotions().newest
-    if newest is None or newest.over.is_set():
-        st.rerun()
-
-
-def show_promotion() -> None:
-    """How the newest promotion stands; nothing if there was none lately."""
-    newest = promotions().newest
-    if newest is None:
-        return
-    age = now() - newest.since
-    if not newest.over.is_set():
-        seconds = age.total_seconds()
-        show(f'<div class="cl-busy">{escape(newest.version)} is being loaded and proved, {seconds:.0f} s</div>')
-    elif age < SHOWN_FOR and newest.problem:
-        st.error(escape_markdown(newest.problem), icon=":material/error:")
-    elif age < SHOWN_FOR:
-        st.success(escape_markdown(newest.said), icon=":material/check:")
-
-
 @st.dialog("Change what is live?")
 def confirm_promotion(
     settings: Settings, version: PolicyVersion, decisions: Sequence[GateDecision], label: str
@@ -109,9 +83,7 @@ def confirm_promotion(
     """What speaks for the version, a reason to record, and the button that does it."""
     show_what_is_known(version, decisions)
     st.text_input("Reason", "by hand", key=REASON, help="Recorded with the change.")
-    absent = ask_gateway(settings.gateway_url) is not GatewayState.READY
-    if absent:
-        show('<div class="cl-refused">The gateway is not running. Start it first: <code>checkloop up</code></div>')
+    absent = say_if_absent(settings)
     with st.container(horizontal=True):
         done = st.button(
             f"{label} {version.name}" if label == "Promote" else f"{label} to {version.name}",
@@ -123,6 +95,41 @@ def confirm_promotion(
         )
         if st.button("Leave it", key="promote-no") or done:
             st.rerun()
+
+
+@st.dialog("Which share of the sessions?")
+def confirm_share(settings: Settings, version: PolicyVersion, split: TrafficSplit | None) -> None:
+    """A candidate answers some of the sessions beside the live version; or the share there is, is taken back."""
+    if split is not None:
+        show(soft(f"{100 * split.share:g} % go to {split.candidate}: {split.reason}"))
+    absent = say_if_absent(settings)
+    candidate = version.state is VersionState.CANDIDATE
+    if candidate:
+        show(soft(f"Each session stays with the version that it began with; {version.name} is loaded beside."))
+        st.number_input("Percent of the sessions", 1, 100, 10, key=PERCENT)
+    st.text_input("Reason", "by hand", key=REASON, help="Recorded with the change.")
+    with st.container(horizontal=True):
+        done = candidate and st.button(
+            f"Give it to {version.name}",
+            type="primary",
+            key="share-yes",
+            disabled=absent,
+            on_click=start_share,
+            args=(version.name,),
+        )
+        if split is not None:
+            back = st.button("All to the live version", key="share-back", disabled=absent, on_click=end_share)
+            done = done or back
+        if st.button("Leave it", key="share-no") or done:
+            st.rerun()
+
+
+def say_if_absent(settings: Settings) -> bool:
+    """Whether there is no gateway to change who answers; says how to start it."""
+    absent = ask_gateway(settings.gateway_url) is not GatewayState.READY
+    if absent:
+        show('<div class="cl-refused">The gateway is not running. Start it first: <code>checkloop up</code></div>')
+    return absent
 
 
 @st.dialog("Refuse the candidate?")
@@ -174,6 +181,18 @@ def confirm_pin(version: PolicyVersion, pins: Mapping[str, str]) -> None:
 def start_promotion(log: Log, settings: Settings, version: str) -> str:
     promotions().start(settings, version, _reason())
     return f"{version} is being loaded"
+
+
+@action
+def start_share(log: Log, settings: Settings, version: str) -> str:
+    promotions().share(settings, version, int(st.session_state[PERCENT]) / 100, _reason())
+    return f"{version} is being loaded"
+
+
+@action
+def end_share(log: Log, settings: Settings) -> str:
+    promotions().share(settings, None, 0.0, _reason())
+    return "the share is being taken back"
 
 
 @action

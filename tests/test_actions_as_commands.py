@@ -56,6 +56,8 @@ BY_COMMAND: dict[str, tuple[str, tuple[str, ...]]] = {
     "trajectory_details.promote": ("env_sim.chat_worlds.promote_chat", ("chat promote", "annotate")),
     "version_actions.refuse": ("agent.promotion.refuse_version", ("policy refuse",)),
     "version_actions.set_pin": ("store.traffic.pin_version", ("policy pin", "policy unpin")),
+    "version_actions.end_share": ("agent.promotion.split_traffic", ("policy split",)),
+    "version_actions.start_share": ("agent.promotion.split_traffic", ("policy split",)),
     "version_actions.start_promotion": ("agent.promotion.promote_version", ("policy promote", "policy rollback")),
 }
 """The function that each action comes to, and the commands that do; words that begin with a slash are typed in a chat.

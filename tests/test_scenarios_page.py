@@ -1,6 +1,7 @@
 """The page of checklists and scenarios, and what the page of a trajectory shows beside the dialogue."""
 
 import re
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,8 +10,10 @@ import pytest
 
 from dashboard.checklist_graph import dependency_graph
 from dashboard.counting import Counts
+from dashboard.imports import imports
 from dashboard.links import SCENARIOS, TRAJECTORIES
 from dashboard.token_heat import SHOWN, heat_html
+from reward.checklist_edits import TriedEdit, try_edit
 from reward.payments import payslip
 from store import scenarios
 from store.checklists import Checklist, add_checklists, checklist_history, current_checklists
@@ -136,7 +139,55 @@ def test_a_file_is_imported_after_its_preview(sample: Log) -> None:
     app.get("file_uploader")[0].set_value(("trips.jsonl", good, "application/json")).run()
     assert "1 sound scenario" in html(app)
     app.button(key="import").click().run()
+    wait_for_import()
+    app.run()
     assert a_trip() in load_scenarios(sample, source="test") and "0 of them new" in html(app)
+    assert "trips\\.jsonl\\: 1 new scenario imported" in app.success[0].value
+
+
+def wait_for_import() -> None:
+    newest = imports().newest
+    assert newest is not None and newest.over.wait(20)
+
+
+def test_the_page_answers_while_a_file_is_imported(sample: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = threading.Event()
+
+    def slow(log: Log, scenarios: Sequence[Scenario]) -> int:
+        written.wait(20)
+        return add_scenarios(log, scenarios)
+
+    monkeypatch.setattr("dashboard.imports.add_scenarios", slow)
+    content = (a_trip("slow").canonical_json() + "\n").encode()
+    app = open_page(SCENARIOS, look="Import")
+    app.get("file_uploader")[0].set_value(("slow.jsonl", content, "application/json")).run()
+    app.button(key="import").click().run()
+    assert "slow.jsonl is being imported" in html(app)
+    app.button(key="import").click().run()
+    assert "wait until that has ended" in app.error[0].value
+    written.set()
+    wait_for_import()
+    assert a_trip("slow") in load_scenarios(sample, source="test")
+
+
+def test_a_checklist_that_is_edited_is_tested_once_for_each_content(
+    sample: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested: list[int] = []
+
+    def counting(scenario: Scenario, turn: int, items: Sequence[Item]) -> TriedEdit:
+        tested.append(turn)
+        return try_edit(scenario, turn, items)
+
+    monkeypatch.setattr("dashboard.checklist_editor.try_edit", counting)
+    scenario = a_trip("edited often")
+    add_scenarios(sample, [scenario])
+    app = open_page(SCENARIOS, opened=scenario.hash, edit="true")
+    app.text_input(key=f"edit-{scenario.hash[:12]}-0-0-0-reason").set_value("why").run()
+    app.run()
+    assert tested == [0]
+    app.text_area(key=f"edit-{scenario.hash[:12]}-0-0-0-0-question").set_value("Is it so?").run()
+    assert tested == [0, 0]
 
 
 def test_a_file_with_a_check_that_its_reference_fails_waits(sample: Log) -> None:
@@ -275,6 +326,8 @@ def test_an_uploaded_file_is_read_once_however_often_the_page_is_drawn(
     app.run()
     assert "1 sound scenario" in html(app) and "1 of them new" in html(app)
     app.button(key="import").click().run()
+    wait_for_import()
+    app.run()
     assert "0 of them new" in html(app) and read == [len(content)]
 
 

@@ -8,15 +8,18 @@ from streamlit.testing.v1 import AppTest
 from typer.testing import CliRunner
 
 import checkloop
+from agent.gateway_process import GatewayProcess
 from agent.ports import free_port
 from agent.promotion import refuse_version
 from agent.vllm_client import ServerError
 from dashboard import promotions as going_on
+from dashboard.beside import AlreadyRunning
+from dashboard.gateway_status import GatewayState
 from dashboard.links import TRAINING
 from dashboard.promotions import Promotions
 from store.database import Log, LogError
 from store.settings import load_settings
-from store.traffic import pinned_versions, set_traffic_split
+from store.traffic import pinned_versions, set_traffic_split, traffic_split
 from store.versions import (
     PRUNED,
     add_figures,
@@ -112,7 +115,7 @@ def test_one_promotion_at_a_time(fresh: Promotions, monkeypatch: pytest.MonkeyPa
     started.over.wait(20)
     assert "is `checkloop up` or `checkloop serve` running" in started.problem
     started.over.clear()
-    with pytest.raises(ServerError, match="v0002 is being made live right now"):
+    with pytest.raises(AlreadyRunning, match="v0002 is being loaded and proved right now"):
         fresh.start(load_settings(), "v0003", "by hand")
 
 
@@ -151,6 +154,41 @@ def test_a_candidate_keeps_its_state_where_its_sessions_cannot_be_taken_back(sam
     with pytest.raises(ServerError, match="is `checkloop up` or `checkloop serve` running"):
         refuse_version(sample, load_settings(gateway={"port": free_port()}), "v0004", "no")
     assert get_version(sample, "v0004").state is VersionState.CANDIDATE
+
+
+def test_a_candidate_is_given_a_share_of_the_sessions_and_it_is_taken_back(
+    sample: Log, fresh: Promotions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the gateway, as by `checkloop policy split`."""
+    add_version(sample, "v0004", parent="v0003", path="versions/v0004", files={})
+    asked: list[tuple[str | None, float, str]] = []
+
+    def split(gateway: GatewayProcess, candidate: str | None, share: float, reason: str) -> dict[str, Any]:
+        asked.append((candidate, share, reason))
+        set_traffic_split(sample, candidate, share, reason)
+        return {}
+
+    monkeypatch.setattr(GatewayProcess, "split", split)
+    monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(free_port()))
+    app = open_page(TRAINING, version="v0003")
+    assert app.button(key="share").disabled and "v0003 is live: no candidate" in app.button(key="share").help
+    app = press(open_page(TRAINING, version="v0004"), "share")
+    assert "The gateway is not running" in html(app) and app.button(key="share-yes").disabled
+    monkeypatch.setattr("dashboard.version_actions.ask_gateway", lambda url: GatewayState.READY)
+    app = press(open_page(TRAINING, version="v0004"), "share")
+    app.number_input(key="share-percent").set_value(25)
+    app.text_input(key="version-reason").set_value("canary")
+    press(app, "share-yes")
+    wait(fresh)
+    assert asked == [("v0004", 0.25, "canary")]
+    app = open_page(TRAINING, version="v0003")
+    assert "25 % of the sessions go to v0004" in app.success[0].value
+    assert app.button(key="share").label == "25 % to v0004 …"
+    press(press(app, "share"), "share-back")
+    wait(fresh)
+    assert asked[1:] == [(None, 0.0, "by hand")] and traffic_split(sample) is None
+    answer = CliRunner().invoke(checkloop.app, ["policy", "split", "v0004", "10%"])
+    assert answer.exit_code == 0 and asked[2:] == [("v0004", 0.1, "set by hand")]
 
 
 def test_a_version_is_pinned_and_unpinned(sample: Log, fresh: Promotions) -> None:
