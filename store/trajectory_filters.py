@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, SQLColumnExpression, and_, exists, literal, or_, select
 
 from store.schema import (
     ItemRow,
@@ -157,22 +157,26 @@ def _says(text: str, others: list[ColumnElement[bool]], searched: int | None) ->
     newest = select(TrajectoryRow.id).where(*others)
     if searched is not None:
         newest = newest.order_by(TrajectoryRow.created_at.desc(), TrajectoryRow.id.desc()).limit(searched)
-    among = select(newest.cte("searched").c.id)
+    among = newest.cte("searched")
 
     def saying(
         row: type[TurnRow | StepRow | ToolCallRow | ToolResponseRow], *said: SQLColumnExpression[str]
-    ) -> Select[str]:
+    ) -> ColumnElement[bool]:
         found = or_(*(column.icontains(text, autoescape=True) for column in said))
-        return select(row.trajectory_id).where(row.trajectory_id.in_(among), found)
+        one = select(literal(1)).where(row.trajectory_id == among.c.id, found)
+        if searched is None:
+            return one.exists()
+        # Asked of one dialogue after the other: of EXISTS, as of a join, PostgreSQL makes a search of the whole table.
+        return one.limit(1).scalar_subquery().is_not(None)
 
     # JSON is looked into by its keys: as text it has escapes, and every message would hold the word "content".
-    found = union_all(
+    found = or_(
         saying(TurnRow, TurnRow.user),
         saying(StepRow, StepRow.message["content"].as_string(), StepRow.message["reasoning"].as_string()),
         saying(ToolCallRow, ToolCallRow.arguments),
         saying(ToolResponseRow, ToolResponseRow.response),
     )
-    return TrajectoryRow.id.in_(select(found.subquery("saying").c.trajectory_id))
+    return TrajectoryRow.id.in_(select(among.c.id).where(found))
 
 
 def in_order(query: Select[str], order: TrajectoryOrder) -> Select[str]:
