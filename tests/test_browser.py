@@ -112,7 +112,7 @@ def test_a_person_looks_around(page: Page, dashboard: str, database_url: str) ->
     turn = get_turns(log, opened)[0]
     expect(page.get_by_text(turn.user)).to_be_visible(timeout=40_000)
     expect(page.get_by_text(turn.steps[0].thinking).first).to_be_hidden()
-    page.locator(".cl summary").first.click()
+    page.locator(".cl summary:visible").first.click()
     expect(page.get_by_text(turn.steps[0].thinking).first).to_be_visible(timeout=40_000)
     page.get_by_role("button", name="Next").click()
     page.wait_for_url(lambda url: opened not in url)

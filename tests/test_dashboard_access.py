@@ -32,7 +32,8 @@ ADA = "ada@example.org"
 VIEWER, REVIEWER, OPERATOR = AccessRole
 NAVIGATION = {
     "_add", "_list_more", "clear_item_filter", "close_scenario", "focus_item", "go", "leave", "look_everywhere",
-    "on_click", "only_item", "open_scenario", "open_trajectory", "show_more", "start_queue", "forget_seed", "logout",
+    "on_click", "only_chosen_item", "only_item", "open_scenario", "open_trajectory", "show_more", "start_queue",
+    "forget_seed", "logout",
 }  # fmt: skip
 """Callbacks that only change what is looked at. (`on_click` hands on the callback that its caller names.)"""
 

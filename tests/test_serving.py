@@ -1,6 +1,5 @@
 """The gateway on the real vLLM with the real model: what it answers, what it records, what it refuses."""
 
-import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -186,13 +185,12 @@ async def test_the_llm_judge_runs_on_the_real_server_in_every_mode(serving: Serv
     client(serving, "judged").chat.completions.create(
         model="policy",
         messages=[{"role": "user", "content": "Name a colour."}],
-        max_tokens=40,
+        max_tokens=200,
         temperature=0,
     )
     port = serving.settings.server.port
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=400)
-
-    async def judged_in(mode: JudgeMode) -> None:
+    for mode in (JudgeMode.TURN, JudgeMode.ITEM, JudgeMode.STEP):
         role = RoleEndpoint(ModelRole.JUDGE, endpoint, log=serving.log)
         judge = Judge(serving.log, Panel((BoundedJudge(role, mode),)))
         judged = await judge.judge_turn(scenario, get_turns(serving.log, "judged")[0])
@@ -201,8 +199,6 @@ async def test_the_llm_judge_runs_on_the_real_server_in_every_mode(serving: Serv
         assert verdict.outcome in set(Outcome)
         assert verdict.reason
         assert verdict.outcome is not Outcome.PASS or verdict.quote
-
-    await asyncio.gather(*map(judged_in, (JudgeMode.TURN, JudgeMode.ITEM, JudgeMode.STEP)))
     assert sum(total.calls for total in call_totals(serving.log) if total.role is ModelRole.JUDGE) >= 3
 
 
