@@ -74,7 +74,6 @@ def flips(
     judge: JudgeOption = None, seed: SeedOption = 1, draws: DrawsOption = 1000, config: ConfigOption = None
 ) -> None:
     """How often a judge that is asked the same again says something else."""
-
     from reward.agreement_tables import INTERVALS, flip_table, judge_name
     from reward.stability import measure_flips
     from store.agreement import Repeat, repeated_verdicts
@@ -99,7 +98,6 @@ def drift(
     config: ConfigOption = None,
 ) -> None:
     """A judge over time on the anchor set: against people, and against its own first judging."""
-
     from reward.agreement_tables import INTERVALS, drift_table
     from reward.stability import measure_drift
     from store.agreement import anchor_verdicts
@@ -121,7 +119,6 @@ def drift(
 
 
 def _print_agreement(title: str, pairs: "Sequence[Pair]", strata: Sequence[Stratum], seed: int, draws: int) -> None:
-
     from reward.agreement import measure_by
     from reward.agreement_tables import INTERVALS, agreement_table, judge_name
 

@@ -26,7 +26,6 @@ def overview(
     config: ConfigOption = None,
 ) -> None:
     """Live version, alerts, pass rates with intervals, what goes wrong, what ran in the last 24 hours."""
-
     from reward.failure_patterns import TREND, find_patterns
     from reward.newest_evidence import newest_evidence
     from reward.rate_alerts import LOOK_BACK, find_alerts, well_judged

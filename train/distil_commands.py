@@ -24,7 +24,6 @@ def distil(
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of the split, the order and the adapter.")] = 1,
 ) -> None:
     """Fine-tunes a small judge (LoRA) on what people, checks and stronger judges said; reports its κ."""
-
     from train.distil_run import EXPECTED_S, describe, distil_judge
     from train.judge_examples import Sources
     from train.progress import StageProgress
