@@ -122,7 +122,7 @@ def action(
     """Makes callbacks of functions that change something: who acts has to have the role `needs`, at that moment.
 
     The function is given the log and the settings. What it returns is left under `done_key` of the session, and what
-    refused it (`refusals`, the log, the settings, the role) under `problem_key`, for the page to say.
+    refused it (`refusals`, the log, the settings, the role) or went wrong under `problem_key`, for the page to say.
     """
 
     said_on_the_page: tuple[type[Exception], ...] = (NotAllowedError, LogError, SettingsError, *refusals)
@@ -145,6 +145,11 @@ def action(
                 logger.exception("an action failed in the database")
                 first = str(getattr(error, "orig", None) or error).splitlines()[0]
                 st.session_state[problem_key] = f"The database refused it: {first}"
+            except Exception as error:  # the named boundary of every action, as `guard` is of every page
+                logger.exception("%s failed", body.__qualname__)
+                st.session_state[problem_key] = (
+                    f"This could not be done: {type(error).__name__}: {error} (the dashboard's log has the whole error)"
+                )
 
         name = f"{body.__module__}.{body.__qualname__}"
         ACTIONS[name] = Action(needs, run)

@@ -94,6 +94,20 @@ class Difference:
     after: str | None
 
 
+def newest_alike(runs: Sequence[RunRecord]) -> tuple[str, str]:
+    """Names of the newest two of one kind, the older one first; of the newest two where no kind has two.
+
+    `runs`: at least two, oldest first.
+    """
+    older: dict[str, str] = {}
+    pairs = []
+    for run in runs:
+        if run.kind in older:
+            pairs.append((older[run.kind], run.name))
+        older[run.kind] = run.name
+    return pairs[-1] if pairs else (runs[-2].name, runs[-1].name)
+
+
 def differences(before: RunRecord, after: RunRecord) -> list[Difference]:
     """Settings, seed and base version in which two runs differ, by name."""
     sides = [_flat(_all_of(run)) for run in (before, after)]

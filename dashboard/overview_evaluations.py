@@ -10,6 +10,7 @@ import streamlit as st
 
 from dashboard.boundary import counted
 from dashboard.choice import choose
+from dashboard.counting import once_a_request
 from dashboard.estimates import BatchFigures, Comparison, compare_batches, default_pair, estimate_batches
 from dashboard.forest import reward_rows
 from dashboard.format import interval, percent, plural, points
@@ -20,6 +21,9 @@ from reward.intervals import PairedInterval
 from store.database import Log
 from store.figures import Counts, Slice, log_counts, rates_by, sum_counts, verdict_cube
 from store.vocabulary import Origin
+
+Shares = tuple[tuple[str, float | None], ...]
+"""By batch."""
 
 
 def show_headline(log: Log) -> None:
@@ -83,13 +87,17 @@ def points_of(difference: PairedInterval) -> str:
     return points(difference.mean_difference, difference.low, difference.high)
 
 
-def unscored_shares(log: Log) -> dict[str, float | None]:
-    """Of the verdicts on each evaluation batch."""
-    cells = [cell for cell in counted(log, verdict_cube) if cell.origin == Origin.EVALUATION]
-    return {
-        batch: None if counts.coverage is None else 1 - counts.coverage
-        for batch, counts in sum_counts(cells, "batch").items()
-    }
+def unscored_shares(log: Log) -> Mapping[str, float | None]:
+    """Of the verdicts on each evaluation batch; summed once in a request."""
+
+    def shares() -> Shares:
+        cells = [cell for cell in counted(log, verdict_cube) if cell.origin == Origin.EVALUATION]
+        return tuple(
+            (batch, None if counts.coverage is None else 1 - counts.coverage)
+            for batch, counts in sum_counts(cells, "batch").items()
+        )
+
+    return dict(once_a_request(("unscored shares", log.url), shares))
 
 
 def standing_note(comparison: Comparison, unscored: Mapping[str, float | None]) -> str:

@@ -19,7 +19,6 @@ from store.schema import (
     GateRow,
     ItemObjectionRow,
     ItemRow,
-    ItemTallyRow,
     LogChangeRow,
     MetricRow,
     ModelCallRow,
@@ -104,24 +103,6 @@ class EvaluationReward:
     value: float | None
     fully_passed: bool | None
     created_at: datetime
-
-
-@dataclass(frozen=True)
-class ItemFigures:
-    """How one item of one scenario fares."""
-
-    item_id: int
-    scenario_hash: str
-    scenario: str
-    domain: str
-    turn_index: int
-    key: str
-    kind: str
-    focus_on: str
-    question: str
-    strict: bool
-    weight: float
-    counts: Counts
 
 
 @dataclass(frozen=True)
@@ -331,55 +312,6 @@ def evaluation_rewards(log: Log) -> list[EvaluationReward]:
     )
     with log.reading() as session:
         return [EvaluationReward(*row[:10], created_at=as_utc(row[10])) for row in session.execute(query)]
-
-
-def item_figures(
-    log: Log,
-    *,
-    origin: str | None = None,
-    version: str | None = None,
-    batch: str | None = None,
-    domain: str | None = None,
-    kind: str | None = None,
-    limit: int = 200,
-) -> list[ItemFigures]:
-    """Items by pass rate, worst first (ties: the more often judged first); items never judged are left out."""
-    tally = ItemTallyRow
-    passed, failed, unscored = (func.sum(column) for column in (tally.passed, tally.failed, tally.unscored))
-    item = (
-        ItemRow.id.label("item_id"),
-        ScenarioRow.hash.label("scenario_hash"),
-        ScenarioRow.name.label("scenario"),
-        ScenarioRow.domain,
-        ItemRow.turn_index,
-        ItemRow.key,
-        ItemRow.kind,
-        ItemRow.focus_on,
-        ItemRow.question,
-        ItemRow.strict,
-        ItemRow.weight,
-    )
-    chosen = (
-        (tally.origin, origin),
-        (tally.version, version),
-        (tally.batch, batch),
-        (ScenarioRow.domain, domain),
-        (ItemRow.kind, kind),
-    )
-    query = (
-        select(*item, *(sums.label(name) for name, sums in zip(OUTCOMES, (passed, failed, unscored), strict=True)))
-        .select_from(tally)
-        .join(ItemRow, ItemRow.id == tally.item_id)
-        .join(ScenarioRow, ScenarioRow.hash == ItemRow.scenario_hash)
-        .where(*(column == value for column, value in chosen if value is not None))
-        .group_by(*item)
-        .having(passed + failed > 0)
-        .order_by(passed * 1.0 / (passed + failed), (passed + failed).desc(), ItemRow.id)
-        .limit(limit)
-    )
-    with log.reading() as session:
-        rows = [row._asdict() for row in session.execute(query)]
-    return [ItemFigures(counts=Counts(*(int(row.pop(one)) for one in OUTCOMES)), **row) for row in rows]
 
 
 def version_figures(log: Log) -> list[VersionFigures]:

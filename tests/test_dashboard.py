@@ -29,7 +29,8 @@ from reward.overview_commands import overview
 from store import database
 from store.browsing import neighbours, page_of_trajectories
 from store.database import Log
-from store.figures import Counts, item_figures, verdict_cube
+from store.figures import Counts, verdict_cube
+from store.item_figures import item_figures
 from store.model_calls import ModelCall, add_model_calls
 from store.objections import retire_item
 from store.ratings import rate_turn
@@ -220,7 +221,7 @@ def test_a_turn_of_a_trajectory_and_an_item_lead_to_review(sample: Log) -> None:
     name = ids(sample, batch="demo/after")[0]
     assert f"review?turn={name}%3A0" in html(open_page(TRAJECTORIES, trajectory=name))
     assert f"review?turn={CHAT_ID}" not in html(open_page(TRAJECTORIES, trajectory=CHAT_ID))  # nothing is judged there
-    worst = item_figures(sample, limit=1)[0].item_id
+    worst = item_figures(sample, limit=1).items[0].item_id
     assert open_page(ITEMS).dataframe[0].value["review"][0] == f"review?item={worst}&verdict=FAIL"
 
 

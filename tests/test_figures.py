@@ -26,7 +26,6 @@ from store.figures import (
     Slice,
     evaluation_rewards,
     facets,
-    item_figures,
     log_counts,
     log_state,
     rates_by,
@@ -34,6 +33,7 @@ from store.figures import (
     verdict_cube,
     version_figures,
 )
+from store.item_figures import JudgedItems, item_figures
 from store.runs import get_run, run_trajectories, used_by
 from store.scenarios import item_row, load_scenarios
 from store.trajectories import (
@@ -149,12 +149,16 @@ def test_the_newest_reward_counts(sample: Log) -> None:
 
 
 def test_items_come_worst_first_and_only_from_what_is_asked_for(sample: Log) -> None:
-    items = item_figures(sample)
+    found = item_figures(sample)
+    items = found.items
+    assert len(items) == found.total
+    fewer = item_figures(sample, limit=3)
+    assert fewer.items == items[:3] and fewer.total == found.total
     rates = [item.counts.rate for item in items]
     assert rates == sorted(rates, key=lambda rate: rate or 0.0)
-    unseen = item_figures(sample, domain="banking", batch="demo/after", version="v0003", kind="reply_mentions")
+    unseen = item_figures(sample, domain="banking", batch="demo/after", version="v0003", kind="reply_mentions").items
     assert unseen and {(item.domain, item.kind) for item in unseen} == {("banking", "reply_mentions")}
-    assert item_figures(sample, origin="chat") == []
+    assert item_figures(sample, origin="chat") == JudgedItems([], 0)
 
 
 def test_versions_tell_their_state_and_run(sample: Log) -> None:
@@ -184,7 +188,7 @@ def test_versions_tell_their_state_and_run(sample: Log) -> None:
 )
 def test_filters_leave_exactly_what_they_say(sample: Log, wanted: TrajectoryFilter) -> None:
     rewards = rewards_of(sample, everything(sample))
-    items_of_kind = {item.item_id for item in item_figures(sample, kind=wanted.kind, limit=10_000)}
+    items_of_kind = {item.item_id for item in item_figures(sample, kind=wanted.kind, limit=10_000).items}
     verdicts = verdicts_of(sample, everything(sample))
 
     def fits(summary: TrajectorySummary) -> bool:
@@ -356,7 +360,7 @@ def test_a_dialogue_on_which_no_verdict_counts_is_not_judged(log: Log) -> None:
 def test_an_empty_log_counts_nothing(log: Log) -> None:
     assert verdict_cube(log) == []
     assert evaluation_rewards(log) == []
-    assert item_figures(log) == []
+    assert item_figures(log) == JudgedItems([], 0)
     assert version_figures(log) == []
     assert log_counts(log).trajectories == 0
     assert facets(log).origins == ()

@@ -1,6 +1,7 @@
 """What the page of judges says of them, over the sample log with two judges and a person in it."""
 
 import random
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -61,6 +62,41 @@ def test_agreement_with_people_is_that_of_the_command(judged: Log) -> None:
         assert f"<b>{100 * found.raw.value:.1f} %</b>" in row
     by_kind = html(open_page(JUDGES, against="people, all reviewed", by="item kind"))
     assert "<td>response_received</td>" in by_kind and "<td>reply_mentions</td>" in by_kind
+
+
+def test_every_figure_of_a_judge_is_what_counting_by_hand_gives(judged: Log) -> None:
+    """Base rate, agreement, true and false positives against people, and the flip rate, from the pairs themselves."""
+    there = html(open_page(JUDGES, against="people, all reviewed"))
+    agreement, flips = (
+        there.split(heading)[1].split("</table>")[0] for heading in (">false positive</th>", ">flip rate</th>")
+    )
+    for judge, mark in ((BIG, "a" * 8), (SMALL, "b" * 8)):
+        said = [
+            (pair.reference == Outcome.PASS, pair.judged == Outcome.PASS)
+            for pair in pairs_with_people(judged)
+            if pair.judge == judge.name
+        ]
+        good, bad = [j for person, j in said if person], [j for person, j in said if not person]
+        shares = (
+            len(good) / len(said),
+            sum(person == j for person, j in said) / len(said),
+            sum(good) / len(good),
+            sum(bad) / len(bad),
+        )
+        row = agreement.split(f"<td>{judge.name} @{mark}</td>")[1].split("</tr>")[0]
+        assert re.findall(r"<b>([0-9.]+) %</b>", row) == [f"{100 * share:.1f}" for share in shares]
+        assert 0 < shares[3] < shares[2] < 1
+    by_draw: dict[tuple[str, int, int], dict[int, Outcome]] = {}
+    for rows in verdicts_of(judged, ids(judged), all_rows=True).values():
+        for one in rows:
+            if one.judge == BIG.name:
+                by_draw.setdefault((one.trajectory_id, one.turn_index, one.item_id), {})[one.draw] = one.outcome
+    twice = [draws for draws in by_draw.values() if len(draws) == 2]
+    differing = sum(draws[0] != draws[1] for draws in twice)
+    row = flips.split(f"<td>big-judge @{'a' * 8}</td>")[1].split("</tr>")[0]
+    assert 0 < differing < len(twice)
+    assert f">{len(twice):,}<" in row and f">{differing:,}<" in row
+    assert f"<b>{100 * differing / len(twice):.1f} %</b>" in row
 
 
 def test_nothing_drawn_at_random_says_how_to_draw_and_checks_come_first_instead(judged: Log) -> None:

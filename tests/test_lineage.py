@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from dashboard.lineage import Difference, branches, differences, shared
+from dashboard.lineage import Difference, branches, differences, newest_alike, shared
 from dashboard.links import TRAINING
 from store.database import Log
 from store.figures import VersionFigures
@@ -19,8 +19,8 @@ def version(name: str, parent: str | None) -> VersionFigures:
     return VersionFigures(name, parent, None, "candidate", AT, "trained", {}, AT)
 
 
-def run(name: str, seed: int = 7, **settings: object) -> RunRecord:
-    return RunRecord(1, name, RunKind.GRPO, "v0001", seed, settings, JobStatus.DONE, None, AT, AT)
+def run(name: str, seed: int = 7, kind: RunKind = RunKind.GRPO, **settings: object) -> RunRecord:
+    return RunRecord(1, name, kind, "v0001", seed, settings, JobStatus.DONE, None, AT, AT)
 
 
 def test_every_version_stands_below_its_parent_and_only_children_in_a_line() -> None:
@@ -56,6 +56,13 @@ def test_only_what_differs_is_told_with_nested_names_and_exact_numbers() -> None
     ]
     assert shared(before, after) == 4  # clip, lora.alpha, kind, base version
     assert differences(before, before) == []
+
+
+def test_runs_are_held_against_those_of_their_kind_where_there_are_any() -> None:
+    start, first, small, second = run("s", kind=RunKind.SFT), run("1"), run("j", kind=RunKind.DISTIL), run("2")
+    assert newest_alike([start, first, small, second]) == ("1", "2")
+    assert newest_alike([start, first, second, small]) == ("1", "2")
+    assert newest_alike([start, first, small]) == ("1", "j")
 
 
 def test_the_page_shows_the_tree_the_pin_and_the_settings_of_two_runs(sample: Log) -> None:

@@ -19,7 +19,8 @@ from reward.rate_alerts import LOOK_BACK
 from store.coverage import Coverage, coverage_by, coverage_cells, item_coverage, scenario_coverage
 from store.database import Log
 from store.failures import FailedItem
-from store.figures import Slice, item_figures, rates_by
+from store.figures import Slice, rates_by
+from store.item_figures import item_figures
 from store.job_log import add_lines
 from store.leases import end_job
 from store.night import LONGEST, jobs_since, runs_since, stages_since
@@ -106,7 +107,7 @@ def test_every_rate_stands_beside_its_unscored_share_and_the_judged_dialogues(sa
 
 
 def test_an_item_that_people_threw_out_is_none_of_the_worst(sample: Log) -> None:
-    worst = item_figures(sample, limit=1)[0]
+    worst = item_figures(sample, limit=1).items[0]
     way = f"item={worst.item_id}&amp;verdict=FAIL"
     assert way in html(open_page(OVERVIEW))
     where = (worst.turn_index, worst.key)
@@ -159,13 +160,13 @@ def test_the_numbers_of_versions_are_unfolded_and_of_tools_none_is_lost(
 
 
 def test_what_an_item_s_rate_stands_on_is_beside_it(sample: Log) -> None:
-    worst = item_figures(sample, limit=1)[0]
+    worst = item_figures(sample, limit=1).items[0]
     covered = scenario_coverage(sample, scenarios=[worst.scenario_hash])[worst.scenario_hash]
     row = html(open_page(OVERVIEW)).split(f"item={worst.item_id}&amp;outcome=FAIL")[0].rsplit("<tr>", 1)[1]
     assert f"{covered.judged} of {covered.eligible} dialogues" in row
     assert f"{100 * worst.counts.unscored / worst.counts.total:.1f} %" in row and "%" in row and "[" in row
     app = open_page(ITEMS, i_origin="rollout")
-    first = item_figures(sample, origin="rollout", limit=1)[0]
+    first = item_figures(sample, origin="rollout", limit=1).items[0]
     of_first = scenario_coverage(sample, scenarios=[first.scenario_hash], origin="rollout")[first.scenario_hash]
     frame = app.dataframe[0].value
     assert frame["dialogues"][0].startswith(f"{of_first.judged} of {of_first.eligible} dialogues")

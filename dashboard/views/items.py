@@ -12,12 +12,14 @@ import streamlit as st
 from dashboard.boundary import counted, run_page
 from dashboard.estimates import rate_points
 from dashboard.forest import rate_rows
+from dashboard.format import plural
 from dashboard.links import ITEMS, REVIEW, TRAJECTORIES, address, parameters
 from dashboard.overview_tables import coverage_note, coverage_notes, unjudged_note
 from dashboard.text import show, show_empty, soft, visible_cells
 from store.coverage import Coverage, item_coverage, scenario_coverage
 from store.database import Log
-from store.figures import ItemFigures, Slice, item_figures, sum_counts, verdict_cube
+from store.figures import Slice, sum_counts, verdict_cube
+from store.item_figures import ItemFigures, item_figures
 from store.settings import Settings
 from store.vocabulary import Outcome
 
@@ -47,7 +49,8 @@ def show_items(log: Log, settings: Settings) -> None:
     show(rate_rows(rate_points(by_kind, coverage_notes(covered, by_kind), worst_first=True)))
     if note := unjudged_note(covered, by_kind):
         show(soft(note))
-    items = counted(log, item_figures, **chosen, kind=kind, limit=SHOWN)
+    found = counted(log, item_figures, **chosen, kind=kind, limit=SHOWN)
+    items = found.items
     st.subheader("By question", anchor=False)
     if not items:
         show_empty("No item matches", "Widen the filters above.")
@@ -60,7 +63,7 @@ def show_items(log: Log, settings: Settings) -> None:
         version=version,
         batch=batch,
     )
-    more = f"The {SHOWN} worst" if len(items) == SHOWN else f"{len(items)} items"
+    more = plural(found.total, "item") if len(items) == found.total else f"The {SHOWN} worst of {found.total:,} items"
     st.caption(f"{more}, by pass rate. Click a row to see the dialogues that fail it.")
     picked = st.dataframe(
         visible_cells(_frame(items, of_scenarios)),

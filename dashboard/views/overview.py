@@ -27,15 +27,14 @@ from store.coverage import Coverage, scenario_coverage
 from store.database import Log
 from store.figures import (
     Counts,
-    ItemFigures,
     Slice,
     VersionFigures,
     facets,
     is_empty,
-    item_figures,
     rates_by,
     version_figures,
 )
+from store.item_figures import ItemFigures, item_figures
 from store.objections import ids_called_bad
 from store.settings import Settings
 from store.vocabulary import VersionState
@@ -114,7 +113,7 @@ def show_filters(log: Log, rates: Mapping[str, Counts]) -> dict[str, str | None]
 def worst_items(log: Log) -> list[ItemFigures]:
     """Without those that people threw out: there is nothing left to do about them."""
     bad = ids_called_bad(log)
-    items = item_figures(log, limit=WORST_ITEMS + len(bad))
+    items = item_figures(log, limit=WORST_ITEMS + len(bad)).items
     return [item for item in items if item.item_id not in bad][:WORST_ITEMS]
 
 

@@ -14,7 +14,7 @@ from dashboard.charts import CurvePoint, metric_curve, show_chart
 from dashboard.choice import choose
 from dashboard.format import figures, moment, percent, plural, seconds
 from dashboard.job_actions import say_outcome
-from dashboard.lineage import difference_table, differences, shared, version_tree
+from dashboard.lineage import difference_table, differences, newest_alike, shared, version_tree
 from dashboard.links import GATE_DECISIONS, SCENARIOS, TRAINING, TRAJECTORIES, address
 from dashboard.paging import captioned_offset
 from dashboard.run_curves import CURVES as KEPT
@@ -230,11 +230,10 @@ def show_settings_of_two(runs: Sequence[RunRecord]) -> None:
         return
     st.subheader("Settings of two runs", anchor=False, help="Only what differs, with seed and base version.")
     names = [run.name for run in reversed(runs)]
-    alike = [run.name for run in reversed(runs) if run.kind == runs[-1].kind]
-    start = alike[1] if len(alike) > 1 else names[1]
+    left, right = newest_alike(runs)
     with st.container(horizontal=True):
-        left = choose("Settings of", names, start, key="run_a", width=260)
-        right = choose("and of", names, names[0], key="run_b", width=260)
+        left = choose("Settings of", names, left, key="run_a", width=260)
+        right = choose("and of", names, right, key="run_b", width=260)
     by_name = {run.name: run for run in runs}
     before, after = by_name[left], by_name[right]
     found = differences(before, after)
