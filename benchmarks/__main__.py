@@ -8,7 +8,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import checks, dashboard, gateway, grpo, judging, log_writes, release, review, rewards, rollouts, swap
+from benchmarks import (
+    checks,
+    dashboard,
+    gateway,
+    grpo,
+    judging,
+    learning,
+    log_writes,
+    release,
+    review,
+    rewards,
+    rollouts,
+    swap,
+)
 from benchmarks.line import Line
 
 
@@ -23,13 +36,18 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}"
 
 
+ALL = (log_writes, checks, rewards, grpo, gateway, rollouts, judging, swap, release, dashboard, review)
+BY_NAME = (learning,)
+"""Experiments of hours: only where they are named."""
+
+
 def main() -> None:
     chosen = sys.argv[1:]
     home = Path(".checkloop") / "bench"
     lines: list[Line] = []
-    for module in (log_writes, checks, rewards, grpo, gateway, rollouts, judging, swap, release, dashboard, review):
+    for module in (*ALL, *BY_NAME):
         name = module.__name__.rsplit(".", 1)[-1]
-        if not chosen or name in chosen:
+        if name in chosen or (not chosen and module in ALL):
             print(f"{name} ...", file=sys.stderr)
             lines += module.measure(home)
     table = Table(title=machine())

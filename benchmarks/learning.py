@@ -1,0 +1,277 @@
+"""What is learned on the bundled worlds from one cold start: SFT on the reference dialogues of the scenarios that the
+others play, GRPO at trajectory, turn and step level (CM2, equations 5, 7 and 10), and each level under a judge of whose
+verdicts a tenth are wrong.
+
+Every arm plays the same scenarios, new ones in each round, so that a round's mean reward (equation 4, by the checks,
+before any verdict is turned round) is measured on scenarios that nothing was trained on; the last round is played only.
+Hours of work: it goes on where it was stopped, and begins no stage after LEARNING_MINUTES (no limit without).
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from agent.gateway_process import GatewayProcess
+from agent.proof import PROBE_PROMPTS, probe_of
+from agent.renderer_choice import load_renderer
+from benchmarks.line import Line
+from env_sim.scenario_generator import generate_scenarios
+from reward.intervals import paired_bootstrap
+from reward.scoring import score_trajectories
+from store.database import Log, open_log
+from store.records import Scenario
+from store.runs import finish_run, start_run
+from store.scenarios import add_scenarios
+from store.settings import Settings, load_settings
+from store.stages import open_loop
+from store.trajectories import list_trajectories
+from store.turns import step_counts_of
+from store.verdicts import Verdict, add_verdicts, verdicts_of
+from store.versions import get_version, set_version_state
+from store.vocabulary import JobStatus, Outcome, RunKind, Split, VerdictSource, VersionState
+from train.demo import BUNDLE_SEED
+from train.evaluation import read_batch
+from train.progress import Stage, StageProgress
+from train.references import sft_examples
+from train.registry import model_directory, register_version, version_of_run
+from train.rounds import Rounds
+from train.sft import train_sft
+from train.stages import Stages
+from train.training_run import give_back_trainer
+
+ROUNDS, SCENARIOS, GROUP = 5, 32, 4
+SEEDS = (1, 2, 3)
+WRONG = 0.1
+"""Share of verdicts that are turned round."""
+WRONG_JUDGE = "errs on purpose"
+COLD = "cold-start"
+
+
+@dataclass(frozen=True)
+class Arm:
+    name: str
+    level: str | None
+    """None: supervised on reference dialogues."""
+    wrong: float = 0.0
+
+    def loop(self, seed: int) -> str:
+        return f"{self.name.replace(' ', '-')}-{seed}"
+
+
+ARMS = (
+    Arm("trajectory", "trajectory"),
+    Arm("turn", "turn"),
+    Arm("step", "step"),
+    Arm("sft", None),
+    Arm("trajectory wrong", "trajectory", WRONG),
+    Arm("turn wrong", "turn", WRONG),
+    Arm("step wrong", "step", WRONG),
+)
+ORDER = [(arm, seed) for seed in SEEDS for arm in ARMS]
+
+
+class OutOfTime(Exception):
+    """The time that was given is over; what is done is kept."""
+
+
+def measure(home: Path) -> list[Line]:
+    """Goes on with the experiment, then says how far it has come."""
+    minutes = float(os.environ.get("LEARNING_MINUTES", "inf"))
+    experiment = Experiment(home / "learning", load_settings(home=home.parent), time.monotonic() + 60 * minutes)
+    try:
+        with experiment.serving():
+            for arm, seed in ORDER:
+                experiment.run(arm, seed)
+    except OutOfTime:
+        pass
+    return experiment.lines()
+
+
+class Experiment:
+    """One log and one server; each arm and seed is a loop of its own in it."""
+
+    def __init__(self, home: Path, shared: Settings, deadline: float) -> None:
+        self._shared, self._deadline = shared, deadline
+        grpo = {"kl": 0.0, "scenarios_per_step": 4, "reference": "parent"}
+        self._settings = load_settings(home=home, rollout={"group_size": GROUP}, grpo=grpo)
+        self._log: Log = open_log(self._settings.url)
+        self._progress = StageProgress({})
+        self._gateway: GatewayProcess | None = None
+        self._held = ""
+        cold = self._settings.sft.dialogues
+        train = generate_scenarios(Split.TRAIN, cold + (ROUNDS + 1) * SCENARIOS, BUNDLE_SEED)
+        self._cold, self._pool = train[:cold], train[cold:]
+        add_scenarios(self._log, train)
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """The cold start is made where there is none yet, and served."""
+        self._supervised(COLD, 1, None, self._cold, self._settings)
+        if get_version(self._log, "v0001").state is VersionState.CANDIDATE:
+            set_version_state(self._log, "v0001", VersionState.LIVE, COLD)
+        with GatewayProcess(self._settings) as self._gateway:
+            self._held = "v0001"
+            yield
+
+    def run(self, arm: Arm, seed: int) -> None:
+        """Every stage of the arm that is not done yet. Raises OutOfTime."""
+        name, settings = arm.loop(seed), self._settings
+        if arm.level is not None:
+            grpo = settings.grpo.model_copy(update={"advantage": arm.level})
+            settings = settings.model_copy(update={"grpo": grpo})
+        rounds = Rounds(self._log, settings, name=name, seed=seed)
+        stages = self._stages(name, seed, settings)
+        tip, made = "v0001", list[str]()
+        if arm.level is None:
+            tip = self._supervised(name, seed, "v0001", self._pool[: ROUNDS * SCENARIOS], settings)
+            made.append(tip)
+        for n in range(1, ROUNDS + 1) if arm.level else ():
+            self._stage(stages, f"round-{n}/play", partial(self._play, rounds, name, n, tip))
+            if arm.wrong:
+                self._stage(stages, f"round-{n}/wrong", partial(self._turn_round, f"{name}/round-{n}", arm.wrong))
+            trained = self._stage(stages, f"round-{n}/train", partial(self._train, rounds, n, tip))["version"]
+            if trained is not None:
+                tip = trained
+                made.append(trained)
+        self._stage(stages, f"round-{ROUNDS + 1}/play", partial(self._play, rounds, name, ROUNDS + 1, tip))
+        self._stage(stages, "prune", lambda stage: rounds.prune(stage, made))
+
+    def lines(self) -> list[Line]:
+        """A line for each arm that came to its end with some seed: its curve, and the last round against ARMS[0]."""
+        ends = {arm: [seed for seed in SEEDS if self._rewards(arm, seed, ROUNDS + 1)] for arm in ARMS}
+        return [self._line(arm, seeds) for arm, seeds in ends.items() if seeds]
+
+    def _line(self, arm: Arm, seeds: Sequence[int]) -> Line:
+        last = range(ROUNDS + 1, ROUNDS + 2)
+        played = last if arm.level is None else range(1, ROUNDS + 2)
+        curve = [100 * mean(v for seed in seeds for v in self._rewards(arm, seed, n).values()) for n in played]
+        peer, gain = "", ""
+        other = ARMS[0] if arm is not ARMS[0] else None
+        common = [seed for seed in seeds if other is not None and self._rewards(other, seed, ROUNDS + 1)]
+        if other is not None and common:
+            pairs = [
+                (theirs[scenario], ours[scenario])
+                for seed in common
+                for ours, theirs in [(self._rewards(arm, seed, ROUNDS + 1), self._rewards(other, seed, ROUNDS + 1))]
+                for scenario in ours.keys() & theirs.keys()
+            ]
+            found = paired_bootstrap([theirs for theirs, _ in pairs], [ours for _, ours in pairs], seed=1)
+            peer = f"{other.name}: {100 * mean(theirs for theirs, _ in pairs):.1f}, seeds {_listed(common)}"
+            gain = f"{100 * found.mean_difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+        said = " → ".join(f"{value:.1f}" for value in curve)
+        return Line(f"learning: {arm.name}, seeds {_listed(seeds)}", f"{said} points", peer, gain, "")
+
+    def _rewards(self, arm: Arm, seed: int, n: int) -> dict[str, float]:
+        """Mean reward by scenario of what the arm played in round n, as the stage found it: before verdicts were turned
+        round."""
+        stages = Stages(self._log, arm.loop(seed), self._progress)
+        result = stages.result(f"round-{n}/play")
+        return {} if result is None else dict(result["rewards"])
+
+    def _stages(self, name: str, seed: int, settings: Settings) -> Stages:
+        open_loop(self._log, name, seed, settings.model_dump(mode="json", include={"rollout", "sft", "grpo"}))
+        return Stages(self._log, name, self._progress)
+
+    def _stage(self, stages: Stages, key: str, work: Callable[[Stage], dict[str, Any]]) -> dict[str, Any]:
+        if stages.result(key) is None and time.monotonic() > self._deadline:
+            raise OutOfTime
+        return stages.run(key, key, work)
+
+    def _serve(self, version: str) -> None:
+        if self._held == version or self._gateway is None:
+            return
+        self._held = ""
+        figures = self._gateway.stage(version)
+        if not figures["accepted"]:
+            raise RuntimeError(f"the server does not answer with {version}: {figures['proof']['reason']}")
+        self._held = version
+
+    def _supervised(
+        self, name: str, seed: int, parent: str | None, scenarios: Sequence[Scenario], settings: Settings
+    ) -> str:
+        """The version that SFT makes of the bundled model (its cold start), or of `parent` in one epoch."""
+        stages = self._stages(name, seed, settings)
+        sft = settings.sft if parent is None else settings.sft.model_copy(update={"epochs": 1})
+
+        def work(stage: Stage) -> dict[str, Any]:
+            run_id = start_run(self._log, name, RunKind.SFT, parent, seed, sft.model_dump(mode="json"))
+            if version := version_of_run(self._log, run_id):
+                return {"version": version}
+            base = model_directory(self._shared) if parent is None else Path(get_version(self._log, parent).path)
+            renderer = load_renderer(base, settings.model.renderer)
+            made = Rounds(self._log, settings, name=name, seed=seed).fresh_folder("sft")
+            probe = probe_of(one.ids for one in sft_examples(self._pool[-PROBE_PROMPTS:], renderer))
+
+            def on_step(step: int, total: int, metrics: Any) -> None:
+                stage.advance(step / total, f"step {step} of {total}")
+
+            train_sft(base, made, sft_examples(scenarios, renderer), sft, seed, on_step, probe_ids=probe)
+            give_back_trainer()
+            version = register_version(self._log, settings, made, parent=parent, run_id=run_id)
+            finish_run(self._log, run_id, JobStatus.DONE)
+            return {"version": version}
+
+        return str(self._stage(stages, "sft", work)["version"])
+
+    def _play(self, rounds: Rounds, name: str, n: int, version: str, stage: Stage) -> dict[str, Any]:
+        scenarios = self._pool[(n - 1) * SCENARIOS : n * SCENARIOS]
+        played = rounds.play(stage, n, scenarios, version, lambda: self._serve(version))
+        outcomes = read_batch(self._log, f"{name}/round-{n}")
+        values = {digest: [one.reward for one in many if one.reward is not None] for digest, many in outcomes.items()}
+        return played | {"rewards": {digest: mean(many) for digest, many in values.items() if many}}
+
+    def _train(self, rounds: Rounds, n: int, base: str, stage: Stage) -> dict[str, Any]:
+        return {"version": rounds.train(stage, n, base)}
+
+    def _turn_round(self, batch: str, share: float, stage: Stage) -> dict[str, Any]:
+        """As a judge would err: so many of the batch's verdicts, drawn at random, say the opposite from now on."""
+        names = [one.id for one in list_trajectories(self._log, batch=batch, limit=None)]
+        counts = step_counts_of(self._log, names)
+        wrong = [
+            one
+            for name, verdicts in verdicts_of(self._log, names).items()
+            for one in turned_round(verdicts, counts[name], share)
+        ]
+        add_verdicts(self._log, wrong)
+        score_trajectories(self._log, names)
+        stage.advance(1.0, f"{len(wrong)} verdicts")
+        return {"wrong": len(wrong)}
+
+
+def turned_round(verdicts: Sequence[Verdict], steps_T: Sequence[int], share: float) -> list[Verdict]:
+    """The opposite of each verdict that is drawn, by a draw of its own; a PASS for a FAIL holds from some step on.
+
+    `steps_T`: the number of steps of each turn reached. UNSCORED stays, and what was said before is not drawn anew.
+    """
+    found = []
+    for verdict in verdicts:
+        draw = random.Random(f"{verdict.trajectory_id} {verdict.turn_index} {verdict.item_key}")
+        if verdict.outcome is Outcome.UNSCORED or verdict.judge == WRONG_JUDGE or draw.random() >= share:
+            continue
+        passes = verdict.outcome is Outcome.FAIL
+        step = draw.randrange(steps_T[verdict.turn_index]) if passes else None
+        found.append(
+            replace(
+                verdict,
+                outcome=Outcome.PASS if passes else Outcome.FAIL,
+                step_index=step,
+                source=VerdictSource.LLM,
+                judge=WRONG_JUDGE,
+                reason="turned round",
+                quote="",
+                created_at=None,
+                id=None,
+            )
+        )
+    return found
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

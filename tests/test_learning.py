@@ -1,0 +1,32 @@
+"""The judge of `benchmarks learning` that errs on purpose: its verdicts are the opposite, of so many as it is told."""
+
+from benchmarks.learning import WRONG_JUDGE, turned_round
+from store.database import Log
+from store.turns import step_counts_of
+from store.verdicts import add_verdicts, verdicts_of, winning
+from store.vocabulary import Outcome
+from tests.pages import ids
+
+
+def test_drawn_verdicts_say_the_opposite_and_count(sample: Log) -> None:
+    names = ids(sample)
+    counts, before = step_counts_of(sample, names), verdicts_of(sample, names)
+    decided = sum(one.outcome is not Outcome.UNSCORED for said in before.values() for one in said)
+    wrong = [one for name, said in before.items() for one in turned_round(said, counts[name], 0.25)]
+    assert 0.15 * decided < len(wrong) < 0.35 * decided
+    add_verdicts(sample, wrong)
+    after = verdicts_of(sample, names)
+    opposite = {Outcome.PASS: Outcome.FAIL, Outcome.FAIL: Outcome.PASS}
+    changed = 0
+    for name, said in before.items():
+        for old, new in zip(said, after[name], strict=True):
+            if new.judge == WRONG_JUDGE:
+                changed += 1
+                assert new.outcome is opposite[old.outcome]
+                inside = new.step_index is not None and 0 <= new.step_index < counts[name][new.turn_index]
+                assert inside if new.outcome is Outcome.PASS else new.step_index is None
+            else:
+                assert new == old
+        again = turned_round(winning(after[name]), counts[name], 0.25)
+        assert again == [], "a stage that is done twice turns nothing back"
+    assert changed == len(wrong)
