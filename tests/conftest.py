@@ -16,13 +16,19 @@ from store.database import Log, open_log
 from tests.databases import PostgresqlDatabases, postgresql_server
 from tests.sample_log import build_sample_log
 from tests.serving import MODEL, Serving, start_serving
-from tests.workers import WITH_SERVERS, ByServers
+from tests.workers import LONG, WITH_BROWSERS, WITH_SERVERS, ByServers, place_of
+
+HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lost = {item.path.stem for item in items if "serving" in getattr(item, "fixturenames", ())} - WITH_SERVERS
     if lost:
         raise pytest.UsageError(f"tests use the servers, so tests/workers.py has to name them: {sorted(lost)}")
+    gone = {name for name in {*WITH_SERVERS, *WITH_BROWSERS, *LONG} if not (HERE / f"{name}.py").is_file()}
+    if gone:
+        raise pytest.UsageError(f"tests/workers.py names modules that are not there: {sorted(gone)}")
+    items.sort(key=lambda item: place_of(item.path.stem))  # stable: within a module as they stand
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:

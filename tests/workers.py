@@ -1,21 +1,45 @@
-"""Which tests run in the same one of several workers (`make test`)."""
+"""Which tests run in the same one of several workers (`make test`), and in which order modules are begun."""
 
 from pathlib import PurePosixPath
 
 from xdist.scheduler import LoadScopeScheduling
 
 WITH_SERVERS = {
-    "test_annotate", "test_attacks", "test_browser", "test_chat_browser", "test_chat_serving", "test_examples",
-    "test_gateway_openai", "test_job_kinds", "test_judge_examples", "test_loop", "test_serving",
-    "test_sign_in_browser", "test_swap", "test_swapped_embeddings",
+    "test_annotate", "test_attacks", "test_chat_serving", "test_examples", "test_gateway_openai", "test_job_kinds",
+    "test_judge_examples", "test_loop", "test_serving", "test_swap", "test_swapped_embeddings",
 }  # fmt: skip
-"""Modules whose tests have to do with a vLLM server: there is one for a session, and no memory or core for two. And
-those with a browser, which waits too long for its pages while such a server works."""
+"""Modules whose tests have to do with a vLLM server: there is one for a session, and no memory or core for two."""
+
+WITH_BROWSERS = {"test_browser", "test_chat_browser", "test_sign_in_browser"}
+"""Modules whose tests look at pages in Chromium, one after the other: each waits only so long for its pages."""
+
+LONG = (
+    "test_chat_terminal", "test_chat_page", "test_links_restore", "test_killed_train_job", "test_gateway_faults",
+    "test_dashboard", "test_launched_job", "test_dashboard_access", "test_chat", "test_store_database", "test_kills",
+    "test_distil", "test_ray_job", "test_lost_servers", "test_worker", "test_processes", "test_jobs", "test_sft_run",
+    "test_checkpoints", "test_judging_many",
+)  # fmt: skip
+"""Modules that take longer than the others, the longest first: begun last, one of them would have all wait for it."""
 
 
 class ByServers(LoadScopeScheduling):  # type: ignore[misc]
-    """The tests of a module run in one worker, and those with servers all in the same one."""
+    """The tests of a module run in one worker; those with servers all in the same one, and those with browsers."""
+
+    def schedule(self) -> None:
+        self.config.option.loadscopereorder = False  # in the order of `place_of`, not by the number of tests
+        super().schedule()
 
     def _split_scope(self, nodeid: str) -> str:
         module = PurePosixPath(nodeid.split("::")[0]).stem
-        return "servers" if module in WITH_SERVERS else module
+        if module in WITH_SERVERS:
+            return "servers"
+        return "browsers" if module in WITH_BROWSERS else module
+
+
+def place_of(module: str) -> int:
+    """Modules with a smaller one are begun first."""
+    if module in WITH_SERVERS:
+        return -2
+    if module in WITH_BROWSERS:
+        return -1
+    return LONG.index(module) if module in LONG else len(LONG)
