@@ -104,7 +104,8 @@ class GrpoSettings(LearnerSettings):
     """How many of the last transformer layers learn (0: everything, embeddings too). The rest needs no backward pass
     and no optimizer state: for the bundled model's 30 layers a step takes 0.4 of the time, and less memory. Not with
     an adapter, which is in all layers: there it is 0."""
-    micro_batch_tokens: int = Field(default=3072, ge=256)
+    micro_batch_tokens: int = Field(default=2048, ge=256)
+    """Of a pass; what it keeps for the way back is most of the memory of training."""
     max_tokens: int = Field(default=0, ge=0)
     """A group with a longer trajectory is left out: that one has a pass of its own, whose memory grows with the square
     of its length. 0: as long as the model's context."""

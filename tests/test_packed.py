@@ -45,8 +45,12 @@ def scored_places(families: list[Family]) -> tuple[Tensor, Tensor]:
     return torch.tensor(sources), torch.tensor(targets)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_logprobs_and_gradients_equal_those_of_separate_sequences(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "rows"), [(0, 512), (1, 512), (2, 5), (3, 1)])
+def test_logprobs_and_gradients_equal_those_of_separate_sequences(
+    tmp_path: Path, seed: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many positions have their logits at one time."""
+    monkeypatch.setattr("train.packed.LOGIT_ROWS", rows)
     rng = random.Random(seed)
     plain = load_tiny_model(write_tiny_model(tmp_path / "m", seed))
     packed = load_tiny_model(tmp_path / "m")

@@ -21,7 +21,7 @@ ATTENTION = "checkloop_packed"
 """Name of the attention in `model.set_attn_implementation`."""
 
 LOGIT_ROWS = 512
-"""Positions whose logits exist at one time: 512 x 49,158 float32 are 100 MB."""
+"""Positions whose logits, or their gradients, exist at one time: 512 x 49,158 float32 are 100 MB."""
 
 
 @dataclass(frozen=True)
@@ -218,8 +218,8 @@ def _add_reach(total: Tensor, part: Tensor, prefix: tuple[int, int], begin: int,
 
 
 class _ScoredTokens(torch.autograd.Function):  # type: ignore[misc]
-    """log p(target) and entropy from hidden states (N, H) and the head's weight (V, H); logits are made twice and
-    never kept."""
+    """log p(target) and entropy from hidden states (N, H) and the head's weight (V, H); of the logits only the
+    probabilities are kept."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -261,8 +261,16 @@ class _ScoredTokens(torch.autograd.Function):  # type: ignore[misc]
         hidden, weight, targets, probabilities = ctx.saved_tensors
         hidden_type, weight_type = ctx.types
         factor = (grad_logprobs / ctx.temperature)[:, None]
-        gradient = probabilities * factor.neg().to(probabilities.dtype)
-        gradient.scatter_add_(1, targets[:, None], factor.to(gradient.dtype))
-        grad_hidden = (gradient @ weight).to(hidden_type)
-        grad_weight = (gradient.T @ hidden).to(weight_type) if ctx.needs_input_grad[1] else None
-        return grad_hidden, grad_weight, None, None
+        grad_hidden = torch.empty_like(hidden)
+        learns = ctx.needs_input_grad[1]
+        grad_weight = torch.zeros(weight.shape if learns else (0,), dtype=torch.float32, device=weight.device)
+        for start in range(0, len(hidden), LOGIT_ROWS):
+            part = slice(start, start + LOGIT_ROWS)
+            gradient = probabilities[part] * factor[part].neg().to(probabilities.dtype)
+            gradient.scatter_add_(1, targets[part, None], factor[part].to(gradient.dtype))
+            torch.mm(gradient, weight, out=grad_hidden[part])
+            if learns and gradient.dtype is torch.float32:
+                grad_weight.addmm_(gradient.T, hidden[part])
+            elif learns:
+                grad_weight.add_(gradient.T @ hidden[part])
+        return grad_hidden.to(hidden_type), grad_weight.to(weight_type) if learns else None, None, None
