@@ -93,7 +93,8 @@ class Recorder:
             trainable=reason is None,
             untrainable_reason=reason,
             forked=prompt.forked,
-            announcement=announcement(asked.session, asked.agent),
+            # Whose step goes on from another one is in the log already.
+            announcement=announcement(asked.session, asked.agent) if prompt.parent is None else None,
         )
         cut_off = reason is Untrainable.CANCELLED
         goes_on = request.n == 1 and not cut_off and prompt.parent is not None

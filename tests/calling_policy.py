@@ -68,7 +68,7 @@ def calling_policy_live(serving: Serving, home: Path) -> Iterator[None]:
     bundled = prepare_bundled_model(MODEL)
     renderer = load_renderer(bundled)
     lessons = [SftExample(*renderer.dialogue(*lesson(*taught))) for taught in TAUGHT]
-    train_sft(bundled, home / "taught", lessons, SftSettings(learning_rate=5e-4, epochs=20, batch_size=6), seed=0)
+    train_sft(bundled, home / "taught", lessons, SftSettings(learning_rate=5e-4, epochs=12, batch_size=2), seed=0)
     add_version(serving.log, VERSION, parent="v0001", path=str(home / "taught"), files={})
     assert serving.gateway.promote(VERSION, "taught")["accepted"]
     try:
