@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from agent.vllm_client import ServerError
 from env_sim.llm_simulator import make_simulator
@@ -15,8 +16,11 @@ from store.records import Scenario
 from store.settings import Settings
 from store.trajectories import list_trajectories
 from store.verdicts import Reward
-from store.vocabulary import Origin
+from store.vocabulary import Origin, StopReason
 from train.progress import Stage
+
+TRIES = 2
+"""How often a dialogue that fails is played in one go."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,14 @@ def play_batch(
     """Plays `group_size` dialogues of each scenario with `version`; outcomes by scenario hash.
 
     Trajectories of `batch` that ended in an earlier try are kept, so a killed stage goes on where it was.
-    Of these, failed ones are played again and UNSCORED items are asked again, if there is a judge to ask.
+    Of these, failed ones are played again and UNSCORED items are asked again, if there is a judge to ask. What fails
+    now, while others do not (a deadline, a tool that is out), is played once more at the end, under a new id.
     `before_playing` is called when there is something to play (it brings the servers up). Raises ServerError with the
     commonest reason if not one dialogue could be played and judged.
     """
     earlier = _ended(log, batch)
-    plans = make_plans(
+    plan = partial(
+        make_plans,
         scenarios,
         group_size=group_size,
         batch=batch,
@@ -59,12 +65,13 @@ def play_batch(
         log=log,
         replay_failed=True,
     )
+    plans = plan()
     done = 0
 
     def count(_: Played) -> None:
         nonlocal done
         done += 1
-        stage.advance(0.95 * done / len(plans), f"{done} of {len(plans)} dialogues")
+        stage.advance(0.95 * min(done / len(plans), 1.0), f"{done} of {len(plans)} dialogues")
 
     if plans:
         before_playing()
@@ -72,10 +79,11 @@ def play_batch(
     async def work() -> dict[str, list[Outcome]]:
         judge = make_judge(log, settings)
         simulator = make_simulator(settings)
-        if plans:
-            await play(
+        wanted = plans
+        for _ in range(TRIES if plans else 0):
+            played = await play(
                 log,
-                plans,
+                wanted,
                 gateway_url=settings.gateway_url,
                 judge_turn=judge.judge_turn,
                 settings=settings.rollout,
@@ -84,6 +92,10 @@ def play_batch(
                 temperature=temperature,
                 on_done=count,
             )
+            failed = sum(one.stop_reason is StopReason.FAILED for one in played)
+            if failed in (0, len(played)):
+                break
+            wanted = plan()
         names = _ended(log, batch)
         rewards = await judge.judge_trajectories(earlier, retry_unscored=judge.panel is not None)
         rewards |= await judge.judge_trajectories(names.keys() - earlier.keys())
