@@ -6,7 +6,7 @@ import pytest
 
 from store.database import Log
 from store.training_settings import GrpoSettings
-from store.trajectories import create_group, end_trajectory, record_step
+from store.trajectories import NewTrajectory, create_group, create_trajectories, end_trajectory, record_step
 from store.verdicts import Reward, add_rewards
 from store.vocabulary import StopReason, Untrainable
 from tests.store_examples import a_scenario, a_step, record_chain, start
@@ -126,6 +126,25 @@ def test_what_was_not_scored_is_excluded_with_its_reason(sqlite_log: Log) -> Non
         "empty": "it has no step",
     }
     assert [m.reward for m in found.members] == [1.0, None, None, None, None, None]
+
+
+def test_what_failed_and_was_played_again_is_no_member(sqlite_log: Log) -> None:
+    group_id = play_group(sqlite_log, "batch", ["a", "b"])
+    of_b = {"member": 1, "group_id": group_id, "batch": "batch", "version": "v0001"}
+    never = {**of_b, "member": 2}
+    scenario_hash = a_scenario().hash
+    create_trajectories(
+        sqlite_log,
+        [
+            NewTrajectory(id=i, origin="rollout", scenario_hash=scenario_hash, **f)
+            for i, f in (("b1", of_b), ("c", never))
+        ],
+    )
+    for name in ("b1", "c"):
+        end_trajectory(sqlite_log, name, StopReason.FAILED, "the server was gone")
+    add_rewards(sqlite_log, [reward("a", 1.0), reward("b", 0.0)])
+    (group,) = load_groups(sqlite_log, "batch")
+    assert [m.trajectory_id for m in group.members] == ["a", "b", "c"]
 
 
 def test_a_corrected_reward_wins(sqlite_log: Log) -> None:

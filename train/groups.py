@@ -90,9 +90,10 @@ class Selection:
 def load_groups(log: Log, batch: str, *, step_level: bool = False) -> list[TrainingGroup]:
     """All groups that were played under `batch`, members in their order. Raises LogError if the log's ids are damaged.
 
-    Trajectories that are still running, that failed or that have no reward count as excluded members. `step_level`
-    also loads what `grpo.advantage = "step"` needs: which item first held at which step, by the verdicts and checklists
-    that count now. A member whose reward does not follow from these any more is excluded.
+    Trajectories that are still running, that failed or that have no reward count as excluded members; what failed and
+    was played again is left out. `step_level` also loads what `grpo.advantage = "step"` needs: which item first held at
+    which step, by the verdicts and checklists that count now. A member whose reward does not follow from these any more
+    is excluded.
     """
     return _groups_of(log, list_trajectories(log, batch=batch, limit=None), step_level)
 
@@ -104,7 +105,7 @@ def load_groups_by_id(log: Log, group_ids: Sequence[int], *, step_level: bool = 
 
 
 def _groups_of(log: Log, found: Sequence[TrajectorySummary], step_level: bool) -> list[TrainingGroup]:
-    summaries = [summary for summary in found if summary.group_id is not None]
+    summaries = _not_replaced([summary for summary in found if summary.group_id is not None])
     names = [summary.id for summary in summaries]
     sequences, rewards = token_sequences(log, names), rewards_of(log, names)
     states = states_of(log, names) if step_level else {}
@@ -125,6 +126,14 @@ def _groups_of(log: Log, found: Sequence[TrajectorySummary], step_level: bool) -
             ),
         )
         for group_id, members in sorted(groups.items())
+    ]
+
+
+def _not_replaced(summaries: Sequence[TrajectorySummary]) -> list[TrajectorySummary]:
+    """Without those that failed and whose place in the group another one has."""
+    played = {(one.group_id, one.member) for one in summaries if one.stop_reason is not StopReason.FAILED}
+    return [
+        one for one in summaries if one.stop_reason is not StopReason.FAILED or (one.group_id, one.member) not in played
     ]
 
 
