@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,15 @@ def cluster() -> Iterator[str]:
 
 
 def _wait_until_up(port: int) -> None:
-    """The whole cluster, not its first process alone."""
+    """The whole cluster, not its first process alone. Who joins one that is half there may wait for ever."""
     asks = [sys.executable, "-c", f"import ray; ray.init('127.0.0.1:{port}', log_to_driver=False); print(ray.nodes())"]
-    deadline = time.monotonic() + 120
-    while "'Alive': True" not in (tried := subprocess.run(asks, capture_output=True, text=True, timeout=600)).stdout:
-        assert time.monotonic() < deadline, tried.stderr
+    deadline = time.monotonic() + 240
+    tried: subprocess.CompletedProcess[str] | None = None
+    while tried is None or "'Alive': True" not in tried.stdout:
+        assert time.monotonic() < deadline, "no answer" if tried is None else tried.stderr
         time.sleep(0.5)
+        with suppress(subprocess.TimeoutExpired):
+            tried = subprocess.run(asks, capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture
