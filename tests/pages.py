@@ -1,10 +1,13 @@
 """The dashboard's pages as a test sees them, and a dialogue in which everything is hostile."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from streamlit import config
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
+from streamlit.util import calc_hash
 
 from dashboard import counting
 from dashboard.links import OVERVIEW, PageSpec
@@ -35,6 +38,8 @@ WORSE = HOSTILE + (
 """The same, with what Streamlit's Markdown knows beyond, text that cannot be seen or turns its direction, and a line
 without an end."""
 
+# Every AppTest looks through all packages that are installed, for half a second of a core each time.
+manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 counting.PATIENCE_S = 60.0  # tests look at the figures of now, however busy the machine is
 
 
@@ -46,8 +51,7 @@ def open_page(page: PageSpec, /, user: Mapping[str, object] | None = None, **que
     app = AppTest.from_file(str(APP), default_timeout=60)
     app.user = dict(user or {})
     if page is not OVERVIEW:
-        app.run()
-        app.switch_page(page.target)
+        app._page_hash = calc_hash(page.path)  # as `switch_page` finds it, but only once the overview has been run
     app.query_params.update(query)
     app.run()
     assert not app.exception
