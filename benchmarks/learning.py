@@ -2,15 +2,16 @@
 others play, GRPO at trajectory, turn and step level (CM2, equations 5, 7 and 10), and each level under a judge of whose
 verdicts a tenth are wrong.
 
-Every arm plays the same scenarios, new ones in each round, so that a round's mean reward (equation 4, by the checks,
-before any verdict is turned round) is measured on scenarios that nothing was trained on; the last round is played only.
+Every arm plays the same scenarios, new ones in each round, and the cold start does, too: what a round earned beyond it
+(equation 4, by the checks, before any verdict is turned round) is measured on scenarios that nothing was trained on.
+The last round is played only.
 Hours of work: it goes on where it was stopped, and begins no stage after LEARNING_MINUTES (no limit without).
 """
 
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,7 +50,6 @@ from train.training_run import give_back_trainer
 ROUNDS, SCENARIOS, GROUP = 5, 32, 4
 SEEDS = (1, 2, 3)
 WRONG = 0.1
-"""Share of verdicts that are turned round."""
 WRONG_JUDGE = "errs on purpose"
 COLD = "cold-start"
 
@@ -58,23 +58,34 @@ COLD = "cold-start"
 class Arm:
     name: str
     level: str | None
-    """None: supervised on reference dialogues."""
+    """Of advantages; None: nothing is learned in rounds."""
     wrong: float = 0.0
+    """Share of the verdicts that are turned round."""
+    supervised: bool = False
+    """Trained on reference dialogues once, and played in the last round."""
+
+    @property
+    def rounds(self) -> range:
+        """In which it plays, counted from 1."""
+        return range(ROUNDS + 1 if self.supervised else 1, ROUNDS + 2)
 
     def loop(self, seed: int) -> str:
         return f"{self.name.replace(' ', '-')}-{seed}"
 
 
+UNTRAINED = Arm("as it started", None)
+"""The cold start plays what all others play: rounds differ in how hard they are."""
 ARMS = (
+    UNTRAINED,
     Arm("trajectory", "trajectory"),
     Arm("turn", "turn"),
     Arm("step", "step"),
-    Arm("sft", None),
+    Arm("sft", None, supervised=True),
     Arm("trajectory wrong", "trajectory", WRONG),
     Arm("turn wrong", "turn", WRONG),
     Arm("step wrong", "step", WRONG),
 )
-ORDER = [(arm, seed) for seed in SEEDS for arm in ARMS]
+ORDER = [(arm, seed) for seed in SEEDS for arm in ARMS if seed == SEEDS[0] or arm is not UNTRAINED]
 
 
 class OutOfTime(Exception):
@@ -129,44 +140,51 @@ class Experiment:
         rounds = Rounds(self._log, settings, name=name, seed=seed)
         stages = self._stages(name, seed, settings)
         tip, made = "v0001", list[str]()
-        if arm.level is None:
+        if arm.supervised:
             tip = self._supervised(name, seed, "v0001", self._pool[: ROUNDS * SCENARIOS], settings)
             made.append(tip)
-        for n in range(1, ROUNDS + 1) if arm.level else ():
+        for n in arm.rounds:
             self._stage(stages, f"round-{n}/play", partial(self._play, rounds, name, n, tip))
+            if arm.level is None or n > ROUNDS:
+                continue
             if arm.wrong:
                 self._stage(stages, f"round-{n}/wrong", partial(self._turn_round, f"{name}/round-{n}", arm.wrong))
             trained = self._stage(stages, f"round-{n}/train", partial(self._train, rounds, n, tip))["version"]
             if trained is not None:
                 tip = trained
                 made.append(trained)
-        self._stage(stages, f"round-{ROUNDS + 1}/play", partial(self._play, rounds, name, ROUNDS + 1, tip))
         self._stage(stages, "prune", lambda stage: rounds.prune(stage, made))
 
     def lines(self) -> list[Line]:
-        """A line for each arm that came to its end with some seed: its curve, and the last round against ARMS[0]."""
+        """For each arm what it gained over the cold start on the same scenarios, round by round, and in the last one with
+        the paired interval over (scenario, seed); the first of them is where it had learned nothing yet."""
         ends = {arm: [seed for seed in SEEDS if self._rewards(arm, seed, ROUNDS + 1)] for arm in ARMS}
-        return [self._line(arm, seeds) for arm, seeds in ends.items() if seeds]
+        base = {n: self._rewards(UNTRAINED, SEEDS[0], n) for n in UNTRAINED.rounds}
+        whole = [100 * mean(values.values()) for values in base.values() if values]
+        said = Line(f"learning: {UNTRAINED.name}", f"{' '.join(f'{value:.1f}' for value in whole)} points", "", "", "")
+        arms = [arm for arm in ARMS if arm is not UNTRAINED and ends[arm] and base[ROUNDS + 1]]
+        return [said, *(self._line(arm, ends[arm], base) for arm in arms)]
 
-    def _line(self, arm: Arm, seeds: Sequence[int]) -> Line:
-        last = range(ROUNDS + 1, ROUNDS + 2)
-        played = last if arm.level is None else range(1, ROUNDS + 2)
-        curve = [100 * mean(v for seed in seeds for v in self._rewards(arm, seed, n).values()) for n in played]
-        peer, gain = "", ""
-        other = ARMS[0] if arm is not ARMS[0] else None
-        common = [seed for seed in seeds if other is not None and self._rewards(other, seed, ROUNDS + 1)]
-        if other is not None and common:
-            pairs = [
-                (theirs[scenario], ours[scenario])
-                for seed in common
-                for ours, theirs in [(self._rewards(arm, seed, ROUNDS + 1), self._rewards(other, seed, ROUNDS + 1))]
-                for scenario in ours.keys() & theirs.keys()
+    def _line(self, arm: Arm, seeds: Sequence[int], base: Mapping[int, Mapping[str, float]]) -> Line:
+        pairs_n = {
+            n: [
+                (base[n][scenario], reward)
+                for seed in seeds
+                for scenario, reward in self._rewards(arm, seed, n).items()
+                if scenario in base[n]
             ]
-            found = paired_bootstrap([theirs for theirs, _ in pairs], [ours for _, ours in pairs], seed=1)
-            peer = f"{other.name}: {100 * mean(theirs for theirs, _ in pairs):.1f}, seeds {_listed(common)}"
-            gain = f"{100 * found.mean_difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-        said = " → ".join(f"{value:.1f}" for value in curve)
-        return Line(f"learning: {arm.name}, seeds {_listed(seeds)}", f"{said} points", peer, gain, "")
+            for n in arm.rounds
+        }
+        curve = [100 * mean(after - before for before, after in pairs) for pairs in pairs_n.values()]
+        last = pairs_n[ROUNDS + 1]
+        found = paired_bootstrap([before for before, _ in last], [after for _, after in last], seed=1)
+        return Line(
+            f"learning: {arm.name}, seeds {', '.join(map(str, seeds))}",
+            f"{100 * mean(after for _, after in last):.1f} points; {' '.join(f'{gain:+.1f}' for gain in curve)}",
+            f"the cold start {100 * mean(before for before, _ in last):.1f}",
+            f"{100 * found.mean_difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]",
+            "",
+        )
 
     def _rewards(self, arm: Arm, seed: int, n: int) -> dict[str, float]:
         """Mean reward by scenario of what the arm played in round n, as the stage found it: before verdicts were turned
@@ -271,7 +289,3 @@ def turned_round(verdicts: Sequence[Verdict], steps_T: Sequence[int], share: flo
             )
         )
     return found
-
-
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
