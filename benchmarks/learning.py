@@ -156,8 +156,8 @@ class Experiment:
         self._stage(stages, "prune", lambda stage: rounds.prune(stage, made))
 
     def lines(self) -> list[Line]:
-        """For each arm what it gained over the cold start on the same scenarios, round by round, and in the last one with
-        the paired interval over (scenario, seed); the first of them is where it had learned nothing yet."""
+        """For each arm what it gained over the cold start on the same scenarios, round by round (in the first one it
+        had learned nothing yet), and in the last one with the paired interval over (scenario, seed)."""
         ends = {arm: [seed for seed in SEEDS if self._rewards(arm, seed, ROUNDS + 1)] for arm in ARMS}
         base = {n: self._rewards(UNTRAINED, SEEDS[0], n) for n in UNTRAINED.rounds}
         whole = [100 * mean(values.values()) for values in base.values() if values]
