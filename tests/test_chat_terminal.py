@@ -249,7 +249,9 @@ def test_what_cannot_be_asked_about_is_refused(
     assert said.exit_code == 1 and why in str(said.exception)
 
 
-def test_the_command_chats_with_the_tools_of_an_mcp_server(sqlite_log: Log, tmp_path: Path) -> None:
+def test_the_command_chats_with_the_tools_of_an_mcp_server(
+    sqlite_log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A real MCP server; its calls wait for a person, what it answers is in the log as a real tool's, and the chat can
     only be gone on with where the server is."""
     servers = tmp_path / "mcp.json"
@@ -260,15 +262,15 @@ def test_the_command_chats_with_the_tools_of_an_mcp_server(sqlite_log: Log, tmp_
         last = body["messages"][-1]
         return Says(f"So: {last['content']}.") if last["role"] == "tool" else call("add_note", text="buy milk", times=2)
 
-    def run(typed: str, *options: str, code: int = 0) -> str:
+    def run(typed: str, *options: str) -> str:
         environment = {"CHECKLOOP_DATABASE_URL": sqlite_log.url, "CHECKLOOP_GATEWAY__PORT": str(gateway.port)}
         environment["CHECKLOOP_HOME"] = str(tmp_path)
         command = [sys.executable, "-m", "checkloop", "chat", *options]
         done = subprocess.run(
             command, input=typed, env=os.environ | environment, capture_output=True, text=True, timeout=400
         )
-        assert done.returncode == code, done.stderr
-        return done.stdout + done.stderr
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     with RunningGateway(sqlite_log, policy) as gateway:
         shown = run("note it\ny\n/quit\n", "--mcp", str(servers))
@@ -279,7 +281,10 @@ def test_the_command_chats_with_the_tools_of_an_mcp_server(sqlite_log: Log, tmp_
         assert [(c.name, c.response, c.source) for c in turn.steps[0].calls] == [
             ("add_note", "kept as number 2", ToolSource.REAL)
         ]
-        assert "--mcp FILE" in run("more?\n", "--session", listed.id, code=1)
         assert "kept as number" in run("more\ny\n", "--session", listed.id, "--mcp", str(servers))
+        monkeypatch.setenv("CHECKLOOP_DATABASE_URL", sqlite_log.url)
+        monkeypatch.setenv("CHECKLOOP_HOME", str(tmp_path))
+        monkeypatch.setenv("CHECKLOOP_GATEWAY__PORT", str(gateway.port))
+        assert "--mcp FILE" in str(CliRunner().invoke(app, ["chat", "--session", listed.id]).exception)
         servers.write_text(json.dumps({"mcpServers": {"notes": {"command": "no-such-program"}}}))
-        assert "no-such-program" in run("hi\n", "--mcp", str(servers), code=1)
+        assert "no-such-program" in str(CliRunner().invoke(app, ["chat", "--mcp", str(servers)]).exception)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from agent.vllm_client import ServerError
-from env_sim.rollouts import RolloutPlan
+from env_sim.rollouts import Played, RolloutPlan
 from store.database import Log, LogError
 from store.runs import finish_run, get_run, start_run
 from store.scenarios import add_scenarios
@@ -237,7 +237,7 @@ def test_a_round_of_which_nothing_could_be_played_names_the_outage(
     troubles = ["vLLM died", "the gateway is away", "vLLM died"]
     tries: list[int] = []
 
-    async def fails(log: Log, plans: Sequence[RolloutPlan], **_: Any) -> None:
+    async def fails(log: Log, plans: Sequence[RolloutPlan], **_: Any) -> list[Played]:
         tries.append(len(plans))
         for number, plan in enumerate(plans):
             start(
@@ -245,6 +245,7 @@ def test_a_round_of_which_nothing_could_be_played_names_the_outage(
                 seed=plan.seed, group_id=plan.group_id,
             )  # fmt: skip
             end_trajectory(log, plan.trajectory_id, StopReason.FAILED, troubles[number % 3])
+        return [Played(plan.trajectory_id, StopReason.FAILED, "it failed") for plan in plans]
 
     monkeypatch.setattr("train.evaluation.play", fails)
     settings = load_settings(home=tmp_path, rollout={"group_size": 2})
