@@ -48,8 +48,7 @@ lint: install-dev
 	$(BIN)/lint-imports
 
 test: install-dev lint
-	@# A worker for the servers, one for the browsers, which mostly wait, one for the rest.
-	OMP_NUM_THREADS=$$(( ($$(nproc) + 1) / 2 )) $(BIN)/python -m pytest --numprocesses 3 --dist loadscope
+	OMP_NUM_THREADS=$$(( ($$(nproc) + 1) / 2 )) $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 bench: install-dev
 	$(BIN)/python -m benchmarks

@@ -92,9 +92,7 @@ def log_url(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.getfixturevalue("sqlite_url")
         return
     databases: PostgresqlDatabases = request.getfixturevalue("postgresql")
-    url = databases.create(template=request.getfixturevalue("postgresql_template"))
-    yield url
-    databases.drop(url)
+    yield databases.lend(request.getfixturevalue("postgresql_template"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -37,9 +37,10 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def place_of(module: str) -> int:
-    """Modules with a smaller one are begun first."""
+    """Modules with a smaller one are begun first: those with servers take longest, those with browsers had best run
+    when these are done."""
     if module in WITH_SERVERS:
-        return -2
-    if module in WITH_BROWSERS:
         return -1
+    if module in WITH_BROWSERS:
+        return len(LONG) + 1
     return LONG.index(module) if module in LONG else len(LONG)
