@@ -112,7 +112,7 @@ class Experiment:
 
     def __init__(self, home: Path, shared: Settings, deadline: float) -> None:
         self._shared, self._deadline = shared, deadline
-        grpo = {"kl": 0.0, "scenarios_per_step": 4, "reference": "parent"}
+        grpo = {"kl": 0.0, "scenarios_per_step": 4}
         self._settings = load_settings(home=home, rollout={"group_size": GROUP}, grpo=grpo)
         self._log: Log = open_log(self._settings.url)
         self._progress = StageProgress({})

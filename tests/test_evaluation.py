@@ -8,40 +8,28 @@ from rich.console import Console
 
 from agent.vllm_client import ServerError
 from store.database import Log
-from store.records import Item, ReferenceStep, ReplyMentions, Scenario, ScenarioTurn
 from store.scenarios import add_scenarios
 from store.settings import load_settings
 from store.trajectories import list_trajectories
 from store.versions import add_version, set_version_state
-from store.vocabulary import FocusOn, Origin, Split, StopReason, VersionState
+from store.vocabulary import Origin, StopReason, VersionState
 from tests.scripted_gateway import Refuses, RunningGateway, Says
+from tests.small_loop import small_sets
 from train.evaluation import Outcome, play_batch
 from train.progress import Stage, StageProgress
 
-
-def scenario(n: int) -> Scenario:
-    item = Item(
-        id="blue",
-        focus_on=FocusOn.REPLY,
-        question="Does the reply name blue?",
-        weight=1.0,
-        check=ReplyMentions(all_of=(("blue",),)),
-    )
-    reference = (ReferenceStep(thinking="", reply="blue"),)
-    turn = ScenarioTurn(user=f"Name colour {n}.", reference=reference, checklist=(item,))
-    about: dict[str, Any] = {"domain": "colours", "source": "test", "split": Split.TEST, "seed": n}
-    return Scenario(name=f"colour-{n}", system="", tools=(), turns=(turn,), **about)
+SCENARIOS = small_sets().test
+"""Four, each passed by a reply that names blue."""
 
 
 def play_colours(log: Log, policy: Callable[[dict[str, Any]], Any]) -> dict[str, list[Outcome]]:
     add_version(log, "v0001", parent=None, path="v0001", files={})
     set_version_state(log, "v0001", VersionState.LIVE, "first")
-    scenarios = [scenario(n) for n in range(4)]
-    add_scenarios(log, scenarios)
+    add_scenarios(log, SCENARIOS)
     with RunningGateway(log, policy) as gateway:
         return play_batch(
             log,
-            scenarios,
+            SCENARIOS,
             batch="b",
             version="v0001",
             seed=1,
@@ -55,23 +43,23 @@ def play_colours(log: Log, policy: Callable[[dict[str, Any]], Any]) -> dict[str,
 
 
 def test_what_fails_while_others_do_not_is_played_once_more(sqlite_log: Log) -> None:
-    """Colours 0 and 1 get no answer at first; colour 1 never gets one: it stays out, and counts for nothing."""
+    """Numbers 0 and 1 get no answer at first; number 1 never gets one: it stays out, and counts for nothing."""
     refused: list[str] = []
 
     def policy(body: dict[str, Any]) -> Says | Refuses:
         said = body["messages"][-1]["content"]
-        if "colour 1" in said or ("colour 0" in said and said not in refused):
+        if "number 1" in said or ("number 0" in said and said not in refused):
             refused.append(said)
             return Refuses(504)
         return Says("blue")
 
     outcomes = play_colours(sqlite_log, policy)
-    rewards = {s.name: [one.reward for one in outcomes[s.hash]] for s in (scenario(n) for n in range(4))}
+    rewards = {s.name: [one.reward for one in outcomes[s.hash]] for s in SCENARIOS}
     assert {name: sorted(values, key=str) for name, values in rewards.items()} == {
-        "colour-0": [1.0, None],
-        "colour-1": [None, None],
-        "colour-2": [1.0],
-        "colour-3": [1.0],
+        "test-0": [1.0, None],
+        "test-1": [None, None],
+        "test-2": [1.0],
+        "test-3": [1.0],
     }
     ended = [one.stop_reason for one in list_trajectories(sqlite_log, batch="b", limit=None)]
     assert ended.count(StopReason.FAILED) == 3 and len(ended) == 6

@@ -8,7 +8,7 @@ from functools import partial
 
 from agent.vllm_client import ServerError
 from env_sim.llm_simulator import make_simulator
-from env_sim.rollouts import Played, make_plans, play
+from env_sim.rollouts import Played, RolloutPlan, make_plans, play
 from reward.judge import make_judge
 from reward.scoring import score_trajectories
 from store.database import Log
@@ -18,9 +18,6 @@ from store.trajectories import list_trajectories
 from store.verdicts import Reward
 from store.vocabulary import Origin, StopReason
 from train.progress import Stage
-
-TRIES = 2
-"""How often a dialogue that fails is played in one go."""
 
 
 @dataclass(frozen=True)
@@ -66,21 +63,22 @@ def play_batch(
         replay_failed=True,
     )
     plans = plan()
-    done = 0
+    done, planned = 0, len(plans)
 
     def count(_: Played) -> None:
         nonlocal done
         done += 1
-        stage.advance(0.95 * min(done / len(plans), 1.0), f"{done} of {len(plans)} dialogues")
+        stage.advance(0.95 * done / planned, f"{done} of {planned} dialogues")
 
     if plans:
         before_playing()
 
     async def work() -> dict[str, list[Outcome]]:
+        nonlocal planned
         judge = make_judge(log, settings)
         simulator = make_simulator(settings)
-        wanted = plans
-        for _ in range(TRIES if plans else 0):
+
+        async def failures(wanted: Sequence[RolloutPlan]) -> int:
             played = await play(
                 log,
                 wanted,
@@ -92,10 +90,12 @@ def play_batch(
                 temperature=temperature,
                 on_done=count,
             )
-            failed = sum(one.stop_reason is StopReason.FAILED for one in played)
-            if failed in (0, len(played)):
-                break
-            wanted = plan()
+            return sum(one.stop_reason is StopReason.FAILED for one in played)
+
+        if plans and 0 < await failures(plans) < len(plans):
+            again = plan()
+            planned += len(again)
+            await failures(again)
         names = _ended(log, batch)
         rewards = await judge.judge_trajectories(earlier, retry_unscored=judge.panel is not None)
         rewards |= await judge.judge_trajectories(names.keys() - earlier.keys())
