@@ -57,6 +57,8 @@ def cluster() -> Iterator[str]:
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # its sockets' paths must be short
     start = [str(Path(sys.executable).parent / "ray"), "start", "--head", f"--port={port}", "--num-cpus=2", "--block"]
     quiet = [
+        "--min-worker-port=0",  # any: the range that Ray takes by itself may hold `port`, and then it does not start
+        "--max-worker-port=0",
         "--include-dashboard=false",
         "--disable-usage-stats",
         f"--temp-dir={folder}",
