@@ -305,7 +305,7 @@ app.add_typer(train_app, name="train")
 def main() -> None:
     from agent.bundled_model import ModelError
     from agent.rendering import RenderingError
-    from agent.role_endpoint import LimitReached
+    from agent.role_errors import LimitReached
     from agent.vllm_client import ServerError
     from store.database import LogError
     from store.settings import SettingsError

@@ -17,6 +17,7 @@ from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJ
 from openai.types.shared_params.reasoning_effort import ReasoningEffort
 from pydantic import BaseModel, Field, ValidationError
 
+from agent.role_errors import EndpointError, LimitReached
 from agent.tries import Failure, estimated_tokens, may_be_billed, may_pass, pause_s
 from store.database import Log
 from store.endpoint_settings import Endpoint, Price
@@ -26,14 +27,6 @@ from store.vocabulary import ModelRole
 
 CHARACTERS_PER_TOKEN = 2.5
 """To put money aside for a question before it is asked: fewer than any tokenizer of today needs for English or JSON."""
-
-
-class EndpointError(RuntimeError):
-    """The endpoint gave no usable answer: which one, why."""
-
-
-class LimitReached(RuntimeError):
-    """What the settings allow to spend at this endpoint is spent; nothing was asked."""
 
 
 @dataclass(frozen=True)

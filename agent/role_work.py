@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from agent.role_endpoint import LimitReached
+from agent.role_errors import LimitReached
 from store.settings import SettingsError
 
 ENOUGH_FAILURES = 20

@@ -24,7 +24,7 @@ from store.records import Scenario
 from store.scenarios import ReadScenarios, count_new, read_scenarios
 from store.settings import DataSettings, Settings
 from store.vocabulary import JobKind
-from train.sft_set import filter_scenarios
+from train.scenario_filters import filter_scenarios
 
 FILE = "scenario-file"
 LARGEST_MB = 50

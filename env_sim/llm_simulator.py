@@ -14,7 +14,8 @@ from typing import Any
 from openai.types.chat import ChatCompletionMessageParam
 from openai.types.shared_params import ResponseFormatJSONObject, ResponseFormatJSONSchema
 
-from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Subject
+from agent.role_endpoint import RoleEndpoint, Subject
+from agent.role_errors import EndpointError, LimitReached
 from env_sim.simulator import SimulatorError
 from store.records import RecordedCall, Scenario, ToolSpec, canonical_json
 from store.settings import Settings

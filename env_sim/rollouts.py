@@ -17,7 +17,7 @@ from langgraph.types import RetryPolicy
 
 from agent.graph import build_graph
 from agent.policy import PolicyChat, connect_policy, open_connections
-from agent.role_endpoint import LimitReached
+from agent.role_errors import LimitReached
 from agent.tools import ToolOutage, make_tools
 from env_sim.rollout_plans import RolloutPlan, derive_seed, make_plans
 from env_sim.simulator import Simulator, SimulatorLlm

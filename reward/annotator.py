@@ -7,7 +7,8 @@ kill loses at most the dialogues in flight, and the same call goes on where it s
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from agent.role_endpoint import EndpointError, RoleEndpoint
+from agent.role_endpoint import RoleEndpoint
+from agent.role_errors import EndpointError
 from agent.role_work import ask_about_all
 from reward.dialogue_annotator import Annotator
 from reward.examination import Annotated, Cost, Work

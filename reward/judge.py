@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from agent.role_endpoint import LimitReached, RoleEndpoint
+from agent.role_endpoint import RoleEndpoint
+from agent.role_errors import LimitReached
 from reward.code_judge import CODE_JUDGE, RULE_JUDGE, make_verdict
 from reward.judge_cache import cache_keys, look_up, shown_hash
 from reward.judge_modes import judge_in_mode

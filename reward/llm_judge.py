@@ -21,7 +21,8 @@ from openai.types.shared_params import ResponseFormatJSONSchema
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Said, Subject
+from agent.role_endpoint import RoleEndpoint, Said, Subject
+from agent.role_errors import EndpointError, LimitReached
 from reward.evidence import find_evidence, find_forbidden, hidden_part, speaks_to_a_judge
 from reward.guided_json import SaidTwice, closed_object, json_format, refuse_twice
 from reward.transcripts import make_boundary, show_turns, strip_tags

@@ -8,7 +8,7 @@ import json
 
 from pydantic import BaseModel, ValidationError
 
-from agent.role_endpoint import EndpointError, LimitReached
+from agent.role_errors import EndpointError, LimitReached
 from reward.guided_json import json_format
 from reward.llm_judge import Answers, Dialogue, LlmJudge, LlmVerdict, explain, unscored
 from reward.transcripts import show_plainly

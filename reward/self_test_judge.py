@@ -7,7 +7,7 @@ Writes nothing but the calls that the endpoints record; the cache of verdicts is
 import asyncio
 from collections.abc import Sequence
 
-from agent.role_endpoint import LimitReached
+from agent.role_errors import LimitReached
 from reward.code_judge import decide_by_rule
 from reward.judge_modes import judge_in_mode
 from reward.llm_judge import Dialogue, LlmJudge, LlmVerdict

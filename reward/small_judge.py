@@ -17,7 +17,7 @@ from typing import Literal
 from openai.types.shared_params import ResponseFormatJSONSchema
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.role_endpoint import EndpointError, LimitReached
+from agent.role_errors import EndpointError, LimitReached
 from reward.checks import has_reply, quote_call, succeeded
 from reward.evidence import find_evidence
 from reward.guided_json import json_format

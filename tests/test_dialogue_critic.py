@@ -18,7 +18,8 @@ from tests.scripted_annotator import Answer, endpoint, in_turn
 from tests.test_thinking import dialogue
 from train.dialogue_critic import DialogueCritic, unfit_reasons
 from train.dialogue_work import DialogueReport, ask_about_dialogues
-from train.sft_set import filter_scenarios, leave_out, make_set
+from train.scenario_filters import filter_scenarios, leave_out
+from train.sft_set import make_set
 
 FIT, UNFIT = json.dumps({"problem": "", "unfit": False}), json.dumps({"problem": "turn 1: no call", "unfit": True})
 USUAL = FilteringSettings()

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from agent.role_endpoint import LimitReached
+from agent.role_errors import LimitReached
 from reward.code_judge import judge_by_code
 from reward.judge import Judge
 from reward.judge_cache import cache_keys, shown_hash

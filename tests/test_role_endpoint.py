@@ -8,7 +8,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from agent.role_endpoint import EndpointError, LimitReached, RoleEndpoint, Said, Subject
+from agent.role_endpoint import RoleEndpoint, Said, Subject
+from agent.role_errors import EndpointError, LimitReached
 from agent.tries import estimated_tokens
 from reward.judging_report import spent_line
 from store.database import Log

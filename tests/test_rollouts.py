@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from agent.role_endpoint import LimitReached
+from agent.role_errors import LimitReached
 from env_sim import rollouts
 from env_sim.rollouts import Played, RolloutPlan, make_plans, play
 from store.database import Log, open_log

@@ -24,7 +24,8 @@ from train.job_payloads import read_jobs
 from train.job_process import JobProgress
 from train.job_work import Work
 from train.progress import Stage
-from train.sft_set import filter_scenarios, make_set
+from train.scenario_filters import filter_scenarios
+from train.sft_set import make_set
 
 torch.set_num_threads(1)
 FAR = 1e9

@@ -35,11 +35,12 @@ from tests.tiny_model import load_tiny_model, write_small_base, write_tiny_model
 from train.best_weights import Best
 from train.checkpoints import check_files
 from train.references import reference_messages
+from train.scenario_filters import filter_scenarios
 from train.sft import train_sft
 from train.sft_dialogues import read_dialogues, render_dialogues
 from train.sft_rollouts import settings_beside
 from train.sft_run import with_special_tokens
-from train.sft_set import filter_scenarios, make_set
+from train.sft_set import make_set
 from train.training_run import TrainingError
 
 torch.set_num_threads(1)

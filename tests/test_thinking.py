@@ -22,8 +22,9 @@ from train.compressor import Compressor
 from train.dialogue_work import DialogueReport, ask_about_dialogues
 from train.errors import TrainingFailed
 from train.references import reference_messages
+from train.scenario_filters import filter_scenarios
 from train.sft_dialogues import read_dialogues
-from train.sft_set import filter_scenarios, make_set, set_lines
+from train.sft_set import make_set, set_lines
 from train.thinking import kind_of, why_untrue, with_thinking
 
 LONG = (

@@ -10,7 +10,7 @@ from store.configured import ConfigOption, settings_and_log
 if TYPE_CHECKING:
     from store.endpoint_settings import Price
     from train.dialogue_work import AsksAboutDialogues, DialogueReport
-    from train.sft_set import Filtered
+    from train.scenario_filters import Filtered
 
 R = TypeVar("R")
 
@@ -32,8 +32,9 @@ def data(
 ) -> None:
     """Filters the log's scenarios, shortens their thinking, writes an SFT set."""
     from store.sft_sets import list_sft_sets
+    from train.scenario_filters import filter_scenarios
     from train.sft_making import make_compressor, make_critic, make_sft_set
-    from train.sft_set import filter_scenarios, set_lines
+    from train.sft_set import set_lines
 
     settings, log = settings_and_log(config)
     if listed:

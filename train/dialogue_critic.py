@@ -14,7 +14,8 @@ from pathlib import Path
 
 from openai.types.chat import ChatCompletionMessageParam
 
-from agent.role_endpoint import CHARACTERS_PER_TOKEN, EndpointError, RoleEndpoint, Subject
+from agent.role_endpoint import CHARACTERS_PER_TOKEN, RoleEndpoint, Subject
+from agent.role_errors import EndpointError
 from agent.role_work import read_prompt
 from reward.examination import Cost
 from reward.guided_json import json_format

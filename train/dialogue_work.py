@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from agent.role_endpoint import EndpointError
+from agent.role_errors import EndpointError
 from agent.role_work import ask_about_all
 from reward.examination import Cost
 from store.records import Scenario

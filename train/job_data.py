@@ -19,8 +19,8 @@ def make_data(work: Work) -> dict[str, Any]:
     """
     from agent.role_work import ENOUGH_FAILURES
     from train.dialogue_work import AsksAboutDialogues, DialogueReport, ask_about_dialogues
+    from train.scenario_filters import Filtered, filter_scenarios
     from train.sft_making import make_compressor, make_critic, make_sft_set
-    from train.sft_set import Filtered, filter_scenarios
 
     payload = DataPayload.model_validate(work.job.payload)
     changes = {"domains": payload.domain, "sources": payload.source}

@@ -28,7 +28,7 @@ def judge_turns(work: Work) -> dict[str, Any]:
 
     Raises JobRefused where the settings' limit on spending is reached: what was said until then is kept.
     """
-    from agent.role_endpoint import LimitReached
+    from agent.role_errors import LimitReached
     from reward.judging_plan import JudgingOptions
 
     payload = JudgePayload.model_validate(work.job.payload)
@@ -57,7 +57,7 @@ def judge_settings(settings: Settings, payload: JudgePayload) -> Settings:
 
 
 def _judge_backlog(work: Work, settings: Settings, payload: JudgePayload, options: "JudgingOptions") -> dict[str, Any]:
-    from agent.role_endpoint import LimitReached
+    from agent.role_errors import LimitReached
     from reward.judge import make_judge
     from store.verdicts import rewards_of
 
@@ -85,7 +85,7 @@ def _judge_backlog(work: Work, settings: Settings, payload: JudgePayload, option
 
 def _judge_beside(work: Work, settings: Settings, payload: JudgePayload, options: "JudgingOptions") -> dict[str, Any]:
     """What it has gone through is in its notes: asked afresh, nothing is paid for twice when it is taken over."""
-    from agent.role_endpoint import LimitReached
+    from agent.role_errors import LimitReached
     from reward.judge import make_judge
     from store.leases import note_on_job
 

@@ -18,7 +18,8 @@ from train.dialogue_critic import DialogueCritic, unfit_reasons
 from train.dialogue_work import AsksAboutDialogues, DialogueReport
 from train.references import reference_messages
 from train.registry import model_directory
-from train.sft_set import CountTokens, Filtered, MadeSet, leave_out, make_set
+from train.scenario_filters import Filtered, leave_out
+from train.sft_set import CountTokens, MadeSet, make_set
 
 R = TypeVar("R")
 
