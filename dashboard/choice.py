@@ -3,6 +3,9 @@
 Streamlit leaves a bound value that equals the widget's default out of the address. Where the default depends on the log
 (the newest two versions, say) or on who looks (their time zone), a copied link would show something else tomorrow, or
 to somebody else; so these boxes have no default.
+
+Whoever goes back to an address without the value finds the box empty, whatever was set before it was drawn (Streamlit
+takes such an address at its word), so the page runs once more then.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,13 +21,31 @@ def choose(
     more). `named`: how an option is shown, and stands in the address."""
     _begin(options, start, key, named)
     chosen = st.selectbox(label, options, None, key=key, bind="query-params", format_func=named, **look)
-    return start if chosen is None else chosen
+    return _chosen(chosen, start, key)
 
 
 def choose_segment(label: str, options: Sequence[str], start: str, *, key: str, **look: Any) -> str:
     """As `choose`, all options beside each other."""
     _begin(options, start, key, str)
     chosen = st.segmented_control(label, options, required=True, key=key, bind="query-params", **look)
+    return _chosen(chosen, start, key)
+
+
+def run_again_if(emptied: bool, key: str) -> None:
+    """Runs the page once more where the box of `key` is empty that the page had filled; not twice in a row."""
+    before = st.session_state.pop(f"{key}-emptied", False)
+    if emptied and not before:
+        st.session_state[f"{key}-emptied"] = True
+        st.rerun()
+
+
+def was_emptied(key: str) -> bool:
+    """Whether this run is the one more that `run_again_if` asked for."""
+    return bool(st.session_state.get(f"{key}-emptied", False))
+
+
+def _chosen(chosen: str | None, start: str, key: str) -> str:
+    run_again_if(chosen is None, key)
     return start if chosen is None else chosen
 
 

@@ -63,6 +63,17 @@ SETTLED = """([quiet, live, counting]) => new Promise(resolve => {
   // Attributes change with every poll of something live, which shows nothing new.
   observer.observe(app, {subtree: true, childList: true, characterData: true})
 })"""
+FOLLOWED = """view => {
+  history.pushState({}, '', view)
+  dispatchEvent(new PopStateEvent('popstate'))
+  const app = document.querySelector('[data-testid=stApp]'), last = performance.now() + 2000
+  return new Promise(resolve => {
+    const begun = () => app.dataset.testScriptState !== 'notRunning' || performance.now() > last
+    const look = () => begun() ? resolve(true) : requestAnimationFrame(look)
+    look()
+  })
+}"""
+"""Goes on when the page's script was asked for, since what stands there until then is the page before."""
 TALLEST = 4000
 """Pixels of a picture: a page to its end, but no list without one."""
 LARGEST = 250_000
@@ -124,6 +135,16 @@ def open_browser() -> Iterator[Browser]:
             browser.close()
 
 
+def open_view(page: Page, url: str, view: str) -> None:
+    """`view` of the dashboard at `url`, shown whole; by a link inside of it where the dashboard is open already, since
+    to load it anew is five seconds of JavaScript."""
+    if page.url.startswith(f"{url}/"):
+        page.evaluate(FOLLOWED, f"/{view}")
+    else:
+        page.goto(f"{url}/{view}")
+    wait_until_shown(page)
+
+
 def wait_until_shown(page: Page) -> None:
     """Waits until Streamlit has run the page to its end, the charts have been drawn and nothing changes any more."""
     # Before it has begun it does not run either.
@@ -143,10 +164,10 @@ def take_screenshots(
     environment = {"CHECKLOOP_DATABASE_URL": database_url} if database_url else {}
     with running_dashboard(environment) as url, open_browser() as browser:
         context = browser.new_context(viewport={"width": 1440, "height": 900}, color_scheme=theme)
+        page = context.new_page()
         for name, view in views.items():
-            page = context.new_page()
-            page.goto(f"{url}/{view}")
-            wait_until_shown(page)
+            page.set_viewport_size({"width": 1440, "height": 900})
+            open_view(page, url, view)
             # The page scrolls inside a container, so a full picture needs a window as tall as its content.
             height = page.evaluate(
                 f"Math.max(...[...document.querySelectorAll('{MAIN}')].map(e => e.scrollHeight), 900)"
@@ -156,7 +177,6 @@ def take_screenshots(
             file = out_dir / f"{name}{'-dark' if theme == 'dark' else ''}.png"
             page.screenshot(path=file)
             make_small(file)
-            page.close()
             yield file
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from agent.ports import free_port
-from dashboard.screenshots import MAIN, TALLEST, open_browser, running_dashboard, wait_until_shown
+from dashboard.screenshots import MAIN, TALLEST, open_browser, open_view, running_dashboard, wait_until_shown
 from store.database import open_log
 from store.jobs import list_jobs
 from store.review_claims import place_of
@@ -145,12 +145,11 @@ def test_hostile_text_does_nothing(page: Page, dashboard: str) -> None:
         "items",
         "judges",
     ):
-        page.goto(f"{dashboard}/{address}")
-        wait_until_shown(page)
+        open_view(page, dashboard, address)
         assert page.locator(".cl img, .cl script, .cl svg, .cl iframe, .katex").count() == 0
         width = page.locator(MAIN).first.evaluate("main => main.scrollWidth")
         assert width <= 1440, f"{address} is {width} pixels wide"
-    page.goto(f"{dashboard}/chat?session=hostile")
+    open_view(page, dashboard, "chat?session=hostile")
     expect(page.get_by_text("checkloop up", exact=True)).to_be_visible(timeout=30_000)
     expect(page.get_by_text(HOSTILE).first).to_be_visible(timeout=40_000)
     page.get_by_role("button", name="New chat").click()
@@ -188,8 +187,7 @@ def test_hostile_text_does_nothing_on_the_other_pages(page: Page, tmp_path: Path
             (f"jobs?job={job}", "onerror"),
             ("people", "evil.test"),
         ):
-            page.goto(f"{dashboard}/{address}")
-            wait_until_shown(page)
+            open_view(page, dashboard, address)
             expect(page.get_by_text(sign).first).to_be_visible(timeout=40_000)
             assert page.locator(".cl img, .cl script, .cl svg, .cl iframe, .katex").count() == 0, address
             drawn = "[data-testid=stGraphVizChart]"
@@ -204,7 +202,15 @@ def test_training_and_chat_open_by_their_links(page: Page, dashboard: str) -> No
     expect(page.get_by_role("heading", name="Gate decisions")).to_be_visible(timeout=30_000)
     wait_until_shown(page)
     assert page.get_by_test_id("stVegaLiteChart").count() == 7
-    page.goto(f"{dashboard}/chat")
+    chosen = query(page)
+    assert {"runs", "run_a", "run_b", "version"} <= chosen.keys()
+    # Back to where nothing was chosen yet: as at first, not the boxes empty.
+    open_view(page, dashboard, "items")
+    open_view(page, dashboard, "training")
+    wait_until_shown(page)
+    assert page.get_by_test_id("stVegaLiteChart").count() == 7
+    assert query(page) == chosen
+    open_view(page, dashboard, "chat")
     expect(page.get_by_text("The gateway is not running")).to_be_visible(timeout=30_000)
 
 

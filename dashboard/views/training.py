@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard.boundary import guard, may, run_page
 from dashboard.charts import CurvePoint, metric_curve, show_chart
-from dashboard.choice import choose
+from dashboard.choice import choose, run_again_if, was_emptied
 from dashboard.format import figures, moment, percent, plural, seconds
 from dashboard.job_actions import say_outcome
 from dashboard.lineage import difference_table, differences, newest_alike, shared, version_tree
@@ -137,10 +137,13 @@ def pick_runs(names: list[str], newest: list[str]) -> list[str]:
     if key not in st.session_state and not asked:
         st.query_params[key] = newest  # as dashboard.choice does: a link shows tomorrow what it shows today
         follows = True
-    if follows:
+    if follows or was_emptied(key):
         st.session_state[key] = newest
+    before = st.session_state.get(key, newest)
     st.session_state["runs-offered"] = newest
-    return st.multiselect("Curves of", names, key=key, bind="query-params", width=620)
+    chosen = st.multiselect("Curves of", names, key=key, bind="query-params", width=620)
+    run_again_if(bool(before) and not chosen, key)  # what the reader chose stands there before the box is drawn
+    return chosen
 
 
 def _used(run: RunRecord, used: dict[int, tuple[int, float]]) -> str:
