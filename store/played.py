@@ -108,7 +108,7 @@ def thumbs_of(log: Log, version: str, since: datetime) -> tuple[int, int]:
         .group_by(RatingRow.value)
     )
     with log.lookup() as connection:
-        counts: dict[int, int] = dict(connection.execute(query).tuples().all())
+        counts: dict[int, int] = dict(connection.execute(query).all())
     return counts.get(1, 0), counts.get(-1, 0)
 
 

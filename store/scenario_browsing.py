@@ -85,7 +85,7 @@ def page_of_scenarios(log: Log, wanted: ScenarioFilter, *, limit: int, offset: i
 
         def counted(column: SQLColumnExpression[Any]) -> dict[str, int]:
             found = connection.execute(select(column, func.count()).where(column.in_(hashes)).group_by(column))
-            return dict(found.tuples().all())
+            return dict(found.all())
 
         items = counted(ItemRow.scenario_hash)
         revisions = counted(ChecklistRow.scenario_hash)
