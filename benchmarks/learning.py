@@ -9,11 +9,10 @@ Hours of work: it goes on where it was stopped, and begins no stage after LEARNI
 """
 
 import os
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -22,11 +21,13 @@ from typing import Any
 from agent.gateway_process import GatewayProcess
 from agent.proof import PROBE_PROMPTS, probe_of
 from agent.renderer_choice import load_renderer
+from benchmarks.judge_noise import noise_lines, turned_round
 from benchmarks.line import Line
 from env_sim.scenario_generator import generate_scenarios
 from reward.intervals import paired_bootstrap
 from reward.scoring import score_trajectories
 from store.database import Log, open_log
+from store.groups import list_groups
 from store.records import Scenario
 from store.runs import finish_run, start_run
 from store.scenarios import add_scenarios
@@ -34,9 +35,9 @@ from store.settings import Settings, load_settings
 from store.stages import open_loop
 from store.trajectories import list_trajectories
 from store.turns import step_counts_of
-from store.verdicts import Verdict, add_verdicts, verdicts_of
+from store.verdicts import add_verdicts, verdicts_of
 from store.versions import get_version, set_version_state
-from store.vocabulary import JobStatus, Outcome, RunKind, Split, VerdictSource, VersionState
+from store.vocabulary import JobStatus, RunKind, Split, VersionState
 from train.demo import BUNDLE_SEED
 from train.evaluation import read_batch
 from train.progress import Stage, StageProgress
@@ -47,12 +48,16 @@ from train.sft import train_sft
 from train.stages import Stages
 from train.training_run import give_back_trainer
 
-ROUNDS, SCENARIOS, GROUP = 4, 24, 4
+ROUNDS, SCENARIOS, GROUP = 4, 16, 4
+LAST = 32
+"""Scenarios of the last round, which is played only: the more of them, the less of a difference is chance."""
+LEARNING_RATE = 1.2e-4
 DOMAINS = ("home",)
 """One world: what little is played goes further in it than in six."""
 SEEDS = (1, 2, 3)
 WRONG = 0.1
-WRONG_JUDGE = "errs on purpose"
+SHARES_WRONG = (0.05, 0.1, 0.2)
+"""What is left of the advantages under these is computed from what the arms without wrong verdicts played."""
 COLD = "cold-start"
 
 
@@ -87,7 +92,11 @@ ARMS = (
     Arm("turn wrong", "turn", WRONG),
     Arm("step wrong", "step", WRONG),
 )
-ORDER = [(arm, seed) for seed in SEEDS for arm in ARMS if seed == SEEDS[0] or arm is not UNTRAINED]
+ORDER = [
+    *((UNTRAINED, seed) for seed in SEEDS[:1]),
+    *((arm, seed) for seed in SEEDS for arm in ARMS if arm is not UNTRAINED and not arm.wrong),
+    *((arm, seed) for seed in SEEDS for arm in ARMS if arm.wrong),
+]
 
 
 class OutOfTime(Exception):
@@ -112,14 +121,14 @@ class Experiment:
 
     def __init__(self, home: Path, shared: Settings, deadline: float) -> None:
         self._shared, self._deadline = shared, deadline
-        grpo = {"kl": 0.0, "scenarios_per_step": 4}
+        grpo = {"kl": 0.0, "scenarios_per_step": 4, "learning_rate": LEARNING_RATE}
         self._settings = load_settings(home=home, rollout={"group_size": GROUP}, grpo=grpo)
         self._log: Log = open_log(self._settings.url)
         self._progress = StageProgress({})
         self._gateway: GatewayProcess | None = None
         self._held = ""
         self._cold = generate_scenarios(Split.TRAIN, self._settings.sft.dialogues, BUNDLE_SEED)
-        self._pool = generate_scenarios(Split.TRAIN, (ROUNDS + 1) * SCENARIOS, BUNDLE_SEED + 1, DOMAINS)
+        self._pool = generate_scenarios(Split.TRAIN, ROUNDS * SCENARIOS + LAST, BUNDLE_SEED + 1, DOMAINS)
         add_scenarios(self._log, [*self._cold, *self._pool])
 
     @contextmanager
@@ -158,34 +167,35 @@ class Experiment:
 
     def lines(self) -> list[Line]:
         """For each arm what it gained over the cold start on the same scenarios, round by round (in the first one it
-        had learned nothing yet), and in the last one with the paired interval over (scenario, seed)."""
+        had learned nothing yet), with paired intervals over scenarios, seeds averaged; and what wrong verdicts leave of
+        the advantages in what was played."""
         ends = {arm: [seed for seed in SEEDS if self._rewards(arm, seed, ROUNDS + 1)] for arm in ARMS}
         base = {n: self._rewards(UNTRAINED, SEEDS[0], n) for n in UNTRAINED.rounds}
         whole = [100 * mean(values.values()) for values in base.values() if values]
         said = Line(f"learning: {UNTRAINED.name}", f"{' '.join(f'{value:.1f}' for value in whole)} points", "", "", "")
         arms = [arm for arm in ARMS if arm is not UNTRAINED and ends[arm] and base[ROUNDS + 1]]
-        return [said, *(self._line(arm, ends[arm], base) for arm in arms)]
+        of_arms = [line for arm in arms for line in self._lines(arm, ends[arm], base)]
+        played = [arm.loop(seed) for arm in ARMS if not arm.wrong for seed in SEEDS]
+        batches = sorted({group.batch for group in list_groups(self._log)})
+        known = [batch for batch in batches if batch.rpartition("/")[0] in played]
+        return [said, *of_arms, *noise_lines(self._log, known, SHARES_WRONG)]
 
-    def _line(self, arm: Arm, seeds: Sequence[int], base: Mapping[int, Mapping[str, float]]) -> Line:
-        pairs_n = {
-            n: [
-                (base[n][scenario], reward)
-                for seed in seeds
-                for scenario, reward in self._rewards(arm, seed, n).items()
-                if scenario in base[n]
-            ]
-            for n in arm.rounds
-        }
-        curve = [100 * mean(after - before for before, after in pairs) for pairs in pairs_n.values()]
-        last = pairs_n[ROUNDS + 1]
-        found = paired_bootstrap([before for before, _ in last], [after for _, after in last], seed=1)
-        return Line(
-            f"learning: {arm.name}, seeds {', '.join(map(str, seeds))}",
-            f"{100 * mean(after for _, after in last):.1f} points; {' '.join(f'{gain:+.1f}' for gain in curve)}",
-            f"the cold start {100 * mean(before for before, _ in last):.1f}",
-            f"{100 * found.mean_difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]",
-            "",
-        )
+    def _lines(self, arm: Arm, seeds: Sequence[int], base: Mapping[int, Mapping[str, float]]) -> Iterator[Line]:
+        for n in arm.rounds:
+            of_seeds = [self._rewards(arm, seed, n) for seed in seeds]
+            known = [name for name in base[n] if all(name in rewards for rewards in of_seeds)]
+            before = [base[n][name] for name in known]
+            after = [mean(rewards[name] for rewards in of_seeds) for name in known]
+            found = paired_bootstrap(before, after, seed=1)
+            gains = [100 * mean(rewards[name] - base[n][name] for name in known) for rewards in of_seeds]
+            learned = "reference dialogues of all rounds" if arm.supervised else f"{n - 1} of {ROUNDS} rounds"
+            yield Line(
+                f"learning: {arm.name}, {learned} learned",
+                f"{100 * mean(after):.1f} points; by seed {' '.join(f'{gain:+.1f}' for gain in gains)}",
+                f"the cold start {100 * mean(before):.1f}",
+                f"{100 * found.mean_difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]",
+                "",
+            )
 
     def _rewards(self, arm: Arm, seed: int, n: int) -> dict[str, float]:
         """Mean reward by scenario of what the arm played in round n, as the stage found it: before verdicts were turned
@@ -240,7 +250,7 @@ class Experiment:
         return str(self._stage(stages, "sft", work)["version"])
 
     def _play(self, rounds: Rounds, name: str, n: int, version: str, stage: Stage) -> dict[str, Any]:
-        scenarios = self._pool[(n - 1) * SCENARIOS : n * SCENARIOS]
+        scenarios = self._pool[(n - 1) * SCENARIOS :][: LAST if n > ROUNDS else SCENARIOS]
         played = rounds.play(stage, n, scenarios, version, lambda: self._serve(version))
         outcomes = read_batch(self._log, f"{name}/round-{n}")
         values = {digest: [one.reward for one in many if one.reward is not None] for digest, many in outcomes.items()}
@@ -262,31 +272,3 @@ class Experiment:
         score_trajectories(self._log, names)
         stage.advance(1.0, f"{len(wrong)} verdicts")
         return {"wrong": len(wrong)}
-
-
-def turned_round(verdicts: Sequence[Verdict], steps_T: Sequence[int], share: float) -> list[Verdict]:
-    """The opposite of each verdict that is drawn, by a draw of its own; a PASS for a FAIL holds from some step on.
-
-    `steps_T`: the number of steps of each turn reached. UNSCORED stays, and what was said before is not drawn anew.
-    """
-    found = []
-    for verdict in verdicts:
-        draw = random.Random(f"{verdict.trajectory_id} {verdict.turn_index} {verdict.item_key}")
-        if verdict.outcome is Outcome.UNSCORED or verdict.judge == WRONG_JUDGE or draw.random() >= share:
-            continue
-        passes = verdict.outcome is Outcome.FAIL
-        step = draw.randrange(steps_T[verdict.turn_index]) if passes else None
-        found.append(
-            replace(
-                verdict,
-                outcome=Outcome.PASS if passes else Outcome.FAIL,
-                step_index=step,
-                source=VerdictSource.LLM,
-                judge=WRONG_JUDGE,
-                reason="turned round",
-                quote="",
-                created_at=None,
-                id=None,
-            )
-        )
-    return found

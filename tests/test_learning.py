@@ -1,7 +1,9 @@
-"""The judge of `benchmarks learning` that errs on purpose: its verdicts are the opposite, of so many as it is told."""
+"""The judge of `benchmarks learning` that errs on purpose: its verdicts are the opposite, of so many as it is told;
+and what it leaves of the advantages."""
 
-from benchmarks.learning import WRONG_JUDGE, turned_round
+from benchmarks.judge_noise import LEVELS, WRONG_JUDGE, noise_lines, turned_round
 from store.database import Log
+from store.groups import list_groups
 from store.turns import step_counts_of
 from store.verdicts import add_verdicts, verdicts_of, winning
 from store.vocabulary import Outcome
@@ -30,3 +32,12 @@ def test_drawn_verdicts_say_the_opposite_and_count(sample: Log) -> None:
         again = turned_round(winning(after[name]), counts[name], 0.25)
         assert again == [], "a stage that is done twice turns nothing back"
     assert changed == len(wrong)
+
+
+def test_no_wrong_verdict_leaves_every_advantage_and_wrong_ones_turn_them(sample: Log) -> None:
+    batches = sorted({group.batch for group in list_groups(sample)})
+    lines = noise_lines(sample, batches, (0.0, 0.3, 1.0))
+    cosines = [float(line.measured.removeprefix("cosine ")) for line in lines]
+    assert cosines[: len(LEVELS)] == [1.0] * len(LEVELS)
+    for some, all_of_them in zip(cosines[len(LEVELS) : 2 * len(LEVELS)], cosines[2 * len(LEVELS) :], strict=True):
+        assert all_of_them < some < 1.0
