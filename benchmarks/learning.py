@@ -10,7 +10,7 @@ Hours of work: it goes on where it was stopped, and begins no stage after LEARNI
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +22,9 @@ from agent.gateway_process import GatewayProcess
 from agent.proof import PROBE_PROMPTS, probe_of
 from agent.renderer_choice import load_renderer
 from benchmarks.judge_noise import noise_lines, turned_round
+from benchmarks.learning_lines import learning_lines
 from benchmarks.line import Line
 from env_sim.scenario_generator import generate_scenarios
-from reward.intervals import paired_bootstrap
 from reward.scoring import score_trajectories
 from store.database import Log, open_log
 from store.groups import list_groups
@@ -166,36 +166,15 @@ class Experiment:
         self._stage(stages, "prune", lambda stage: rounds.prune(stage, made))
 
     def lines(self) -> list[Line]:
-        """For each arm what it gained over the cold start on the same scenarios, round by round (in the first one it
-        had learned nothing yet), with paired intervals over scenarios, seeds averaged; and what wrong verdicts leave of
-        the advantages in what was played."""
-        ends = {arm: [seed for seed in SEEDS if self._rewards(arm, seed, ROUNDS + 1)] for arm in ARMS}
-        base = {n: self._rewards(UNTRAINED, SEEDS[0], n) for n in UNTRAINED.rounds}
-        whole = [100 * mean(values.values()) for values in base.values() if values]
-        said = Line(f"learning: {UNTRAINED.name}", f"{' '.join(f'{value:.1f}' for value in whole)} points", "", "", "")
-        arms = [arm for arm in ARMS if arm is not UNTRAINED and ends[arm] and base[ROUNDS + 1]]
-        of_arms = [line for arm in arms for line in self._lines(arm, ends[arm], base)]
-        played = [arm.loop(seed) for arm in ARMS if not arm.wrong for seed in SEEDS]
+        """What has been learned (benchmarks.learning_lines), and what wrong verdicts leave of the advantages in what
+        was played."""
+        played = {
+            arm.name: {seed: {n: self._rewards(arm, seed, n) for n in arm.rounds} for seed in SEEDS} for arm in ARMS
+        }
+        loops = [arm.loop(seed) for arm in ARMS if not arm.wrong for seed in SEEDS]
         batches = sorted({group.batch for group in list_groups(self._log)})
-        known = [batch for batch in batches if batch.rpartition("/")[0] in played]
-        return [said, *of_arms, *noise_lines(self._log, known, SHARES_WRONG)]
-
-    def _lines(self, arm: Arm, seeds: Sequence[int], base: Mapping[int, Mapping[str, float]]) -> Iterator[Line]:
-        for n in arm.rounds:
-            of_seeds = [self._rewards(arm, seed, n) for seed in seeds]
-            known = [name for name in base[n] if all(name in rewards for rewards in of_seeds)]
-            before = [base[n][name] for name in known]
-            after = [mean(rewards[name] for rewards in of_seeds) for name in known]
-            found = paired_bootstrap(before, after, seed=1)
-            gains = [100 * mean(rewards[name] - base[n][name] for name in known) for rewards in of_seeds]
-            learned = "reference dialogues of all rounds" if arm.supervised else f"{n - 1} of {ROUNDS} rounds"
-            yield Line(
-                f"learning: {arm.name}, {learned} learned",
-                f"{100 * mean(after):.1f} points; by seed {' '.join(f'{gain:+.1f}' for gain in gains)}",
-                f"the cold start {100 * mean(before):.1f}",
-                f"{100 * found.mean_difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]",
-                "",
-            )
+        known = [batch for batch in batches if batch.rpartition("/")[0] in loops]
+        return [*learning_lines(played, UNTRAINED.name), *noise_lines(self._log, known, SHARES_WRONG)]
 
     def _rewards(self, arm: Arm, seed: int, n: int) -> dict[str, float]:
         """Mean reward by scenario of what the arm played in round n, as the stage found it: before verdicts were turned

@@ -2,6 +2,7 @@
 and what it leaves of the advantages."""
 
 from benchmarks.judge_noise import LEVELS, WRONG_JUDGE, noise_lines, turned_round
+from benchmarks.learning_lines import learning_lines
 from store.database import Log
 from store.groups import list_groups
 from store.turns import step_counts_of
@@ -41,3 +42,26 @@ def test_no_wrong_verdict_leaves_every_advantage_and_wrong_ones_turn_them(sample
     assert cosines[: len(LEVELS)] == [1.0] * len(LEVELS)
     for some, all_of_them in zip(cosines[len(LEVELS) : 2 * len(LEVELS)], cosines[2 * len(LEVELS) :], strict=True):
         assert all_of_them < some < 1.0
+
+
+def test_gains_are_of_the_same_scenarios_with_seeds_averaged() -> None:
+    """a, b and c are scenarios; c was played by one seed only, so it counts for nobody."""
+    cold = {1: {1: {"a": 0.2, "b": 0.4}, 2: {"a": 0.1, "b": 0.3}, 3: {"a": 0.5, "b": 0.5}}, 2: {1: {}, 2: {}, 3: {}}}
+    step = {
+        1: {1: {"a": 0.2, "b": 0.4}, 2: {"a": 0.6, "b": 0.8, "c": 1.0}, 3: {"a": 0.4, "b": 0.4}},
+        2: {1: {"a": 0.4, "b": 0.4}, 2: {"a": 0.4, "b": 0.8}, 3: {"a": 0.4, "b": 0.6}},
+    }
+    trajectory = {
+        1: {1: {"a": 0.2, "b": 0.4}, 2: {"a": 0.2, "b": 0.4}, 3: {"a": 0.6, "b": 0.7}},
+        2: {1: {}, 2: {}, 3: {}},
+    }
+    lines = {line.what: line for line in learning_lines({"cold": cold, "trajectory": trajectory, "step": step}, "cold")}
+    assert lines["learning: cold"].measured == "30.0 20.0 50.0 points"
+    second = lines["learning: step, round 2"]
+    assert second.measured == "65.0 points; by seed +50.0 +40.0" and second.peer == "the cold start 20.0"
+    assert second.ratio == "+45.0 [+40.0, +50.0]"
+    between = lines["learning: step over trajectory, rounds 2 to 2 / 3 to 3"]
+    # a: 0.5 - 0.2, b: 0.8 - 0.4; then 0.4 - 0.6 and 0.5 - 0.7.
+    assert between.measured == "+35.0 [+30.0, +40.0] / -20.0 [-20.0, -20.0] points"
+    assert between.ratio == "less by +55.0 [+50.0, +60.0]"
+    assert "learning: turn over trajectory, rounds 2 to 2 / 3 to 3" not in lines
