@@ -6,19 +6,19 @@ from xdist.scheduler import LoadScopeScheduling
 
 WITH_SERVERS = {
     "test_annotate", "test_attacks", "test_chat_serving", "test_examples", "test_gateway_openai", "test_job_kinds",
-    "test_judge_examples", "test_serving", "test_swap", "test_swapped_embeddings",
+    "test_judge_examples", "test_loop", "test_serving", "test_swap", "test_swapped_embeddings",
 }  # fmt: skip
-"""Modules whose tests share the vLLM server of a session."""
+"""Modules whose tests have to do with a vLLM server. All in one worker, also those that start their own: two servers at
+once, or one beside a training run, spin for each other's cores (`test_loop` takes 391 s so instead of 235)."""
 
 WITH_BROWSERS = {"test_browser", "test_chat_browser", "test_sign_in_browser"}
 """Modules whose tests look at pages in Chromium, one after the other: each waits only so long for its pages."""
 
 LONG = (
-    "test_loop", "test_gateway_faults", "test_killed_train_job", "test_ray_job", "test_launched_job",
-    "test_lost_servers", "test_review", "test_store_database", "test_judging_many", "test_mcp_tools", "test_kills",
-    "test_chat_terminal", "test_worker", "test_gateway_form", "test_jobs", "test_distil", "test_sft_run",
-    "test_rollouts", "test_dashboard_access", "test_dashboard", "test_reference_faults", "test_chat_page",
-    "test_review_page", "test_checkpoints",
+    "test_chat_terminal", "test_chat_page", "test_links_restore", "test_killed_train_job", "test_gateway_faults",
+    "test_dashboard", "test_launched_job", "test_dashboard_access", "test_chat", "test_store_database", "test_kills",
+    "test_distil", "test_ray_job", "test_lost_servers", "test_worker", "test_processes", "test_jobs", "test_sft_run",
+    "test_checkpoints", "test_judging_many",
 )  # fmt: skip
 """Modules that take longer than the others, the longest first: begun last, one of them would have all wait for it."""
 
@@ -38,10 +38,10 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def place_of(module: str) -> int:
-    """Modules with a smaller one are begun first: those with servers take longest; those with browsers come when these
-    are done, before the many short ones, among which it does not matter who waits for whom."""
+    """Modules with a smaller one are begun first: those with servers take longest, those with browsers had best run
+    when these are done."""
     if module in WITH_SERVERS:
         return -1
-    if module in LONG:
-        return LONG.index(module)
-    return len(LONG) if module in WITH_BROWSERS else len(LONG) + 1
+    if module in WITH_BROWSERS:
+        return len(LONG) + 1
+    return LONG.index(module) if module in LONG else len(LONG)
