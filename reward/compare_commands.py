@@ -81,7 +81,7 @@ def points(stratum: "Stratum") -> str:
 
 def _passed_interval(stratum: "Stratum") -> str:
     found = stratum.passed_interval
-    return f", {100 * found.mean_difference:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]" if found else ""
+    return f", {found.in_points()}" if found else ""
 
 
 def _item(change: "ItemChange") -> tuple[str, ...]:

@@ -28,6 +28,10 @@ class PairedInterval:
     low: float
     high: float
 
+    def in_points(self) -> str:
+        """Of rewards or shares, times 100: "+12.0 [+4.1, +19.8]"."""
+        return f"{100 * self.mean_difference:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
 
 def wilson(passed: int, n: int, confidence: float = 0.95) -> Interval:
     """Wilson's score interval of a share. Nothing known (n = 0): share nan, interval from 0 to 1.

@@ -188,12 +188,19 @@ def states_of(log: Log, trajectory_ids: Iterable[str]) -> dict[str, list[list[Tu
         for summary in played.summaries:
             if played.why_not_scored(summary) is None:
                 counts = played.step_counts.get(summary.id, [])
-                states_T_V = turn_states(played.items_T_V(summary), verdicts.get(summary.id, []), counts)
-                states[summary.id] = [
-                    [TurnStates(items, count) for items in variants]
-                    for variants, count in zip(states_T_V, counts, strict=True)
-                ]
+                states[summary.id] = dialogue_states(played.items_T_V(summary), verdicts.get(summary.id, []), counts)
     return states
+
+
+def dialogue_states(
+    checklists_T: Sequence[Sequence[Sequence[Item]]], verdicts: Iterable[Verdict], step_counts: Sequence[int]
+) -> list[list[TurnStates]]:
+    """Of one trajectory, for each turn reached, the items of each checklist; arguments as in `reward_of`."""
+    states_T_V = turn_states(checklists_T, verdicts, step_counts)
+    return [
+        [TurnStates(items, count) for items in variants]
+        for variants, count in zip(states_T_V, step_counts, strict=True)
+    ]
 
 
 def items_of(scenario: Scenario, checklists_T: Sequence[Sequence[Checklist]], turn: TurnRecord) -> list[Item]:

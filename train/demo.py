@@ -108,7 +108,7 @@ def _cells(outcome: LoopOutcome, hashes: Sequence[str], seed: int) -> list[str]:
         str(len(kept)),
         f"{100 * sum(before) / len(before):.1f}",
         f"{100 * sum(after) / len(after):.1f}",
-        f"{100 * paired.mean_difference:+.1f} [{100 * paired.low:+.1f}, {100 * paired.high:+.1f}]",
+        paired.in_points(),
         f"{100 * sum(bool(b.fully_passed) for b, _ in kept) / len(kept):.0f} %",
         f"{100 * sum(bool(a.fully_passed) for _, a in kept) / len(kept):.0f} %",
     ]
