@@ -115,6 +115,9 @@ def connect_policy(
         max_tokens=max_tokens,
         max_retries=0,
         timeout=timeout_s,
+        # It waits for each chunk with asyncio.wait_for, which in Python 3.11 forgets a cancellation that comes together
+        # with the chunk: a stopped answer went on to its end. `timeout` bounds the same wait, chunk by chunk.
+        stream_chunk_timeout=None,
         http_async_client=connections,
         # Clients of its own cost tens of ms (a TLS context) for every session; the synchronous one is never used.
         client=_NO_CLIENT,

@@ -96,9 +96,11 @@ def _newest_uncertain() -> Select[*tuple[Any, ...]]:
         VerdictRow.share.is_not(None), VerdictRow.votes.is_not(None), VerdictRow.outcome == Outcome.UNSCORED.value
     )
     by_llm = VerdictRow.source == VerdictSource.LLM.value
-    return select(
-        VerdictRow.trajectory_id, VerdictRow.turn_index, VerdictRow.outcome, VerdictRow.share, VerdictRow.votes
-    ).where(by_llm, VerdictRow.counts, worth_a_look, ~replaced)
+    return (
+        select(VerdictRow.trajectory_id, VerdictRow.turn_index, VerdictRow.outcome, VerdictRow.share, VerdictRow.votes)
+        .where(by_llm, VerdictRow.counts, worth_a_look, ~replaced)
+        .order_by(VerdictRow.id)
+    )
 
 
 def _share(share: float | None, votes: list[dict[str, Any]] | None) -> float | None:
@@ -118,6 +120,7 @@ def _contested() -> Select[*tuple[Any, ...]]:
         .where(VerdictRow.source != VerdictSource.HUMAN.value, VerdictRow.votes.is_(None))
         .group_by(VerdictRow.trajectory_id, VerdictRow.turn_index, VerdictRow.item_id)
         .having(and_(passed > 0, failed > 0))
+        .order_by(func.min(VerdictRow.id))
     )
 
 
