@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 
+from benchmarks.bare_proxy import running_proxy
 from benchmarks.line import Line
 from benchmarks.serving import serve
 
@@ -24,20 +25,21 @@ PROMPT = "A traveller wants to go from Oslo to Rome with two friends and a dog. 
 def measure(home: Path) -> list[Line]:
     with serve(home / "gateway") as (gateway, _, settings):
         direct = f"http://127.0.0.1:{settings.server.port}"
-        return asyncio.run(_measure(gateway.url, direct))
+        with running_proxy(direct) as proxy:
+            return asyncio.run(_measure(gateway.url, direct, proxy))
 
 
-async def _measure(gateway: str, direct: str) -> list[Line]:
+async def _measure(gateway: str, direct: str, proxy: str) -> list[Line]:
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
-        alone = await _one_caller(client, gateway, direct)
+        alone = await _one_caller(client, {"gateway": gateway, "direct": direct, "recording": direct, "proxy": proxy})
         plain = await _throughput(client, gateway, direct, stream=False)
         streamed = await _throughput(client, gateway, direct, stream=True)
     lines = []
     for name, of, aim in (("median", statistics.median, "≤ +2 ms"), ("p99", _p99, "≤ +8 ms")):
-        ours, theirs, recording = (of(alone[side]) for side in SIDES)
+        ours, theirs, recording, proxied = (of(alone[side]) for side in (*SIDES, "proxy"))
         what = f"gateway, one caller: {name}"
-        more = f"{ours - theirs:+.1f} ms"
-        lines.append(Line(what, f"{ours:.1f} ms", f"vLLM {theirs:.1f}, with logprobs {recording:.1f} ms", more, aim))
+        peer = f"vLLM {theirs:.1f}, with logprobs {recording:.1f}, behind a bare proxy {proxied:.1f} ms"
+        lines.append(Line(what, f"{ours:.1f} ms", peer, f"{ours - theirs:+.1f} ms", aim))
     for name, rates in (("plain", plain), ("streamed", streamed)):
         ours, theirs, recording = (rates[side] for side in SIDES)
         what = f"gateway, {CALLERS} callers, {name}: tokens"
@@ -46,12 +48,12 @@ async def _measure(gateway: str, direct: str) -> list[Line]:
     return lines
 
 
-async def _one_caller(client: aiohttp.ClientSession, gateway: str, direct: str) -> dict[str, list[float]]:
+async def _one_caller(client: aiohttp.ClientSession, addresses: dict[str, str]) -> dict[str, list[float]]:
     """Milliseconds of each call by side; one new token each, sides in turns."""
-    times: dict[str, list[float]] = {side: [] for side in SIDES}
+    times: dict[str, list[float]] = {side: [] for side in addresses}
     for n in range(-5, CALLS):
-        for side in SIDES:
-            url = f"{gateway}/sessions/one-{n}" if side == "gateway" else direct
+        for side, address in addresses.items():
+            url = f"{address}/sessions/one-{n}" if side == "gateway" else address
             body = _body(f"{PROMPT} {n} {side}", 1, side)
             began = time.perf_counter()
             await _ask(client, url, body)
