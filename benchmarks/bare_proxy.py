@@ -1,6 +1,6 @@
 """The least that a second hop costs: a FastAPI route that hands a request on to vLLM and its answer back, no more.
 
-`python -m benchmarks.bare_proxy PORT URL`. The gateway is held against it: what is beyond is rendering, reading, recording.
+`python -m benchmarks.bare_proxy PORT URL`. What the gateway takes beyond it is rendering, reading and recording.
 """
 
 import subprocess
