@@ -28,6 +28,7 @@ class TemplateRenderer:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+        self._backend = tokenizer.backend_tokenizer if tokenizer.is_fast else None
         self.end_of_turn: str = tokenizer.eos_token
         self.end_of_turn_id: int = tokenizer.eos_token_id
         self.stop_ids: Sequence[int] = (self.end_of_turn_id,)
@@ -108,6 +109,9 @@ class TemplateRenderer:
         return bool(ids) and ids[-1] == self.end_of_turn_id
 
     def encode(self, text: str) -> list[int]:
+        # The way there through transformers takes as long again as the tokens themselves, on every step.
+        if self._backend is not None and _adds_nothing(self._backend):
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -150,6 +154,11 @@ class TemplateRenderer:
             )
         except (TemplateError, TypeError) as error:
             raise RenderingError(f"the model's chat template refuses them: {error}") from error
+
+
+def _adds_nothing(backend: Any) -> bool:
+    """Whether it makes a text's tokens and no more: whoever trains with the same tokenizer may have it cut or pad."""
+    return backend.truncation is None and backend.padding is None and not backend.encode_special_tokens
 
 
 def _call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -333,7 +333,7 @@ def test_pictures_of_every_page(database_url: str, tmp_path: Path) -> None:
     heights = {file.stem: Image.open(file).height for file in taken}
     assert 1700 < heights["overview"] <= TALLEST and 1700 < heights["training"] < TALLEST, "whole pages"
     sizes = {file.stem: file.stat().st_size for file in taken}
-    assert {name: size for name, size in sizes.items() if size < 20_000} == {}, "a page that shows nothing is smaller"
+    assert {name: size for name, size in sizes.items() if size < 15_000} == {}, "a page that shows nothing is smaller"
 
 
 def test_a_schedule_is_made_in_the_form_and_its_job_runs(page: Page, database_url: str, tmp_path: Path) -> None:

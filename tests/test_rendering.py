@@ -75,6 +75,23 @@ def test_special_tokens_are_one_id_each(renderer: Renderer) -> None:
         assert len(renderer.encode(token)) == 1
 
 
+def test_nobody_else_s_use_of_the_tokenizer_changes_the_ids(renderer: Renderer) -> None:
+    """Whoever trains has a tokenizer cut and pad, and it keeps that in mind."""
+    from copy import deepcopy
+
+    tokenizer = deepcopy(renderer._tokenizer)
+    again, text = Renderer(tokenizer), "A flight from Oslo to Rome for two, <tool_call>, and back on Friday."
+    expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert again.encode(text) == expected and len(expected) > 8
+    for options in (
+        {"truncation": True, "max_length": 8},
+        {"padding": "max_length", "max_length": 64},
+        {"split_special_tokens": True},
+    ):
+        assert tokenizer(text, add_special_tokens=False, **options)["input_ids"] != expected
+        assert again.encode(text) == expected, options
+
+
 def test_a_template_that_rewrites_earlier_turns_is_refused(renderer: Renderer) -> None:
     from copy import deepcopy
 

@@ -38,10 +38,10 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def place_of(module: str) -> int:
-    """Modules with a smaller one are begun first: those with servers take longest, those with browsers had best run
-    when these are done."""
+    """Modules with a smaller one are begun first: those with servers take longest, in one worker, and those with
+    browsers next, in the other: they wait more than they compute, and last of all nobody would use that time."""
     if module in WITH_SERVERS:
-        return -1
+        return -2
     if module in WITH_BROWSERS:
-        return len(LONG) + 1
+        return -1
     return LONG.index(module) if module in LONG else len(LONG)
