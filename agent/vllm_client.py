@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 
 SERVED_NAME = "policy"
+HEALTH_TIMEOUT_S = 2.0
 READ_BUFFER = 2**22
 """Bytes: one event of a stream may carry all ids of a long prompt."""
 
@@ -66,10 +67,21 @@ class VllmClient:
             await self._session.close()
 
     async def healthy(self) -> bool:
+        """Whether it says so within HEALTH_TIMEOUT_S."""
         try:
-            async with self.session.get(f"{self.url}/health", timeout=aiohttp.ClientTimeout(total=2.0)) as answer:
+            return await self.says_healthy()
+        except TimeoutError:
+            return False
+
+    async def says_healthy(self) -> bool:
+        """False where it cannot be reached. Raises TimeoutError where it says nothing in time: busy, or stuck."""
+        timeout = aiohttp.ClientTimeout(total=HEALTH_TIMEOUT_S)
+        try:
+            async with self.session.get(f"{self.url}/health", timeout=timeout) as answer:
                 return answer.status == 200
-        except (aiohttp.ClientError, TimeoutError):
+        except aiohttp.ServerTimeoutError as error:
+            raise TimeoutError from error
+        except aiohttp.ClientError:
             return False
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ by default, 6, 50, 85 so.
 """
 
 
+SLOW_LOOKS = 3
 PATIENCE_S, KILLING_S = 10, 5
 """How long a server may take to end by itself, and then once it is killed."""
 
@@ -181,6 +182,8 @@ class RunningServer(VllmClient):
         self.model_dir = model_dir
         self.alive = True
         """As last seen by `look`."""
+        self._slow = 0
+        """Looks in a row to which it said nothing."""
         self._start_timeout_s = start_timeout_s
 
     def launch(self) -> None:
@@ -196,7 +199,14 @@ class RunningServer(VllmClient):
         self.alive = True
 
     async def look(self) -> bool:
-        self.alive = await self.healthy()
+        """Whether it is there, as far as that is known. One that cannot be reached, or says that it is unwell, is not;
+        one that says nothing may be busy (so may this process), and counts as gone after SLOW_LOOKS of these in a row:
+        a server that was started again cannot have come up meanwhile."""
+        try:
+            self.alive, self._slow = await self.says_healthy(), 0
+        except TimeoutError:
+            self._slow += 1
+            self.alive = self.alive and self._slow < SLOW_LOOKS
         return self.alive
 
     def stop(self) -> None:

@@ -43,7 +43,7 @@ class FaultyVllm:
     weights: str = ""
     """What was loaded last."""
     stuck: str = ""
-    """What it never comes to the end of: "reload", "probe" or "adapter"."""
+    """What it never comes to the end of: "health", "reload", "probe" or "adapter"."""
     reloads_left: int | None = None
     """So many reloads succeed, None: all."""
     adapters: list[str] = field(default_factory=list)
@@ -56,7 +56,7 @@ class FaultyVllm:
 
     def app(self) -> FastAPI:
         app = FastAPI()
-        app.get("/health")(lambda: PlainTextResponse("", 500 if self.fault == "sick" else 200))
+        app.get("/health")(self.health)
         app.get("/v1/models")(self.models)
         app.post("/v1/load_lora_adapter")(self.load_adapter)
         app.post("/v1/unload_lora_adapter")(self.unload_adapter)
@@ -64,6 +64,10 @@ class FaultyVllm:
         app.post("/collective_rpc")(self.reload)
         app.post("/reset_prefix_cache")(lambda: {"success": self.running == 0})
         return app
+
+    async def health(self) -> Response:
+        await self._hang("health")
+        return PlainTextResponse("", 500 if self.fault == "sick" else 200)
 
     async def models(self) -> dict[str, Any]:
         adapters = [{"id": name, "parent": "policy"} for name in self.adapters]

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from agent import fleet as fleets
+from agent import vllm_client
 from agent.gateway import Gateway
 from agent.ports import free_ports
 from agent.slot import Slot, Weights
@@ -139,6 +140,34 @@ def test_a_lost_connection_is_enough(start: Start) -> None:
     assert refused(ask(address)), "it would answer, with whatever it holds"
     vllm.reloads_left = None
     until(lambda: gateway.fleet.live.able, "it comes back")
+    assert vllm.weights.endswith("v0001") and ask(address).status_code == 200
+
+
+def test_a_server_that_is_slow_to_say_that_it_is_well_is_not_gone(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be busy: nothing is cut off and no weights are loaded again. One that goes on saying nothing is gone."""
+    monkeypatch.setattr(vllm_client, "HEALTH_TIMEOUT_S", 0.5)
+    address, gateway, _, (vllm,) = start()
+    looks: list[bool] = []
+    looked = gateway.fleet.live.server.look
+
+    async def look() -> bool:
+        looks.append(await looked())
+        return looks[-1]
+
+    monkeypatch.setattr(gateway.fleet.live.server, "look", look)
+    vllm.weights, vllm.stuck = "as they were", "health"
+    until(lambda: len(looks) > 0, "somebody looks")
+    assert ask(address).status_code == 200
+    vllm.stuck = ""
+    until(lambda: len(looks) > 3, "somebody looks again")
+    assert all(looks) and vllm.weights == "as they were" and ask(address).status_code == 200
+    vllm.stuck = "health"
+    until(lambda: not gateway.fleet.live.able, "it goes on saying nothing")
+    assert refused(ask(address))
+    vllm.stuck = ""
+    until(lambda: gateway.fleet.live.able, "it is brought back")
     assert vllm.weights.endswith("v0001") and ask(address).status_code == 200
 
 
