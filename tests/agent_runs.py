@@ -116,6 +116,9 @@ def difference(chain: Sequence[StoredStep], exchange: Exchange, renderer: Render
         if added.count("<|im_start|>") != len(messages) + 1 + own_system:
             return f"{added!r} holds more than {len(messages)} messages and the beginning of an answer"
         sampled = renderer.parse(step.sampled_ids)
+        if not sampled.calls and step.sampled_ids[-1:] == [renderer.call_end_id]:
+            # Who asks for one call at a time has it stopped there, and vLLM leaves a stop token out of the text.
+            sampled = renderer.parse(step.sampled_ids[:-1])
         calls = [(call.name, value_of(call.arguments)) for call in sampled.calls]
         if (sampled.content, calls) != (text(answer).strip(), calls_of(answer)):
             return f"sampled {sampled}, exchanged {answer}"
