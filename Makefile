@@ -55,7 +55,7 @@ lint: install-dev
 	$(BIN)/lint-imports
 
 test: install-dev lint
-	OMP_NUM_THREADS=$$(( ($$(nproc) + 1) / 2 )) $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+	OMP_NUM_THREADS=$$(( ($$(nproc) + 1) / 2 )) $(BIN)/python -m pytest --numprocesses 3 --dist loadscope
 
 bench: install-dev
 	$(BIN)/python -m benchmarks

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import httpx
 
 from agent.ports import check_port_free
+from agent.startup import NotUp, wait_until_up
 from agent.vllm_client import ServerError
 from agent.vllm_server import KILLING_S, PATIENCE_S
 from store.settings import Settings
@@ -75,17 +76,12 @@ class GatewayProcess:
 
     def wait_ready(self) -> None:
         """Returns when gateway and servers answer. Raises ServerError with what the gateway said."""
-        deadline = time.monotonic() + self._settings.server.start_timeout_s + 30
-        while time.monotonic() < deadline:
-            if self._process is None or self._process.poll() is not None:
-                raise ServerError(f"the gateway ended while starting: {self._last_words()}")
-            try:
-                if httpx.get(f"{self.url}/health", timeout=2.0).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.25)
-        raise ServerError(f"the gateway did not come up in time: {self._last_words()}")
+        if self._process is None:
+            raise ServerError(f"the gateway was not started: {self._last_words()}")
+        try:
+            wait_until_up(self._process, f"{self.url}/health", self._settings.server.start_timeout_s + 30)
+        except NotUp as error:
+            raise ServerError(f"the gateway {error}: {self._last_words()}") from error
 
     def stop(self) -> None:
         if self._process is None:

@@ -5,17 +5,16 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import aiohttp
-import httpx
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from agent.ports import free_port
+from agent.startup import wait_until_up
 
 
 def make_proxy(url: str) -> FastAPI:
@@ -33,21 +32,20 @@ def make_proxy(url: str) -> FastAPI:
         async with request.app.state.client.post(f"{url}/v1/chat/completions", data=body, headers=headers) as answer:
             return Response(await answer.read(), answer.status, media_type="application/json")
 
+    @app.get("/health")
+    async def say_up() -> Response:
+        return Response()
+
     return app
 
 
 @contextmanager
 def running_proxy(url: str) -> Iterator[str]:
-    """The address of a proxy before the server at `url`."""
+    """The address of a proxy before the server at `url`. Raises NotUp."""
     port = free_port()
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.bare_proxy", str(port), url])
     try:
-        for _ in range(200):
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/")
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
+        wait_until_up(process, f"http://127.0.0.1:{port}/health", 60)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -13,18 +13,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from agent.ports import free_port
+from agent.startup import NotUp, wait_until_up
 from dashboard.boundary import connect
 from dashboard.counting import FIRST_COUNT
 from dashboard.links import CHAT, JOBS, PAGES, PEOPLE, REVIEW, SCENARIOS, TRAJECTORIES, address
@@ -85,6 +83,8 @@ LARGEST = 250_000
 
 MAIN = "[data-testid=stMain], [data-testid=stAppScrollToBottomContainer]"
 """The page beside the sidebar; with a chat's input it is another one."""
+BROKEN = ", ".join(f':is({MAIN}) [data-testid="{name}"]' for name in ("stException", "stAlertContentError"))
+"""What stands on a page in the place of something that could not be shown."""
 REVIEWER = "ada"
 LOOKED_AT = 100
 """Turns and scenarios of the log among which the one for a picture is looked for."""
@@ -113,7 +113,11 @@ def running_dashboard(environment: dict[str, str]) -> Iterator[str]:
         process = subprocess.Popen(command, env=os.environ | environment, stdout=said, stderr=said)
         try:
             url = f"http://127.0.0.1:{port}"
-            _wait_until_ready(process, url, said)
+            try:
+                wait_until_up(process, f"{url}/_stcore/health", READY_TIMEOUT_S)
+            except NotUp as error:
+                said.seek(0)
+                raise DashboardError(f"the dashboard {error}: {said.read().strip()[-2000:]}") from error
             yield url
         finally:
             process.terminate()
@@ -162,7 +166,8 @@ def wait_until_shown(page: Page) -> None:
 def take_screenshots(
     out_dir: Path, views: Mapping[str, str], database_url: str = "", theme: Literal["light", "dark"] = "light"
 ) -> Iterator[Path]:
-    """One PNG a view, 1440 pixels wide, as tall as the page but at most TALLEST, of at most LARGEST bytes."""
+    """One PNG a view, 1440 pixels wide, as tall as the page but at most TALLEST, of at most LARGEST bytes. Raises
+    DashboardError where there is nothing to take one of."""
     out_dir.mkdir(parents=True, exist_ok=True)
     environment = {"CHECKLOOP_DATABASE_URL": database_url} if database_url else {}
     with running_dashboard(environment) as url, open_browser() as browser:
@@ -178,9 +183,18 @@ def take_screenshots(
             page.set_viewport_size({"width": 1440, "height": min(int(height), TALLEST)})
             wait_until_shown(page)
             file = out_dir / f"{name}{'-dark' if theme == 'dark' else ''}.png"
+            check_shown(page, view)
             page.screenshot(path=file)
             make_small(file)
             yield file
+
+
+def check_shown(page: Page, view: str) -> None:
+    """Raises DashboardError where the page has no title, or its script broke off: no picture is made of that."""
+    if (broken := page.locator(BROKEN)).count():
+        raise DashboardError(f"/{view} broke off: {broken.first.inner_text()[:500]}")
+    if not page.locator(f":is({MAIN}) h1").count():
+        raise DashboardError(f"/{view} shows no page: nothing on it has a title")
 
 
 def make_small(file: Path) -> None:
@@ -231,20 +245,6 @@ def quoted_turn(log: Log) -> tuple[Turn, str] | None:
             if one.judged and one.judged.quote.strip() and shown and quote_occurs(one.judged.quote, shown.turn.steps):
                 return turn, one.item.id
     return None
-
-
-def _wait_until_ready(process: subprocess.Popen[bytes], url: str, said: IO[str]) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            said.seek(0)
-            raise DashboardError(f"the dashboard ended with status {process.returncode}: {said.read().strip()[-2000:]}")
-        try:
-            with urllib.request.urlopen(f"{url}/_stcore/health", timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise DashboardError(f"the dashboard at {url} was not ready within {READY_TIMEOUT_S:.0f} s")
 
 
 if __name__ == "__main__":

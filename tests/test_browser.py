@@ -12,7 +12,16 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from agent.ports import free_port
-from dashboard.screenshots import MAIN, TALLEST, open_browser, open_view, running_dashboard, wait_until_shown
+from dashboard.screenshots import (
+    MAIN,
+    TALLEST,
+    DashboardError,
+    check_shown,
+    open_browser,
+    open_view,
+    running_dashboard,
+    wait_until_shown,
+)
 from store.database import open_log
 from store.jobs import list_jobs
 from store.review_claims import place_of
@@ -332,8 +341,19 @@ def test_pictures_of_every_page(database_url: str, tmp_path: Path) -> None:
     }
     heights = {file.stem: Image.open(file).height for file in taken}
     assert 1700 < heights["overview"] <= TALLEST and 1700 < heights["training"] < TALLEST, "whole pages"
-    sizes = {file.stem: file.stat().st_size for file in taken}
-    assert {name: size for name, size in sizes.items() if size < 15_000} == {}, "a page that shows nothing is smaller"
+
+
+def test_no_picture_is_made_of_a_page_that_shows_nothing_or_broke_off(page: Page) -> None:
+    main = '<section data-testid="stMain">{}</section>'
+    page.set_content(main.format("<h1>People</h1>"))
+    check_shown(page, "people")
+    page.set_content(main.format("<p>Loading</p>"))
+    with pytest.raises(DashboardError, match="/people shows no page"):
+        check_shown(page, "people")
+    for kind in ("stException", "stAlertContentError"):
+        page.set_content(main.format(f'<h1>People</h1><div data-testid="{kind}">KeyError: ada</div>'))
+        with pytest.raises(DashboardError, match="/people broke off: KeyError: ada"):
+            check_shown(page, "people")
 
 
 def test_a_schedule_is_made_in_the_form_and_its_job_runs(page: Page, database_url: str, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The gateway on the real vLLM with the real model: what it answers, what it records, what it refuses."""
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
@@ -190,15 +191,19 @@ async def test_the_llm_judge_runs_on_the_real_server_in_every_mode(serving: Serv
     )
     port = serving.settings.server.port
     endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}/v1", model="policy", timeout_s=400)
-    for mode in (JudgeMode.TURN, JudgeMode.ITEM, JudgeMode.STEP):
+    turn = get_turns(serving.log, "judged")[0]
+
+    async def judge_it(mode: JudgeMode) -> None:
         role = RoleEndpoint(ModelRole.JUDGE, endpoint, log=serving.log)
         judge = Judge(serving.log, Panel((BoundedJudge(role, mode),)))
-        judged = await judge.judge_turn(scenario, get_turns(serving.log, "judged")[0])
+        judged = await judge.judge_turn(scenario, turn)
         assert role.spent.failed == 0 and 1 <= role.spent.calls <= 2, "a second call asks for the quote again"
         (verdict,) = judged.verdicts
         assert verdict.outcome in set(Outcome)
         assert verdict.reason
         assert verdict.outcome is not Outcome.PASS or verdict.quote
+
+    await asyncio.gather(*map(judge_it, (JudgeMode.TURN, JudgeMode.ITEM, JudgeMode.STEP)))
     assert sum(total.calls for total in call_totals(serving.log) if total.role is ModelRole.JUDGE) >= 3
 
 
