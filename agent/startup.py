@@ -16,13 +16,14 @@ class NotUp(RuntimeError):
 def wait_until_up(process: "subprocess.Popen[Any]", address: str, timeout_s: float) -> None:
     """Returns when `address` answers with status 200. Raises NotUp; the process is left as it is."""
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if (status := process.poll()) is not None:
-            raise NotUp(f"ended with status {status} while starting")
-        try:
-            if httpx.get(address, timeout=ANSWER_S).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(LOOK_S)
+    with httpx.Client(timeout=ANSWER_S) as client:  # one for all looks: each new one reads the system's certificates
+        while time.monotonic() < deadline:
+            if (status := process.poll()) is not None:
+                raise NotUp(f"ended with status {status} while starting")
+            try:
+                if client.get(address).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(LOOK_S)
     raise NotUp(f"did not answer within {timeout_s:.0f} s")

@@ -5,12 +5,10 @@ A real server, each person a websocket of their own, as a browser opens it. Memo
 """
 
 import asyncio
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
-import httpx
 import websockets
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -34,7 +32,7 @@ def memory_line(log: Log, home: Path, looks: Sequence[Look], people: int = PEOPL
     settings = load_settings(home=home / "memory", database_url=log.url)
     port = 8599
     with DashboardProcess(settings, port) as server:
-        _wait_until_up(server.url)
+        server.wait_ready()
         address = f"ws://127.0.0.1:{port}/_stcore/stream"
         asyncio.run(_walk(address, looks))
         before = resident_mib(server.pid)
@@ -79,14 +77,3 @@ async def _answer(connection: websockets.ClientConnection) -> None:
         heard.ParseFromString(message if isinstance(message, bytes) else message.encode())
         if heard.WhichOneof("type") == "script_finished" and heard.script_finished not in ON_AND_ON:
             return
-
-
-def _wait_until_up(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/_stcore/health").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.2)
-    raise RuntimeError(f"the dashboard did not come up at {url}")

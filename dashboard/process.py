@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from agent.startup import wait_until_up
 from dashboard.access import check_address
 from store.settings import Settings
 
@@ -64,6 +65,12 @@ class DashboardProcess:
                 command, env=os.environ | environment, stdout=sink, stderr=sink, cwd=app.parent.parent
             )
         return self
+
+    def wait_ready(self, timeout_s: float = 60.0) -> None:
+        """Returns when it answers. Raises NotUp, RuntimeError while it is not running."""
+        if self._process is None:
+            raise RuntimeError("the dashboard is not running")
+        wait_until_up(self._process, f"{self.url}/_stcore/health", timeout_s)
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:

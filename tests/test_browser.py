@@ -341,6 +341,9 @@ def test_pictures_of_every_page(database_url: str, tmp_path: Path) -> None:
     }
     heights = {file.stem: Image.open(file).height for file in taken}
     assert 1700 < heights["overview"] <= TALLEST and 1700 < heights["training"] < TALLEST, "whole pages"
+    sizes = {file.stem: file.stat().st_size for file in taken}
+    small = {name: size for name, size in sizes.items() if size < (18_000 if name == "people" else 20_000)}
+    assert small == {}, "a page that shows nothing is smaller"
 
 
 def test_no_picture_is_made_of_a_page_that_shows_nothing_or_broke_off(page: Page) -> None:

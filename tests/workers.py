@@ -39,7 +39,7 @@ class ByServers(LoadScopeScheduling):  # type: ignore[misc]
 
 def place_of(module: str) -> int:
     """Modules with a smaller one are begun first: those with servers take longest, in one worker, and those with
-    browsers next, in the other: they wait more than they compute, and last of all nobody would use that time."""
+    browsers next, in another: they wait more than they compute, and last of all nobody would use that time."""
     if module in WITH_SERVERS:
         return -2
     if module in WITH_BROWSERS:
